@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http lock sbom audit soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http lock sbom audit soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -139,6 +139,10 @@ bench-hot-paths: $(VENV)/.test
 # 10,000 recommendations, paginated, to 50 clients, relative to a static response from the same server.
 bench-api: $(VENV)/.test
 	$(BIN)/python -m benchmarks.api
+
+# The overview and filters of 10,000 GPUs beside static pages of the same size.
+bench-page: $(VENV)/.test
+	$(BIN)/python -m benchmarks.page
 
 # A report on a simulated week of 100 GPUs, relative to its queries alone.
 bench-report: $(VENV)/.test

@@ -14,6 +14,7 @@ from gpu_advisor.web.page import checklist
 from gpu_advisor.web.page.bidi import external_names, right_to_left_names
 from gpu_advisor.web.page.checklist import ChecklistItem, ChecksRow
 from gpu_advisor.web.page.gpu_list import GpuList
+from gpu_advisor.web.page.gpu_rows import RenderedRows
 from gpu_advisor.web.page.headline import Headline, fleet_status, headline
 from gpu_advisor.web.page.job_list import JobRow, job_rows
 from gpu_advisor.web.page.worth import worth
@@ -49,6 +50,10 @@ class FleetModel:
     @cached_property
     def gpus(self) -> GpuList:
         return GpuList(self.view)
+
+    @cached_property
+    def gpu_rows(self) -> RenderedRows:
+        return RenderedRows(self.gpus)
 
     @cached_property
     def jobs(self) -> Sequence[JobRow]:

@@ -1,16 +1,17 @@
 """The list of GPUs: a row each, with search, filters, sorting, grouping and paging. Pure.
 
-Rows and their orders are built once per view: a filter of 10,000 GPUs then costs a pass over their search texts.
+Rows, search texts and the rank of each row in each column are built once per view: a filter of 10,000 GPUs then costs a
+pass over their texts, and sorting integers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from typing import Any, get_args
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import Evaluation
@@ -49,6 +50,7 @@ class GpuRow:
     """One GPU. A quantity that is not known is None. `advice` is open advice on it, the most urgent first."""
 
     gpu: Gpu
+    name: str
     pool: str
     owners: tuple[str, ...]
     down_reason: str
@@ -61,10 +63,6 @@ class GpuRow:
     throttling: tuple[Throttling, ...]
     advice: tuple[PublishedRecommendation, ...]
     checks: Mapping[str, Check]
-
-    @property
-    def name(self) -> str:
-        return str(self.gpu.scope)
 
     @property
     def state(self) -> str:
@@ -88,10 +86,10 @@ SHOWN: Mapping[str, tuple[str, Callable[[GpuRow], bool]]] = {
 }
 
 
-def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+@lru_cache(50_000)
+def natural(text: str) -> str:
     """A key that orders node-2 before node-10."""
-    parts = re.findall(r"[0-9]{1,18}|[^0-9]+", text.casefold())
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+    return re.sub("[0-9]+", lambda number: number[0].zfill(18), text.casefold())
 
 
 def _urgency(row: GpuRow) -> tuple[bool, int, bool]:
@@ -146,13 +144,16 @@ class GpuQuery:
 
     def link(self, **changes: object) -> str:
         """The query string of this query with changes, without defaults."""
-        names = {"search": "q", "show": "show", "sort": "sort", "reverse": "reverse", "group": "group", "page": "page",
-                 "per_page": "per_page"}  # fmt: skip
-        values = {name: changes.get(name, getattr(self, name)) for name in names}
-        defaults = GpuQuery()
-        chosen = {names[name]: int(value) if isinstance(value, bool) else value
-                  for name, value in values.items() if value != getattr(defaults, name)}  # fmt: skip
-        return "?" + urlencode(chosen)
+        found = []
+        for name, parameter, default in _PARAMETERS:
+            value = changes.get(name, getattr(self, name))
+            if value != default:
+                text = quote_plus(value) if isinstance(value, str) else f"{value:d}"
+                found.append(f"{parameter}={text}")
+        return "?" + "&".join(found)
+
+
+_PARAMETERS = [(field.name, "q" if field.name == "search" else field.name, field.default) for field in fields(GpuQuery)]
 
 
 def parse(arguments: Mapping[str, str]) -> GpuQuery:
@@ -207,15 +208,16 @@ class GpuPage:
 
 
 class GpuList:
-    """The rows of one view."""
+    """The rows of one view, in the natural order of their names."""
 
     def __init__(self, view: View) -> None:
-        self.rows = tuple(build_rows(view))
-        self._orders: dict[tuple[str, str, bool], tuple[int, ...]] = {}
-
-    @cached_property
-    def _texts(self) -> tuple[str, ...]:
-        return tuple(row.search_text for row in self.rows)
+        self.rows = tuple(sorted(build_rows(view), key=lambda row: natural(row.name)))
+        self._texts = tuple(row.search_text for row in self.rows)
+        self._column_ranks = {name: ranks([column.key(row) for row in self.rows]) for name, column in COLUMNS.items()}
+        self._group_ranks = {
+            group: ranks([(natural(name), name) for name in map(name_of, self.rows)])
+            for group, (_, name_of) in GROUPS.items()
+        }
 
     @cached_property
     def by_uuid(self) -> Mapping[str, GpuRow]:
@@ -223,51 +225,49 @@ class GpuList:
 
     def page(self, query: GpuQuery) -> GpuPage:
         """The GPUs that match all words of the search, in order."""
-        found = self._matching(query, self._order(query.sort, query.group, query.reverse))
+        found = self._in_order(query, self._matching(query))
         pages = max(1, -(-len(found) // query.per_page))
-        query = query if query.page <= pages else parse({**_arguments(query), "page": str(pages)})
+        query = query if query.page <= pages else replace(query, page=pages)
         begin = (query.page - 1) * query.per_page
         rows = tuple(found[begin : begin + query.per_page])
-        groups = {} if query.group == "none" else dict(self._groups(query, found, begin, rows))
+        groups = {} if query.group == "none" else dict(self._groups(query, found, begin))
         return GpuPage(query, rows, groups, len(found), len(self.rows))
 
-    def _order(self, sort: str, group: str, reverse: bool) -> tuple[int, ...]:
-        key = sort, group, reverse
-        if key not in self._orders:
-            rows, column, group_of = self.rows, COLUMNS[sort], GROUPS[group][1]
-            names = sorted(range(len(rows)), key=lambda number: natural(rows[number].name))
-            values = {number: column.key(rows[number]) for number in names}
-            order = [number for number in names if values[number] is not None]
-            order.sort(key=values.__getitem__, reverse=column.highest_first != reverse)
-            order += [number for number in names if values[number] is None]
-            if group != "none":
-                order.sort(key=lambda number: natural(group_of(rows[number])))
-            self._orders[key] = tuple(order)
-        return self._orders[key]
+    def _in_order(self, query: GpuQuery, found: Sequence[int]) -> Sequence[int]:
+        """Sorted by group, then column, then name, in which `found` is; unknown values come last."""
+        column, rank = COLUMNS[query.sort], self._column_ranks[query.sort]
+        known = [number for number in found if rank[number] != UNRANKED]
+        known.sort(key=rank.__getitem__, reverse=column.highest_first != query.reverse)
+        known += [number for number in found if rank[number] == UNRANKED]
+        if query.group != "none":
+            known.sort(key=self._group_ranks[query.group].__getitem__)
+        return known
 
-    def _matching(self, query: GpuQuery, order: Sequence[int]) -> Sequence[int]:
+    def _matching(self, query: GpuQuery) -> Sequence[int]:
+        order: Sequence[int] = range(len(self.rows))
+        texts = self._texts
         for word in query.search.casefold().split():
-            texts = self._texts
             order = [number for number in order if word in texts[number]]
         if query.show != "all":
             passes = SHOWN[query.show][1]
             order = [number for number in order if passes(self.rows[number])]
         return order
 
-    def _groups(
-        self, query: GpuQuery, found: Sequence[int], begin: int, rows: Sequence[int]
-    ) -> Iterator[tuple[int, GpuGroup]]:
-        name_of = GROUPS[query.group][1]
-        members: dict[str, list[int]] = {}
+    def _groups(self, query: GpuQuery, found: Sequence[int], begin: int) -> Iterator[tuple[int, GpuGroup]]:
+        """The headings of a page that begins at `begin`, by the row that they stand before."""
+        name_of, rank = GROUPS[query.group][1], self._group_ranks[query.group]
+        shown = found[begin : begin + query.per_page]
+        members: dict[int, list[int]] = {rank[number]: [] for number in shown}
         for number in found:
-            members.setdefault(name_of(self.rows[number]), []).append(number)
-        before = name_of(self.rows[found[begin - 1]]) if begin else None
-        for number in rows:
-            name = name_of(self.rows[number])
-            if name != before or number == rows[0]:
-                up = [self.rows[each].utilization for each in members[name] if self.rows[each].gpu.up]
-                yield number, GpuGroup(name, len(members[name]), mean(up), name == before)
-            before = name
+            if rank[number] in members:
+                members[rank[number]].append(number)
+        before = rank[found[begin - 1]] if begin else None
+        for number in shown:
+            group = rank[number]
+            if group != before or number == shown[0]:
+                up = [self.rows[each].utilization for each in members[group] if self.rows[each].gpu.up]
+                yield number, GpuGroup(name_of(self.rows[number]), len(members[group]), mean(up), group == before)
+            before = group
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -276,9 +276,16 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _arguments(query: GpuQuery) -> dict[str, str]:
-    return {"q": query.search, "show": query.show, "sort": query.sort, "reverse": str(int(query.reverse)),
-            "group": query.group, "per_page": str(query.per_page)}  # fmt: skip
+Ranks = tuple[int, ...]
+
+#: The rank of an unknown value.
+UNRANKED = -1
+
+
+def ranks(keys: Sequence[Any]) -> Ranks:
+    """The position of each key among the different keys in order; UNRANKED for None."""
+    ordered = {key: rank for rank, key in enumerate(sorted({key for key in keys if key is not None}))}
+    return tuple(UNRANKED if key is None else ordered[key] for key in keys)
 
 
 def build_rows(view: View) -> Iterator[GpuRow]:
@@ -297,6 +304,7 @@ def build_rows(view: View) -> Iterator[GpuRow]:
         uuid = gpu.uuid
         yield GpuRow(
             gpu=gpu,
+            name=str(gpu.scope),
             pool=pools.get(uuid, ""),
             owners=owner_names(evaluation, uuid),
             down_reason=facts.down_reasons.get(uuid, "").replace("_", " "),

@@ -1,35 +1,134 @@
-"""The rows of the GPU list as HTML, each rendered once per view."""
+"""The rows of the GPU list as HTML.
+
+Plain functions instead of a template: a search shows a hundred rows that nobody has seen yet, and this takes a tenth of
+the time. Every text goes through `escape`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from urllib.parse import quote
 
-from jinja2 import Environment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from gpu_advisor.web.page.gpu_list import GpuList, GpuPage
+from gpu_advisor.evaluation.recommendation import Check
+from gpu_advisor.state.view import PublishedRecommendation
+from gpu_advisor.web.page import evidence_charts
+from gpu_advisor.web.page.gpu_list import GpuGroup, GpuList, GpuPage, GpuRow
+from gpu_advisor.web.page.template_filters import UNKNOWN, check_value, gpu_count, humanize, percent, value_text
+
+COLUMN_COUNT = 9
+
+#: Owners, throttle reasons and recommendations that a cell shows.
+MAX_PER_CELL = 2
+
+_DOWN = ' class="down"'
+_UNKNOWN = f'<span class="unknown">{UNKNOWN}</span>'
 
 
-class RowRenderer:
-    """Caches the rows of the latest list, by the path to the root that their links have."""
+class RenderedRows:
+    """All rows of a list for pages one level below the root: about 10 microseconds and 1 kB each."""
 
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
-        self._list: GpuList | None = None
-        self._cache: dict[tuple[str, int], Markup] = {}
+    def __init__(self, gpus: GpuList) -> None:
+        self._rows = tuple(gpu_row(row, "../") for row in gpus.rows)
 
-    def rows(self, gpus: GpuList, page: GpuPage, root: str) -> Markup:
+    def of(self, page: GpuPage) -> Markup:
         """The rows of a page, with its groups' headings between them."""
-        if self._list is not gpus:
-            self._list, self._cache = gpus, {}
-        return Markup("").join(self._parts(gpus, page, root, self._cache))
+        return Markup("".join(with_headings(page, [self._rows[number] for number in page.rows])))
 
-    def _parts(self, gpus: GpuList, page: GpuPage, root: str, cache: dict[tuple[str, int], Markup]) -> Iterator[Markup]:
-        macros = self._environment.get_template("gpu_rows.html").module
-        for number in page.rows:
-            if number in page.groups:
-                yield macros.group_row(page.groups[number])  # type: ignore[attr-defined]
-            key = root, number
-            if key not in cache:
-                cache[key] = macros.gpu_row(gpus.rows[number], root)  # type: ignore[attr-defined]
-            yield cache[key]
+
+def render_rows(gpus: GpuList, page: GpuPage, root: str) -> Markup:
+    """The rows of one page, for pages elsewhere."""
+    return Markup("".join(with_headings(page, [gpu_row(gpus.rows[number], root) for number in page.rows])))
+
+
+def with_headings(page: GpuPage, rows: Sequence[str]) -> Iterator[str]:
+    for number, row in zip(page.rows, rows, strict=True):
+        if number in page.groups:
+            yield group_row(page.groups[number])
+        yield row
+
+
+def gpu_row(row: GpuRow, root: str) -> str:
+    uuid = quote(row.gpu.uuid, safe="")
+    cells = (
+        _model(row),
+        _owners(row.owners),
+        _check(row.checks.get("gpu_utilization"), root, uuid),
+        _memory(row, root, uuid),
+    )
+    return (
+        f"<tr{_DOWN if row.gpu.up is False else ''}>"
+        f'<th scope="row"><a href="{root}page/gpu?uuid={uuid}"><bdi>{escape(row.name)}</bdi></a>{_state(row)}</th>'
+        f"<td>{'</td><td>'.join(cells)}</td>"
+        f'<td class="number">{value_text(row.power, "watts")}</td>'
+        f'<td class="number">{value_text(row.temperature, "celsius")}</td>'
+        f"<td>{_throttling(row)}</td><td>{_advice(row.advice, root)}</td></tr>\n"
+    )
+
+
+def group_row(group: GpuGroup) -> str:
+    continued = " (continued)" if group.continued else ""
+    summary = f"{gpu_count(group.count)}, mean utilization {percent(group.utilization)}"
+    return (
+        f'<tr class="group"><th scope="rowgroup" colspan="{COLUMN_COUNT}"><bdi>{escape(group.name or UNKNOWN)}</bdi>'
+        f"{continued} <small>{summary}</small></th></tr>\n"
+    )
+
+
+def _state(row: GpuRow) -> str:
+    if row.gpu.up is None:
+        return ' <span class="status unknown">not reporting</span>'
+    why = f": {escape(row.down_reason)}" if row.down_reason else ""
+    return f' <span class="status critical">down{why}</span>' if row.gpu.up is False else ""
+
+
+def _model(row: GpuRow) -> str:
+    profile = f" <small>{escape(row.gpu.mig_profile)}</small>" if row.gpu.mig_profile else ""
+    return f"<bdi>{escape(row.gpu.name)}</bdi>{profile}"
+
+
+def _owners(owners: tuple[str, ...]) -> str:
+    shown = "; ".join(f"<bdi>{escape(each)}</bdi>" for each in owners[:MAX_PER_CELL])
+    return shown + (f" and {len(owners) - MAX_PER_CELL} more" if len(owners) > MAX_PER_CELL else "") or _UNKNOWN
+
+
+def _check(check: Check | None, root: str, uuid: str) -> str:
+    """A check's value as a bar and a number, with a link to its evidence."""
+    if check is None:
+        return _UNKNOWN
+    link = f'href="{root}page/check?item={check.item}&amp;kind=gpu&amp;of={uuid}"'
+    status = check.status.value
+    if status == "unknown" or check.value is None:
+        word = humanize(check.reason.value) if check.reason else "unknown"
+        return f'<a class="unknown" {link} title="{escape(check.message)}">{escape(word)}</a>'
+    kind = status if status != "missed" else check.severity
+    missed = '<span class="sr"> missed</span>' if status == "missed" else ""
+    bar = _meter(round(check.value, 3), check.low, check.high, kind)
+    return f'<a class="value" {link}>{bar}<span>{check_value(check)}</span>{missed}</a>'
+
+
+@lru_cache(4096)
+def _meter(value: float, low: float | None, high: float | None, kind: str) -> str:
+    return str(evidence_charts.meter(value, low, high, kind))
+
+
+def _memory(row: GpuRow, root: str, uuid: str) -> str:
+    used = _check(row.checks.get("gpu_memory"), root, uuid)
+    if row.memory_total is None:
+        return used
+    return f"{used} <small>{'of ' if row.memory is not None else ''}{value_text(row.memory_total, 'bytes')}</small>"
+
+
+def _throttling(row: GpuRow) -> str:
+    return ", ".join(f"{escape(each.reason)} {percent(each.ratio)}" for each in row.throttling[:MAX_PER_CELL])
+
+
+def _advice(advice: tuple[PublishedRecommendation, ...], root: str) -> str:
+    badges = " ".join(
+        f'<a class="status {each.recommendation.severity}" href="{root}page/{escape(each.id)}">'
+        f"{escape(humanize(each.recommendation.kind))}</a>"
+        for each in advice[:MAX_PER_CELL]
+    )
+    return badges + (f" <small>+{len(advice) - MAX_PER_CELL}</small>" if len(advice) > MAX_PER_CELL else "")

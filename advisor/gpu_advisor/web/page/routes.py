@@ -37,7 +37,7 @@ from gpu_advisor.web.page import (
 from gpu_advisor.web.page.bidi import isolate
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
 from gpu_advisor.web.page.fleet_model import FleetModel, LatestModel
-from gpu_advisor.web.page.gpu_rows import RowRenderer
+from gpu_advisor.web.page.gpu_rows import render_rows
 
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -108,7 +108,6 @@ class _Pages:
         self._environment = environment
         self._evidence_history = EvidenceHistory(page_context.query_range)
         self._models = LatestModel(page_context.settings)
-        self._rows = RowRenderer(environment)
         self._overviews = ResponseCache()
 
     def overview(self) -> Response:
@@ -125,7 +124,7 @@ class _Pages:
     def _overview(self, view: View, alertmanagers: tuple[AlertmanagerStatus, ...]) -> Mapping[str, object]:
         model = self._models.of(view)
         abstentions = serialize.all_abstentions(view)
-        query = gpu_list.GpuQuery(per_page=OVERVIEW_GPUS)
+        gpus = model.gpus.page(gpu_list.GpuQuery(per_page=OVERVIEW_GPUS))
         return {
             "headline": model.headline,
             "total": model.total,
@@ -138,7 +137,7 @@ class _Pages:
             "pool_count": len(view.evaluation.pools) if view.evaluation else 0,
             "nodes": checklist.worst_rows(model.nodes),
             "node_count": len(model.nodes),
-            **self._gpu_table(model, query, "./"),
+            **_gpu_table(gpus, render_rows(model.gpus, gpus, "./")),
             "outcomes": list(reversed(view.outcomes.recent))[:MAX_OUTCOMES],
             "missing": insufficient.group_by_reason(abstentions),
             "max_details": checklist.MAX_ROWS,
@@ -149,19 +148,8 @@ class _Pages:
     def gpus(self) -> Response:
         view = self._context.view()
         model = self._models.of(view)
-        return self._page(
-            "gpus.html", view, HTTPStatus.OK, **self._gpu_table(model, gpu_list.parse(request.args), "../")
-        )
-
-    def _gpu_table(self, model: FleetModel, query: gpu_list.GpuQuery, root: str) -> Mapping[str, object]:
-        found = model.gpus.page(query)
-        return {
-            "gpus": found,
-            "gpu_rows": self._rows.rows(model.gpus, found, root),
-            "columns": gpu_list.COLUMNS,
-            "shown": gpu_list.SHOWN,
-            "groups": gpu_list.GROUPS,
-        }
+        found = model.gpus.page(gpu_list.parse(request.args))
+        return self._page("gpus.html", view, HTTPStatus.OK, **_gpu_table(found, model.gpu_rows.of(found)))
 
     def gpu(self) -> Response:
         view = self._context.view()
@@ -261,6 +249,16 @@ class _Pages:
         if "text/html" not in request.headers.get("Accept", ""):
             raise ProblemError(HTTPStatus.NOT_FOUND, what)
         return self._page("resolved.html", view, HTTPStatus.NOT_FOUND, title=title, ended=ended)
+
+
+def _gpu_table(found: gpu_list.GpuPage, rows: Markup) -> Mapping[str, object]:
+    return {
+        "gpus": found,
+        "gpu_rows": rows,
+        "columns": gpu_list.COLUMNS,
+        "shown": gpu_list.SHOWN,
+        "groups": gpu_list.GROUPS,
+    }
 
 
 def _evidence_chart(evidence: Evidence, curve: EvidenceSeries | None) -> str:

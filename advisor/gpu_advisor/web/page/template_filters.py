@@ -23,7 +23,8 @@ _ACRONYMS = {
     "kv": "KV",
 }
 
-_SUFFIXES = {"celsius": " °C", "watts": " W", "seconds": " s"}
+_SUFFIXES = {"celsius": " °C", "watts": " W", "seconds": " s", "tokens": " tokens", "per_second": "/s",
+             "tokens_per_second": " tokens/s"}  # fmt: skip
 
 
 def percent(ratio: float | None) -> str:
