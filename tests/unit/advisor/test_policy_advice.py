@@ -123,6 +123,7 @@ def hints(advice: PolicyAdvice) -> str:
         (profiling.advise, {"sm_activity": 0.03}, "", "medium", None),
         (profiling.advise, {"sm_activity": 0.029}, "", "high", None),
         (profiling.advise, {}, "", "high", None),
+        (profiling.advise, {"memory_fill": 0.01, "busy_power_at_most": 0.3}, "silent", "medium", None),
         (straggler.advise, {"communication_below_job": 0.2}, "waits", "high", 1.25),
         (straggler.advise, {"communication_below_job": 0.98}, "clock", "high", 50),
         (straggler.advise, {"communication_below_job": 0.99}, "work", "medium", None),
@@ -221,7 +222,24 @@ def test_power_advice_names_the_supply_or_the_limit() -> None:
     assert commands(cap) == commands(limit)
     assert ["61%" in each.summary for each in (brake, limit, cap)] == [False, True, False]
     assert "?" not in cap.summary
-    assert len({each.summary.partition("clock")[2] for each in (brake, limit, cap)}) == 3
+    assert len({each.summary.rpartition(":")[2] for each in (brake, limit, cap)}) == 3
+    default = power_limit.advise(finding({"clock": 0.6, "limit_of_default": 0.5}, variants=("default",)))
+    assert "60% of their maximum clock: their power limit is 50% of the model's default" in default.summary
+    assert default.rejected != limit.rejected
+
+
+def test_what_no_metric_shows_is_not_claimed() -> None:
+    """Of the host without its CPU, of SMs without their activity, of peers without other GPUs."""
+    assert "free CPU" not in data_loading.advise(finding({"data_wait": 0.3})).summary
+    assert "unknown" in data_loading.advise(finding({"data_wait": 0.3})).summary
+    assert "free CPU (20% busy)" in data_loading.advise(finding({"data_wait": 0.3, "cpu": 0.2})).summary
+    assert "SM" not in memory_saving.advise(finding({"memory_needed": 0.95}, variants=("capacity",))).summary
+    assert "peers" not in power_limit.advise(finding({"clock": 0.6}, variants=("limit",))).summary
+    silent = profiling.advise(finding({"memory_fill": 0.01, "busy_power_at_most": 0.3}, variants=("silent",)))
+    assert "SM" not in silent.summary
+    assert "collective" not in silent.summary
+    for advise in (data_loading.advise, power_limit.advise, memory_saving.advise):
+        assert "?" not in advise(finding({"memory_needed": 0.95})).summary
 
 
 def test_a_collective_that_hangs_is_searched_by_its_stacks_and_kernels_by_a_profiler() -> None:
@@ -229,6 +247,8 @@ def test_a_collective_that_hangs_is_searched_by_its_stacks_and_kernels_by_a_prof
     assert "py-spy dump" in " ".join(commands(hangs)[0])
     assert commands(kernels)[0][0] == "nsys"
     assert ["collective" in each.summary for each in (hangs, kernels)] == [True, False]
+    silent = profiling.advise(finding(variants=("silent",)))  # without SM activity it may be either
+    assert commands(silent) == commands(hangs) + commands(kernels)
     assert hints(hangs) != hints(kernels)
 
 

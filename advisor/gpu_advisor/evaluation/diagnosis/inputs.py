@@ -53,6 +53,7 @@ _DCGM_PROFILING = r"^(?!.*(GeForce|Instinct|Intel|Radeon)).*\b(G?H\d00|H20|G?B[2
 _DCGMI = "to look once: dcgmi dmon -e 1002,1004,1005,1007 -c 30"
 _PROFILING_FIELDS = "DCGM_FI_PROF_SM_ACTIVE, DCGM_FI_PROF_PIPE_TENSOR_ACTIVE, DCGM_FI_PROF_PIPE_FP32_ACTIVE"
 
+#: AMD: https://rocm.docs.amd.com/projects/amdsmi/en/develop/conceptual/gpu-violations.html
 INPUTS: Mapping[str, Input] = {
     each.name: each
     for each in (
@@ -62,7 +63,8 @@ INPUTS: Mapping[str, Input] = {
         Input("throttle_reasons", "why the clock is low", ("thermal", "power_brake", "power_cap"), (
             Source("one command", "to look once: nvidia-smi -q -d PERFORMANCE,POWER; for good: run gpu-exporter, which "
                    "publishes gpu_throttle_seconds_total", gpu=r"^(?!.*(Instinct|Intel|Radeon))"),
-            Source("one command", "to look once: amd-smi metric --throttle --power", gpu=r"Instinct|Radeon"),
+            Source("one command", "to look once: amd-smi metric --violation", gpu=r"Instinct MI[3-9]"),
+            Source("one command", "to look once: amd-smi metric --power", gpu=r"Instinct|Radeon"),
             Source("another exporter", "run gpu-exporter, which publishes gpu_throttle_seconds_total"),
         )),
         Input("owner", "which GPUs work in one job", ("clock_of_job",), (

@@ -18,7 +18,7 @@ COPY_BOUND_BYTES_PER_SECOND = 1.5e9
 
 
 def advise(finding: Finding) -> PolicyAdvice:
-    """The remedy, chosen by host CPU, I/O pressure and bytes over PCIe."""
+    """The remedy, chosen by host CPU, I/O pressure and bytes over PCIe, as far as they are known."""
     wait = finding.mean("data_wait")
     what = f"wait for data {wait:.0%} of each step" if wait is not None else "wait between steps"
     throughput = None if wait is None or wait >= 0.99 else 1 / (1 - wait)
@@ -43,7 +43,9 @@ def _bottleneck(finding: Finding) -> str:
         return f"host CPUs are the bottleneck ({percent(finding.mean('cpu'))} busy)"
     if finding.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
         return "copies to the GPU are the bottleneck"
-    return "the host has free CPU: load with more workers"
+    if finding.mean("cpu") is not None:
+        return f"the host has free CPU ({percent(finding.mean('cpu'))} busy): load with more workers"
+    return "what limits the loader is unknown, without CPU metrics of the host"
 
 
 def _actions(finding: Finding) -> Iterator[Action]:
@@ -73,3 +75,5 @@ def _actions(finding: Finding) -> Iterator[Action]:
         )
         yield copy
         yield from notes("start with num_workers = CPU cores per GPU; raise it while steps get shorter")
+        if finding.mean("cpu") is None:
+            yield from notes("to see what limits the loader: run gpu-exporter or node_exporter on the host")

@@ -13,12 +13,7 @@ KIND = "memory_saving"
 
 
 def advise(finding: Finding) -> PolicyAdvice:
-    bandwidth = finding.has_variant("bandwidth")
-    what = (
-        f"memory bandwidth is saturated ({percent(finding.mean('dram_fill'))} while kernels run)"
-        if bandwidth
-        else f"memory is full ({percent(finding.mean('memory_needed'))}) before the SMs are"
-    )
+    what, bandwidth = _limit(finding)
     rejected = (
         Alternative(
             "a larger batch", "no memory is left for it" if not bandwidth else "moves as many bytes per sample"
@@ -27,6 +22,18 @@ def advise(finding: Finding) -> PolicyAdvice:
     )
     actions = _less_traffic(finding) if bandwidth else _more_room(finding)
     return PolicyAdvice(f"{finding.scope}: {finding.count}: {what}", tuple(actions), rejected, severity="info")
+
+
+def _limit(finding: Finding) -> tuple[str, bool]:
+    """What memory limits, and whether that is its bandwidth."""
+    if finding.has_variant("bandwidth"):
+        return f"memory bandwidth is saturated ({percent(finding.mean('dram_fill'))} while kernels run)", True
+    if finding.has_variant("memory activity"):
+        return f"kernels read or write memory {percent(finding.mean('memory_fill'))} of their time", True
+    full = f"memory is full ({percent(finding.mean('memory_needed'))})"
+    if finding.mean("fill") is not None:
+        return f"{full} before the SMs are", False
+    return f"{full}, and kernels leave gaps", False
 
 
 def _less_traffic(finding: Finding) -> Iterator[Action]:

@@ -1,4 +1,4 @@
-"""Power limit: power keeps clocks below those of peers."""
+"""Power limit: power keeps clocks below those of peers, or of the model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,8 @@ _TO_DRIVERS_DEFAULT = (
 
 
 def advise(finding: Finding) -> PolicyAdvice:
-    clock = finding.mean("clock_of_peers") or finding.mean("clock")
     brake = finding.has_variant("brake")
-    limit = finding.mean("limit_of_peers")
-    why = (
-        "the power supply asserts the power brake"
-        if brake
-        else f"their power limit is {percent(limit)} of their peers'"
-        if limit is not None
-        else "their power limit throttles them"
-    )
+    slow, clock = _slowness(finding)
     actions = (
         notes("check power supplies, cables and their load on the BMC: ipmitool sdr type 'Power Supply'")
         if brake
@@ -35,13 +27,36 @@ def advise(finding: Finding) -> PolicyAdvice:
             *_reset_limits(finding),
         )
     )
+    why = "the power supply asserts the power brake" if brake else _limit(finding)
     return PolicyAdvice(
-        summary=f"{finding.scope}: {finding.count} run at {percent(clock)} of their peers' clock: {why}",
+        summary=f"{finding.scope}: {finding.count} {slow}{why}",
         actions=actions,
-        rejected=(Alternative("raise the limit of all GPUs", "a power cap that all reach at full load is normal"),),
+        rejected=(_rejected(finding),),
         confidence="high",
         projection=Projection(throughput_ratio=1 / clock if clock else None),
     )
+
+
+def _slowness(finding: Finding) -> tuple[str, float | None]:
+    """How low the clocks are, and compared with which."""
+    for feature, whose in (("clock_of_peers", "their peers'"), ("clock", "their maximum")):
+        clock = finding.mean(feature)
+        if clock is not None:
+            return f"run at {percent(clock)} of {whose} clock: ", clock
+    return "are slow: ", None
+
+
+def _limit(finding: Finding) -> str:
+    if finding.has_variant("default"):
+        return f"their power limit is {percent(finding.mean('limit_of_default'))} of the model's default"
+    limit = finding.mean("limit_of_peers")
+    return "their power limit throttles them" if limit is None else f"their power limit is {percent(limit)} of peers'"
+
+
+def _rejected(finding: Finding) -> Alternative:
+    if finding.has_variant("default"):
+        return Alternative("ignore it", "unless the limit is intended, the GPUs have power and cooling for more")
+    return Alternative("raise the limit of all GPUs", "a power cap that all reach at full load is normal")
 
 
 def _reset_limits(finding: Finding) -> Iterator[Action]:
