@@ -42,6 +42,10 @@ class ProjectionDocument(TypedDict):
     memory_ratio: float | None
     throughput_ratio: float | None
     cost_change_per_hour: float | None
+    intervals: Annotated[
+        dict[str, list[float]],
+        Field(description="of inference servers: lowest and highest throughput_ratio, itl_seconds, ttft_seconds"),
+    ]
 
 
 class AlternativeDocument(TypedDict):
@@ -54,7 +58,7 @@ class ActionDocument(TypedDict):
     target: Annotated[str, Field(description="the job, pool or node; empty where any")]
     parameters: Annotated[
         dict[str, bool | int | float | str | list[str]],
-        Field(description="trainer settings, `python`, `argv` or `replicas`, by kind"),
+        Field(description="trainer settings, flags of a server, `python`, `argv` or `replicas`, by kind"),
     ]
     note: Annotated[str, Field(description="when or why, for people")]
 

@@ -58,6 +58,7 @@ def projection(of: Projection) -> schema.ProjectionDocument:
         "memory_ratio": of.memory_ratio,
         "throughput_ratio": of.throughput_ratio,
         "cost_change_per_hour": of.cost_change_per_hour,
+        "intervals": {name: list(ends) for name, ends in of.intervals.items()},
     }
 
 

@@ -3,6 +3,7 @@
 Kinds, and their parameters:
 - `configure_trainer`: settings by the names of Hugging Face's TrainingArguments
   (https://huggingface.co/docs/transformers/main_classes/trainer), which most trainers' own resemble
+- `configure_server`: flags of an inference server, by their full names (`--max-num-seqs`); True for one without a value
 - `edit_code`: `python`, a line of code
 - `run_command`: `argv`, a command with its arguments; words in capitals are placeholders
 - `scale_replicas`, `scale_gangs`: `replicas`, the new number
@@ -18,7 +19,9 @@ from typing import Literal
 
 from gpu_advisor.rendering.escaping import one_line
 
-ActionKind = Literal["configure_trainer", "edit_code", "run_command", "scale_replicas", "scale_gangs", "note"]
+ActionKind = Literal[
+    "configure_trainer", "configure_server", "edit_code", "run_command", "scale_replicas", "scale_gangs", "note"
+]
 ParameterValue = bool | int | float | str | tuple[str, ...]
 
 #: A trainer setting as an argument of PyTorch's DataLoader, or as a line of code.
@@ -51,6 +54,10 @@ def configure_trainer(job: str, note: str = "", /, **settings: bool | int) -> Ac
     return Action("configure_trainer", job, settings, note)
 
 
+def configure_server(server: str, flags: Mapping[str, bool | int | float | str], note: str = "") -> Action:
+    return Action("configure_server", server, dict(flags), note)
+
+
 def edit_code(python: str, note: str = "") -> Action:
     return Action("edit_code", "", {"python": python}, note)
 
@@ -77,6 +84,8 @@ def _code(kind: ActionKind, parameters: Mapping[str, ParameterValue]) -> str:
     if kind == "run_command":
         argv = parameters["argv"]
         return shlex.join(argv) if isinstance(argv, tuple) else str(argv)
+    if kind == "configure_server":
+        return " ".join(name if value is True else f"{name} {value}" for name, value in parameters.items())
     if kind == "configure_trainer":
         loader = ", ".join(f"{_LOADER_ARGUMENTS[k]}={v}" for k, v in parameters.items() if k in _LOADER_ARGUMENTS)
         code = [_TRAINER_CODE.get(k, f"{k}={v}") for k, v in parameters.items() if k not in _LOADER_ARGUMENTS]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple
 
@@ -134,12 +134,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """The expected effect. None where unknown; cost in the currency of the settings."""
+    """The expected effect. None where unknown; cost in the currency of the settings.
+
+    `intervals` are of inference servers: the lowest and highest expected `throughput_ratio`, `itl_seconds` (inter-token
+    latency) and `ttft_seconds` (time to first token).
+    """
 
     utilization_ratio: float | None = None
     memory_ratio: float | None = None
     throughput_ratio: float | None = None
     cost_change_per_hour: float | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from gpu_advisor.promql.expressions import Aggregate, Expression, Matcher, restr
 from gpu_advisor.promql.vocabulary import Reduction, ScopeName
 from gpu_advisor.settings import EvaluationSettings
 
-Unit = Literal["ratio", "bytes", "celsius", "count", "seconds", "watts", "hertz", "bytes_per_second"]
+Unit = Literal["ratio", "bytes", "celsius", "count", "seconds", "watts", "hertz", "bytes_per_second", "tokens",
+               "per_second", "tokens_per_second"]  # fmt: skip
 WindowName = Literal["now", "short", "half", "idle"]
 
 
