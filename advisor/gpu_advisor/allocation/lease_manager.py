@@ -21,7 +21,7 @@ from gpu_advisor.allocation.errors import AllocationError, LeaseStoreError
 from gpu_advisor.allocation.lease_store import LeaseStore
 from gpu_advisor.allocation.lease_table import LeaseChanges, LeaseTable
 from gpu_advisor.allocation.model import Allocation
-from gpu_advisor.allocation.steady_clock import SteadyClock
+from gpu_advisor.allocation.steady_clock import resume_clock
 from gpu_advisor.storage.damage import DamagedFile
 
 log = logging.getLogger(__name__)
@@ -64,14 +64,15 @@ class LeaseManager:
     """One process at a time can open the store. Raises LeaseStoreError."""
 
     def __init__(self, store: LeaseStore, clock: Callable[[], float] | None = None) -> None:
-        self.clock = clock or SteadyClock()
         self._store = store
-        self._table: LeaseTable | None = store.load()
+        table = store.load()
+        self._table: LeaseTable | None = table
+        self.clock = clock or resume_clock(store.clock_file, in_use=bool(table.active))
         self._queue: queue.SimpleQueue[_PendingOperation | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._write_error = ""  # why the last write failed; empty if it succeeded
         self.commits = 0
-        self._snapshot = LeaseSnapshot(dict(self._table.active), dict(self._table.lease_by_gpu))
+        self._snapshot = LeaseSnapshot(dict(table.active), dict(table.lease_by_gpu))
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
         self._thread.start()
 

@@ -67,6 +67,8 @@ class LeaseStore:
         self._path = path
         self._marker = path.with_name(path.name + ".unconfirmed")
         self._number_path = path.with_name(path.name + ".commits")
+        #: Where the clock of the leases is kept; see steady_clock.
+        self.clock_file = path.with_name(path.name + ".clock")
         #: What was moved aside at the start.
         self.damaged: DamagedFile | None = None
         self._unconfirmed = ""
