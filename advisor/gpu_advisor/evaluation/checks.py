@@ -345,7 +345,8 @@ def _explain_cost(facts: Facts, settings: Settings, prices: Prices, spent: Money
     if spent.bound is not None and (spent.estimated or unpriced or settings.cost.budget_per_hour is None):
         parts.append(str(spent))
     if lost:
-        parts.append(f"{len(lost)} lost GPUs cost {prices.worth(lost).money}")
+        subject = "1 lost GPU costs" if len(lost) == 1 else f"{len(lost)} lost GPUs cost"
+        parts.append(f"{subject} {prices.worth(lost).money}")
     if unpriced:
         parts.append(f"no price for {', '.join(unpriced)}: {_price_fix(settings)}")
     elif spent.estimated:

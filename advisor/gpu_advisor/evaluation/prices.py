@@ -26,23 +26,22 @@ class PriceList:
     def price(self, name: str, memory_bytes: float | None = None) -> GpuPrice | None:
         """Of a GPU by the driver's name and, if known, its memory. None if it is unknown or ambiguous."""
         gpu = _describe(name, memory_bytes)
-        amount = self._set_price(gpu)
-        if amount is not None:
-            return GpuPrice(amount, self.cost.currency)
+        amounts = self._set_prices(gpu)
+        if amounts:
+            return GpuPrice(min(amounts), self.cost.currency) if len(amounts) == 1 else None
         listed = self.list_prices.get(gpu.variant) if self.cost.list_prices else None
         if listed is None or listed.currency != self.cost.currency:
             return None  # no exchange rate is made up
         return GpuPrice(listed.amount, listed.currency, True, listed.oldest, listed.newest)
 
-    def _set_price(self, gpu: _Model) -> float | None:
-        """The price of the most specific matching name; None if two of those differ."""
+    def _set_prices(self, gpu: _Model) -> frozenset[float]:
+        """The prices of the most specific names that cover a GPU. Several: its name does not say which of them."""
         exact = self.cost.gpu_price_per_hour.get(gpu.name)
         if exact is not None:
-            return exact
+            return frozenset((exact,))
         matching = [(each.details, amount) for each, amount in self._set if each.covers(gpu)]
         most = max((details for details, _ in matching), default=0)
-        amounts = {amount for details, amount in matching if details == most}
-        return amounts.pop() if len(amounts) == 1 else None
+        return frozenset(amount for details, amount in matching if details == most)
 
     @cached_property
     def _set(self) -> tuple[tuple[_Model, float], ...]:

@@ -22,18 +22,27 @@ def _known_gpu_names(prices: dict[str, float]) -> dict[str, float]:
         found = parse_gpu_type(name).name
         if found not in known_gpu_types() and not _DRIVER_NAME.search(name):
             near = get_close_matches(found, sorted(known_gpu_types()), 1, 0.6)
-            guess = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(
-                f"{name!r} is not a GPU type{guess} Give a type such as H100 or A100-80GB, or the full name that the "
-                "driver reports, such as NVIDIA GeForce GTX 1080 Ti"
+                f"{name!r} is not a GPU type. {f'Did you mean {near[0]}? ' if near else ''}Give a type such as H100 or "
+                "A100-80GB, or the full name that the driver reports, such as NVIDIA GeForce GTX 1080 Ti"
             )
     return prices
+
+
+def _currency_code(code: str) -> str:
+    if not re.fullmatch("[A-Z]{3}", code):
+        fixed = code.strip().upper()
+        guess = f" Did you mean {fixed}?" if re.fullmatch("[A-Z]{3}", fixed) else ""
+        raise ValueError(f"{code!r} is not a code of ISO 4217, such as USD or EUR.{guess}")
+    return code
 
 
 class CostSettings(StrictModel):
     """Prices and budget. A GPU without a price here is estimated at list prices; else it is unknown, never zero."""
 
-    currency: str = Field("USD", pattern="^[A-Z]{3}$", description="of all prices here: a code of ISO 4217")
+    currency: Annotated[str, AfterValidator(_currency_code)] = Field(
+        "USD", description="of all prices here: a code of ISO 4217"
+    )
     list_prices: bool = Field(
         True, description="estimate GPUs without a price at the shipped catalogue's list prices, which are in USD"
     )
