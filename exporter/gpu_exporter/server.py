@@ -66,6 +66,10 @@ _REASON_PHRASES = {
     505: "HTTP Version Not Supported",
 }
 
+#: Open to everybody: the kubelet's probes send no password (kubernetes.io, "Configure Liveness, Readiness and Startup
+#: Probes"), and the answer says nothing but that the program runs.
+HEALTH_PATHS = ("/-/healthy", "/-/ready")
+
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
 _REQUEST_LINE = re.compile(rb"([!-~]+) ([!-~]+) HTTP/(\d)\.(\d)")
 _HEADER_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*)")
@@ -290,6 +294,8 @@ class _Connection(BaseRequestHandler):
 
     def _route(self, request: HttpRequest) -> tuple[int, str, bytes]:
         config, path = self.server.config, request.path
+        if path in HEALTH_PATHS and request.method != "POST":
+            return 200, _TEXT, b"ok\n"
         if config.access:
             access = config.access()
             if not access.allow_request():
@@ -312,8 +318,6 @@ class _Connection(BaseRequestHandler):
             except Exception:
                 log.exception("failed to render metrics")
                 return 500, _TEXT, b"failed to render metrics; see the exporter's log\n"
-        if path in ("/-/healthy", "/-/ready"):
-            return 200, _TEXT, b"ok\n"
         if path == "/":
             return 200, _HTML, self.server.landing
         return 404, _TEXT, f"not found; metrics are at {config.path}\n".encode()

@@ -17,6 +17,7 @@ from gpu_advisor.settings import Settings
 from gpu_exporter.config import load_settings as exporter_settings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
+from gpu_exporter.server import HEALTH_PATHS
 from gpu_exporter.wiring import COLLECTOR_GROUPS
 
 helm = pytest.importorskip("helm_python.chart", reason="pip install helm-python-sdk")
@@ -85,6 +86,13 @@ VALUE_SETS: dict[str, Values] = {
     "KEDA": {
         "advisor": {"config": {"pools": [{"name": 'a "b"', "kind": "serving"}]}},
         "keda": {"scaledObjects": [{"name": "chat", "pool": 'a "b"', "target": "chat", "min": 1, "max": 8}]}
+    },
+    "exporters with TLS and users": {
+        "exporter": {"web": {"configSecret": "exporter-web", "tls": True}, "owners": False},
+        "monitoring": {
+            "podMonitor": {"enabled": True},
+            "exporterEndpoint": {"basicAuth": {"username": {"name": "scrape", "key": "user"}}},
+        },
     },
     "settings in a Secret": {"advisor": {"existingSecret": "advisor", "persistence": {"enabled": False}}},
 }  # fmt: skip
@@ -162,7 +170,7 @@ def test_custom_resources_have_only_documented_fields(chart: Any, values: Values
         if each["apiVersion"].startswith(CUSTOM):
             assert each["spec"].keys() == FIELDS[each["kind"]]
             for endpoint in (*each["spec"].get("endpoints", ()), *each["spec"].get("podMetricsEndpoints", ())):
-                assert endpoint.keys() <= {"port", "interval", "relabelings"}
+                assert endpoint.keys() <= {"port", "interval", "relabelings", "scheme", "basicAuth"}
 
 
 def test_custom_resources_are_disabled_by_default(chart: Any) -> None:
@@ -317,6 +325,27 @@ def test_values_become_exporter_flags(chart: Any) -> None:
     assert "--no-collector.conntrack" not in alone
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_probes_of_an_exporter_with_tls_and_a_login(chart: Any, tls: bool) -> None:
+    """The kubelet sends no password and accepts any certificate; the exporter's health needs none."""
+    values = {
+        "exporter": {"web": {"configSecret": "exporter-web", "tls": tls}},
+        "monitoring": {"serviceMonitor": {"enabled": True}, "exporterEndpoint": {"basicAuth": {"a": "b"}}},
+    }
+    found = list(manifests(chart, values))
+    spec = only(found, "DaemonSet", "gpu-gpu-advisor-exporter")["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    for probe in ("livenessProbe", "readinessProbe"):
+        get = container[probe]["httpGet"]
+        assert (get["scheme"], get["path"]) == ("HTTPS" if tls else "HTTP", "/-/healthy")
+        assert get["path"] in HEALTH_PATHS
+    assert "--web.config.file=/etc/gpu-exporter/web.yml" in container["args"]
+    assert {"name": "web", "secret": {"secretName": "exporter-web", "defaultMode": 0o440}} in spec["volumes"]
+    assert {"name": "web", "mountPath": "/etc/gpu-exporter", "readOnly": True} in container["volumeMounts"]
+    [endpoint] = only(found, "ServiceMonitor", "gpu-gpu-advisor-exporter")["spec"]["endpoints"]
+    assert (endpoint.get("scheme", "http"), endpoint["basicAuth"]) == ("https" if tls else "http", {"a": "b"})
+
+
 def advisor_pod(found: list[Manifest]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pod's spec and its container."""
     spec = only(found, "Deployment", "gpu-gpu-advisor")["spec"]["template"]["spec"]
@@ -392,6 +421,7 @@ KEDA = {"name": "chat", "pool": "chat", "target": "chat", "min": 1, "max": 8}
         ({"exporter": {"enabled": False}, "advisor": {"enabled": False}}, "enable one of them"),
         ({"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable only one"),
         ({"exporter": {"simulate": "1xT4-16GB"}}, "exporter.nodeSelector"),
+        ({"exporter": {"web": {"tls": True}}}, "exporter.web.configSecret"),
         ({"networkPolicy": {"egress": {"enabled": True}}}, "networkPolicy.enabled"),
         (
             {"networkPolicy": {"enabled": True, "egress": {"enabled": True, "namespaces": []}}},

@@ -382,13 +382,17 @@ def test_access_policy_and_actions() -> None:
         return answer.split(b" ", 2)[1], answer
 
     try:
-        for line in (b"GET /metrics", b"GET /-/healthy", b"POST /-/release", b"GET /nowhere"):
+        for line in (b"GET /metrics", b"POST /-/healthy", b"POST /-/release", b"GET /nowhere"):
             status, answer = asked(line)
             assert status == b"401"
             assert b"\r\nWWW-Authenticate: Basic " in answer
             assert b"\r\nX-Frame-Options: deny\r\n" in answer
         assert not done
         assert guard.wrong == "127.0.0.1"
+        guard.left = 0
+        for line in (b"GET /-/healthy", b"HEAD /-/ready"):  # the kubelet has no password
+            assert asked(line)[0] == b"200"
+        guard.left = 100
         assert asked(b"GET /metrics", b"Authorization: Basic guesser")[0] == b"429"
         mine = b"Authorization: Basic me"
         assert asked(b"GET /metrics", mine)[0] == b"200"
