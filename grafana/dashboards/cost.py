@@ -81,8 +81,8 @@ def overview() -> list[Stat]:
         ).decimals(1),
         stat_panel(
             "GPU cost per hour",
-            "All GPUs of models that have a price in the advisor's settings (cost.gpu_price_per_hour), in their "
-            "currency.",
+            "All GPUs of models whose price is known: from the advisor's settings (cost.gpu_price_per_hour), or an "
+            "estimate at list prices.",
             f"sum(model:gpus:count{MODEL} * on (name) {PRICE})",
             no_value=NO_PRICES,
         ).decimals(2),
@@ -95,8 +95,8 @@ def overview() -> list[Stat]:
         ).decimals(2),
         stat_panel(
             "Potential savings per hour",
-            "Sum over all open recommendations. No data without prices, or if no recommendation changes the cost.",
-            "-sum(max by (id) (gpu_advisor_recommendation_cost_change_per_hour))",
+            "Of all open recommendations that are not snoozed; no GPU counts twice. No data if it is unknown.",
+            "max by (currency, estimated, bound) (gpu_advisor_savings_per_hour)",
             threshold_steps(GOOD),
             no_value=NO_PRICES,
         ).decimals(2),
@@ -127,7 +127,7 @@ def models() -> Table:
     unused = f"{MEASURED} - {BUSY}"
     panel = table_panel(
         "Use and cost by model",
-        "Within the time range. Cost for models that have a price in the advisor's settings.",
+        "Within the time range. Cost for models whose price is set, or estimated at list prices.",
         [
             f"model:gpus:count{MODEL}",
             f"avg_over_time({BUSY}[$__range]) / avg_over_time({MEASURED}[$__range])",

@@ -77,10 +77,11 @@ def overview() -> list[Stat]:
         ),
         stat_panel(
             "Potential savings per hour",
-            "In the currency of the advisor's settings. No data without prices (cost.gpu_price_per_hour), or if no "
-            "recommendation changes the cost.",
-            "-sum(max by (id) (gpu_advisor_recommendation_cost_change_per_hour))",
-            no_value="no prices",
+            "Of all open recommendations that are not snoozed; no GPU counts twice. In the currency of the advisor's "
+            "settings, at list prices for models without a price there; its labels say whether it is a bound. No data "
+            "if it is unknown.",
+            "max by (currency, estimated, bound) (gpu_advisor_savings_per_hour)",
+            no_value="unknown",
         ).decimals(2),
         stat_panel(
             "Snoozed",
