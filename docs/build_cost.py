@@ -13,6 +13,7 @@ from pathlib import Path
 
 from generated_page import table, write_or_check
 from gpu_advisor.cost.catalogue import builtin_catalogue
+from gpu_advisor.cost.list_prices import CURRENCY, shipped_list_prices
 from gpu_advisor.cost.offer_ranking import JobRequirements, RankedOffer, rank_offers
 from gpu_advisor.cost.offer_throughput import PEAK_TFLOPS, WorkRate
 from gpu_advisor.cost.offers import parse_exact_gpu
@@ -138,7 +139,52 @@ vast and others; `--region` keeps the file small). Only type, accelerator, count
 card (0.167 of an A10) is one GPU with that part of the memory; TPUs and other accelerators are left out. Lines with
 prices of 0, missing, negative or contradictory ones are refused one by one and counted.
 
-### Retired types
+## What the fleet costs, and what advice is worth
+
+A GPU whose price is not in `cost.gpu_price_per_hour` is estimated at its list price: the median on-demand price per GPU
+over all offers of exactly that GPU (type and memory size, whole cards) in the shipped catalogue, with the rest of the
+instance in it. All money that rests on it is marked *estimate, list prices of DATE*, in the checklist, on
+recommendations, in CSV (`estimated`) and in metrics. List prices are in US dollars and are never converted: with
+another `cost.currency`, a GPU without a price has none. `cost.list_prices: false` turns the estimate off.
+
+```yaml
+cost:
+  currency: USD
+  gpu_price_per_hour: {H100: 2.40, A100-40GB: 1.10, A100-80GB: 1.60, H100 PCIe: 1.90}
+  budget_per_hour: 60
+```
+
+A price can be set for a type (`H100`), with its memory (`A100-80GB`) or form (`H100 PCIe`), or for the driver's own
+name; the most specific one wins. Where two differ and the driver's name does not say which one applies, the price is unknown.
+
+### Shares that are lost
+
+A recommendation's worth is given per hour and per month (730 hours: 365 x 24 / 12). It follows from the signal that
+shows the cause, as a share of each GPU's time:
+
+| cause | share that is lost |
+| --- | --- |
+| lost GPU, hung job | all |
+| idle GPU | all; saved is what can be released: a whole node, pod or Slurm job; of others at most their price |
+| pool too large | the released GPUs |
+| thermal or power throttling | at most (1 - clock of its peers) x busy time |
+| waiting for data | wait per step x time in steps, as the job reports it; else at most the idle time |
+| communication | at most the reported wait, since transfers may overlap; else at most the idle SMs |
+| busy but empty, small batch | at most the SM time without activity, or without SM activity the idle time |
+| straggler | of the other ranks: how much longer they wait than it does |
+| measured batch size | 1 - 1 / r, if throughput is projected to be r times as high |
+| smaller GPU | at most 1 - the larger of the busiest hour and the memory held |
+
+*At most* means that other causes may have a part in it, *at least* that some GPUs have no known price. In sums no GPU
+counts twice: a GPU with two causes loses at least the larger share and at most both together. A cause without a measure
+has no money; an unknown price is never zero. Lists are ordered by severity (lost GPUs first), then by money.
+
+### List prices
+
+"""
+
+TEXT_AFTER_LIST_PRICES = """
+## Retired types
 
 Never proposed. If named with `--instance` or `--now`, the output states the retirement with its date and source.
 
@@ -199,11 +245,22 @@ def retired() -> list[str]:
     return lines
 
 
+def list_prices() -> list[str]:
+    rows = [
+        (f"{gpu}", f"{price.amount:.2f}", str(price.offers), ", ".join(price.providers),
+         price.newest if price.oldest == price.newest else f"{price.oldest} to {price.newest}")
+        for gpu, price in shipped_list_prices().items()
+    ]  # fmt: skip
+    lines: list[str] = table(("GPU", f"{CURRENCY} an hour", "offers", "providers", "dated"), rows)
+    return lines
+
+
 def text() -> str:
     """The page."""
     peaks = table(("GPU", "TFLOPS"), [(name, f"{peak:g}") for name, peak in sorted(PEAK_TFLOPS.items())])
     parts = [TEXT.rstrip("\n"), "", *resnet(), TEXT_AFTER_TABLE.rstrip("\n"), "", *peaks, CATALOGUE.rstrip("\n"), ""]
-    parts += [*catalogue(), TEXT_AFTER_CATALOGUE.rstrip("\n"), "", *retired()]
+    parts += [*catalogue(), TEXT_AFTER_CATALOGUE.rstrip("\n"), "", *list_prices()]
+    parts += [TEXT_AFTER_LIST_PRICES.rstrip("\n"), "", *retired()]
     return "\n".join(parts) + "\n"
 
 
