@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http lock sbom audit soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api lock sbom audit soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -115,8 +115,9 @@ test-slurm: $(VENV)/.test
 # The TensorFlow settings, tested with TensorFlow itself: too large for `make test`, so in an environment of its own.
 test-tensorflow:
 	$(PYTHON) -m venv $(VENV)/tensorflow
-	$(VENV)/tensorflow/bin/pip install --quiet --editable '.[advisor]' hypothesis pytest requests tensorflow
-	$(VENV)/tensorflow/bin/python -m pytest tests/unit/allocation/test_frameworks_tensorflow.py
+	$(VENV)/tensorflow/bin/pip install --quiet --editable '.[advisor]' hypothesis pytest psutil requests tensorflow
+	$(VENV)/tensorflow/bin/python -m pytest tests/unit/allocation/test_frameworks_tensorflow.py \
+	  tests/unit/compatibility/test_tensorflow_model.py
 
 # Scrape cost next to nvitop-exporter and node_exporter, interleaved in one run; figures go to benchmarks/results/.
 bench-exporter: $(VENV)/.test
@@ -233,6 +234,10 @@ audit:
 # Malformed requests to both servers, for ten minutes each.
 bench-fuzz-http: $(VENV)/.test
 	$(BIN)/python -m benchmarks.fuzz_http
+
+# Documented operations of both servers by schemathesis: ten minutes.
+bench-fuzz-api: $(VENV)/.test
+	$(BIN)/python -m benchmarks.fuzz_api
 
 # A thousand pools over 5,000 GPUs, next to ten.
 bench-pools: $(VENV)/.test
