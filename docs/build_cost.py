@@ -155,7 +155,8 @@ cost:
 ```
 
 A price can be set for a type (`H100`), with its memory (`A100-80GB`) or form (`H100 PCIe`), or for the driver's own
-name; the most specific one wins. Where two differ and the driver's name does not say which one applies, the price is unknown.
+name; the most specific one wins. Where two differ and the driver's name does not say which one applies, the
+price is unknown.
 
 ### Shares that are lost
 
