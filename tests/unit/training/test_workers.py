@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,3 +240,36 @@ def test_arguments_by_position_are_those_of_the_loader():
     assert (loader.sampler, loader.num_workers, loader.drop_last, loader.batch_size) == (sampler, 0, True, 8)
     shuffled = OptimizedDataLoader(NumbersDataset(), 8, True, num_workers=0)
     assert isinstance(shuffled.sampler, torch.utils.data.RandomSampler)
+
+
+class Collecting(torch.utils.data.Dataset[float]):
+    """Collects garbage, as the collector may at any time."""
+
+    def __len__(self) -> int:
+        return 200
+
+    def __getitem__(self, index: int) -> float:
+        gc.collect()
+        return float(index)
+
+
+class Finalized:
+    """Names the process that finalizes it, as a loader joins workers that only the job's process can join."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.itself = path, self
+
+    def __del__(self) -> None:
+        self.path.write_text(str(os.getpid()))
+
+
+def test_what_the_job_no_longer_reaches_is_left_to_it(tmp_path):
+    gc.disable()
+    try:
+        Finalized(tmp_path / "finalized-by")
+        OptimizedDataLoader(Collecting(), 8, max_workers=0, measure_seconds=0.01, measure_within_seconds=1)
+        assert not (tmp_path / "finalized-by").exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / "finalized-by").read_text() == str(os.getpid())

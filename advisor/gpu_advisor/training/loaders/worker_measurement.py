@@ -6,6 +6,7 @@ The job's random state stays untouched, and the job's workers do not inherit wha
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import math
@@ -94,6 +95,8 @@ def measure_worker_rates(plan: WorkerMeasurementConfig) -> list[WorkerRate]:
 
 def _measure_in_subprocess(plan: WorkerMeasurementConfig, sender: Connection) -> None:
     """Sends all rates after each try, so that they survive if this process is killed."""
+    # Unreachable loaders of the parent are not for this process to collect: their workers are not its children.
+    gc.freeze()
     # A forked process must not use its parent's OpenMP threads, which do not exist here.
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # "more workers than cores" is what is being measured
