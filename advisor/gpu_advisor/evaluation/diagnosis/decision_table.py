@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of, below
+from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of, below, unless
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,14 @@ _UNFILLED = below("fill", 0.54, 0.58)
 _DRAWS_LITTLE = below("busy_power_at_most", 0.48, 0.55)
 _DRAWS_MUCH = above("busy_power_at_least", 0.62, 0.56)
 _CLOCKED_UP = above("clock", 0.88, 0.84)
-#: What the job reports of itself wins over guesses from the host and the links.
+#: At this rate of copies to the GPU (bytes per second), with CPUs and storage free, they are the bottleneck.
+COPY_BOUND_BYTES_PER_SECOND = 1.5e9
+#: What the job reports of itself wins over guesses from the host and the links. Its wait for a batch ends before the
+#: batch is copied to the GPU.
 _MAY_WAIT_FOR_DATA = above("possible_data_wait", 0.18, 0.15)
-_MAY_COMMUNICATE = above("possible_communication", 0.15, 0.10)
+_MAY_COMMUNICATE = unless(below("communication", 0.10, 0.15))
+_COPIES = above("net_input_rate", COPY_BOUND_BYTES_PER_SECOND, 1.2e9)
+_MAY_COPY = any_of(_MAY_WAIT_FOR_DATA, _COPIES)
 #: A low clock without a reason needs an answer before a GPU counts as well used.
 _AT_SPEED = above("unexplained_clock", 0.85, 0.80)
 _TOUCHES_MEMORY = above("memory_fill", 0.06, 0.04)
@@ -162,10 +167,10 @@ DECISION_TABLE: tuple[DecisionRow, ...] = (
     DecisionRow(HEALTHY, "pauses", (_WAITS, _FULL, below("data_wait", 0.15, 0.18), below("stepping", 0.92, 0.95)),
         "the job spends time outside training steps: evaluation, checkpoints or loading"),
     DecisionRow("data_bound", "full kernels", (below("utilization", 0.66, 0.70), _SOME, _FULL, _TRAINS, _STEADY, _CALM,
-        _MAY_WAIT_FOR_DATA),
+        _MAY_COPY),
         "kernels fill the GPU while they run, but it is idle in between"),
     DecisionRow("data_bound", "power", (below("utilization", 0.66, 0.70), _RUNS, _DRAWS_MUCH, _TRAINS, _STEADY, _CALM,
-        _MAY_WAIT_FOR_DATA),
+        _MAY_COPY),
         "kernels draw much power while they run, but the GPU is idle in between"),
     DecisionRow("data_bound", "host", (_WAITS, _SOME, _FULL, _MAY_TRAIN, _STEADY, _CALM,
         _MAY_WAIT_FOR_DATA, above("io_pressure", 0.12, 0.08)),
@@ -173,12 +178,12 @@ DECISION_TABLE: tuple[DecisionRow, ...] = (
     DecisionRow("data_bound", "host", (_WAITS, _SOME, _TRAINS, _STEADY, _CALM, _MAY_WAIT_FOR_DATA,
         any_of(above("cpu", 0.83, 0.80), above("io_pressure", 0.12, 0.08))),
         "the GPU is idle in between, and the host's CPUs or storage are saturated"),
-    DecisionRow("memory_bound", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY, _CALM,
+    DecisionRow("memory_bound", "launches", (_FED, unless(_COPIES), _IN_STEPS, _GAPS, _RUNS, _STEADY, _CALM,
         above("memory_needed", 0.90, 0.86)),
-        "the job does not wait for data, communication would count as busy: kernel launches remain, memory is full"),
-    DecisionRow("small_batch", "launches", (_FED, _IN_STEPS, _GAPS, _RUNS, _STEADY, _CALM,
+        "the job does not wait for data or copies, communication would count as busy: launches remain, memory is full"),
+    DecisionRow("small_batch", "launches", (_FED, unless(_COPIES), _IN_STEPS, _GAPS, _RUNS, _STEADY, _CALM,
         below("memory_needed", 0.70, 0.80)),
-        "the job does not wait for data, communication would count as busy: kernel launches remain"),
+        "the job does not wait for data or copies, communication would count as busy: kernel launches remain"),
     DecisionRow("wrong_instance_size", "", (above("serves", 1.0, 0.0), below("utilization", 0.22, 0.26),
         below("day_peak", 0.30, 0.36), below("memory_held", 0.30, 0.35)),
         "a service with low load and low memory use all day"),

@@ -273,6 +273,11 @@ def _data_wait(gpu_signals: GpuSignals) -> float | None:
     return ratio_of(gpu_signals.value(JOB_DATA_WAIT), gpu_signals.value(JOB_STEP_TIME))
 
 
+def _net_input_rate(gpu_signals: GpuSignals) -> float | None:
+    receive, transmit = gpu_signals.value(PCIE_RECEIVE), gpu_signals.value(PCIE_TRANSMIT)
+    return None if receive is None or transmit is None else receive - transmit
+
+
 def _gpu_exchange(gpu_signals: GpuSignals) -> float | None:
     """Utilization of the links between the GPUs of a node: NVLink where the model has it, else PCIe."""
     nvlink, pcie, _ = _link_utilization(gpu_signals)
@@ -357,8 +362,6 @@ FEATURES: tuple[Feature, ...] = (
             _value_of(JOB_STEP_TIME)),
     Feature("communication", "share of a training step spent waiting for other ranks",
             (JOB_COMMUNICATION, JOB_STEP_TIME), _communication),
-    Feature("possible_communication", "`communication`, or 1 if the job reports nothing",
-            (JOB_COMMUNICATION, JOB_STEP_TIME), lambda gpu: _reported_or_possible(gpu, _communication(gpu))),
     Feature("communication_below_job", "how far `communication` is below the median of the job",
             (JOB_COMMUNICATION, JOB_STEP_TIME), _communication_below_job),
     Feature("utilization_below_job", "how far utilization is below the median of the job", (IDLE_UTILIZATION,),
@@ -378,6 +381,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("exchange_at_most_of_unfilled", "`exchange_at_most`, relative to the SMs idle while a kernel ran",
             (*_LINKS, SM_ACTIVITY), lambda gpu: _link_per_idle_sm(gpu, _link_utilization_bound(gpu))),
     Feature("input_rate", "bytes per second received over PCIe", (PCIE_RECEIVE,), _value_of(PCIE_RECEIVE)),
+    Feature("net_input_rate", "bytes per second received over PCIe beyond those sent: GPUs exchange both ways",
+            (PCIE_RECEIVE, PCIE_TRANSMIT), _net_input_rate),
     Feature("cpu", "CPU utilization of the node", (NODE_CPU,), _value_of(NODE_CPU)),
     Feature("io_pressure", "share of time a task of the node waited for storage", (NODE_IO_PRESSURE,),
             _value_of(NODE_IO_PRESSURE)),

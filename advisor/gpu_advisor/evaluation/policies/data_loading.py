@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, configure_trainer, edit_code, notes
+from gpu_advisor.evaluation.diagnosis.decision_table import COPY_BOUND_BYTES_PER_SECOND
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
@@ -12,9 +13,6 @@ KIND = "data_loading"
 
 #: Above these, the host's CPUs or its storage are the bottleneck.
 CPU_BOUND_RATIO, IO_BOUND_RATIO = 0.80, 0.10
-
-#: Bytes per second; at this input rate, with CPUs and storage free, copying is the bottleneck.
-COPY_BOUND_BYTES_PER_SECOND = 1.5e9
 
 
 def advise(finding: Finding) -> PolicyAdvice:
