@@ -5,9 +5,10 @@
 
 The files are not part of this project; see docs/other-exporters.md for where to get them. A real Prometheus scrapes
 gpu-exporter and, with the host's families, node_exporter with its default collectors. Variables of a dashboard are
-resolved as Grafana does; a query has data if it has for one of their values. Of an alert, each metric that it names
-must have a series: whether it fires is not the point. Prints each query that has data from node_exporter and not from
-gpu-exporter; exits with 1 if there is one.
+resolved as Grafana does; a query has data if it has for one of their values. With `--compat`, a kubelet has given the
+GPUs to pods, the exporter is scraped as a pod, and kube-state-metrics has the same pods. Of an alert, each metric that
+it names must have a series: whether it fires is not the point. Prints each query that has data from node_exporter and
+not from gpu-exporter; exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,36 @@ from benchmarks.server_processes import free_port, run_server
 from tests.servers import Prometheus, prometheus
 from tests.simulated_nvml.build import CONTROL_VARIABLE, build
 from tests.simulated_nvml.control import Control, SimulatedGpu, SimulatedMigInstance
+from tests.unit.owners.fake_kubelet import answer, kubelet, listing
 
 OURS, NODE = "ours", "node"
 #: Enough for rates over RATE_INTERVAL; $__rate_interval is four scrape intervals, at least.
 SCRAPE_SECONDS = 40.0
 RATE_INTERVAL = "20s"
+
+UUIDS = ("GPU-d0000000-0000-4000-8000-000000000000", "GPU-d0000000-0000-4000-8000-000000000001")
+PODS = {"team-a/trainer-0": {"main": (UUIDS[0],)}, "team-b/server-0": {"main": (UUIDS[1],)}}
+NODE_NAME = "gpu-node-1"
+EXPORTER_POD = {"node": NODE_NAME, "namespace": "monitoring", "pod": "gpu-exporter-x", "container": "gpu-exporter"}
+"""Labels that Prometheus' discovery of pods gives its targets; the exporter's own become exported_pod and so on."""
+
+KUBE_STATE_METRICS = "kube-state-metrics"
+KUBE_STATE = "".join(
+    [
+        *(f'kube_node_status_{what}{{node="{NODE_NAME}",resource="nvidia_com_gpu",unit="integer"}} 2\n'
+          for what in ("capacity", "allocatable")),
+        *(line.format(pod=f'namespace="{pod.partition("/")[0]}",pod="{pod.partition("/")[2]}"')
+          for pod in PODS
+          for line in (
+              'kube_pod_info{{{pod},node="' + NODE_NAME + '"}} 1\n',
+              *('kube_pod_container_resource_' + kind + '{{{pod},container="main",node="' + NODE_NAME
+                + '",resource="nvidia_com_gpu",unit="integer"}} 1\n' for kind in ("limits", "requests")),
+          )),
+        *(f'kube_resourcequota{{namespace="{namespace}",resourcequota="gpus",resource="requests.nvidia.com/gpu",'
+          f'type="{kind}"}} 1\n' for namespace in ("team-a", "team-b") for kind in ("hard", "used")),
+    ]
+)  # fmt: skip
+"""Names and labels: kube-state-metrics, docs/metrics/ (github.com/kubernetes/kube-state-metrics)."""
 
 METRIC_NAME = re.compile(r"\b(node_[a-zA-Z0-9_]+)\b(?!\s*\()")
 #: `alert: 'Name'` and the block after `expr: |||`.
@@ -67,24 +95,50 @@ def _start(folder: Path, compat: str, stack: ExitStack) -> Prometheus:
     ours = free_port()
     command = [sys.executable, "-m", "gpu_exporter", f"--web.listen-address=127.0.0.1:{ours}"]
     environment: dict[str, str] = {}
+    labels: dict[str, dict[str, str]] = {}
     textfiles = folder / "textfiles"
     textfiles.mkdir()
     if compat:
         command += [f"--compat.{compat}", "--no-collector.host"]
         environment = _simulated_nvml(folder)
+        command.append(f"--collector.owners.pod-resources-socket={folder}/kubelet.sock")
+        stack.enter_context(kubelet(folder / "kubelet.sock", answer(listing(PODS))))
     else:
         command.append(f"--collector.textfile.directory={textfiles}")
     stack.enter_context(run_server(OURS, command, ours, folder / "ours.log", environment))
     scrape = {OURS: [f"127.0.0.1:{ours}"]}
-    if not compat:
+    if compat:
+        labels = {OURS: EXPORTER_POD}
+        scrape[KUBE_STATE_METRICS] = [stack.enter_context(_served(KUBE_STATE))]
+    else:
         node = free_port()
         command = [node_exporter(), f"--web.listen-address=127.0.0.1:{node}"]
         command.append(f"--collector.textfile.directory={textfiles}")
         stack.enter_context(run_server(NODE, command, node, folder / "node.log"))
         scrape[NODE] = [f"127.0.0.1:{node}"]
-    server = stack.enter_context(prometheus(folder, scrape=scrape))
+    server = stack.enter_context(prometheus(folder, scrape=scrape, labels=labels))
     time.sleep(SCRAPE_SECONDS)
     return server
+
+
+@contextmanager
+def _served(page: str) -> Iterator[str]:
+    """Serve a page of metrics; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 def _simulated_nvml(folder: Path) -> dict[str, str]:
@@ -93,8 +147,8 @@ def _simulated_nvml(folder: Path) -> dict[str, str]:
     pids = (os.getpid(),)
     instances = tuple(SimulatedMigInstance(pids=pids) for _ in range(2))
     gpus = [
-        SimulatedGpu(level=80, fan=40, pids=pids),
-        SimulatedGpu(level=50, mig=True, instances=instances),
+        SimulatedGpu(uuid=UUIDS[0], level=80, fan=40, pids=pids),
+        SimulatedGpu(uuid=UUIDS[1], level=50, mig=True, instances=instances),
     ]
     control = Control(folder / "control", gpus=gpus, xids=[(0, 31)])
     control.write()
@@ -167,7 +221,10 @@ def _values(server: Prometheus, query: str, regex: str, job: str) -> list[str]:
     if match := LABEL_VALUES.fullmatch(query.strip()):
         selector, label = match[1] or '{__name__=~".+"}', match[2]
         series = server.query(selector)
-        return sorted({each["metric"].get(label, "") for each in series if each["metric"].get("job") == job} - {""})
+        return sorted(
+            {each["metric"].get(label, "") for each in series if each["metric"].get("job") in (job, KUBE_STATE_METRICS)}
+            - {""}
+        )
     if match := QUERY_RESULT.fullmatch(query.strip()):
         lines = (
             ",".join(f'{name}="{value}"' for name, value in each["metric"].items()) for each in server.query(match[1])

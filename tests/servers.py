@@ -188,10 +188,12 @@ def prometheus(
     rule_files: Sequence[Path] = (),
     alertmanagers: Sequence[str] = (),
     engine: str | None = None,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Prometheus]:
     """Start a Prometheus, or a VictoriaMetrics, and wait until it is ready.
 
-    scrape: job name -> host:port addresses. backfill: an OpenMetrics file to import before the start.
+    scrape: job name -> host:port addresses. labels: job name -> labels of its targets.
+    backfill: an OpenMetrics file to import before the start.
     blocks: the data folder to use, for example one filled by `create_blocks`.
     alertmanagers: host:port addresses or URLs. VictoriaMetrics evaluates no rules.
     engine: such as prometheus-3.5; the one that GPU_ADVISOR_TEST_ENGINE names if None, else this machine's Prometheus.
@@ -207,7 +209,10 @@ def prometheus(
             "evaluation_interval": scrape_interval,
         },
         "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": list(addresses)}]}
+            {
+                "job_name": job,
+                "static_configs": [{"targets": list(addresses), "labels": dict((labels or {}).get(job, {}))}],
+            }
             for job, addresses in (scrape or {}).items()
         ],
         "rule_files": [str(path.resolve()) for path in rule_files],
