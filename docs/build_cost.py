@@ -174,6 +174,7 @@ shows the cause, as a share of each GPU's time:
 | busy but empty, small batch | at most the SM time without activity, or without SM activity the idle time |
 | straggler | of the other ranks: how much longer they wait than it does |
 | measured batch size | 1 - 1 / r, if throughput is projected to be r times as high |
+| limits of an inference server | at most 1 - 1 / r, for the highest throughput r of the projection |
 | smaller GPU | at most 1 - the larger of the busiest hour and the memory held |
 
 *At most* means that other causes may have a part in it, *at least* that some GPUs have no known price. In sums no GPU

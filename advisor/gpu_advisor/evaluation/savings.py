@@ -6,7 +6,7 @@ never more than all of its time: no sum counts a GPU twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 from typing import Literal
@@ -66,11 +66,24 @@ def _with_cost_change(advice: Recommendation, sign: int) -> Recommendation:
 
 
 def _with_projected_waste(advice: Recommendation) -> Recommendation:
-    """A GPU whose throughput is projected to be r times as high does 1 / r of its possible work."""
-    gain = advice.projection.throughput_ratio
-    if advice.waste or advice.kind != "batch_size" or gain is None or gain <= 1:
+    """A GPU whose throughput is projected to be r times as high does 1 / r of its possible work.
+
+    Of a server, at most: its requests may not need all of it.
+    """
+    bounds = advice.projection.intervals.get("throughput_ratio")
+    gain = bounds[1] if bounds else advice.projection.throughput_ratio if advice.kind == "batch_size" else None
+    if advice.waste or gain is None or gain <= 1:
         return advice
-    return replace(advice, waste=(Waste((), 1 - 1 / gain, 1 - 1 / gain),))
+    lost = 1 - 1 / gain
+    return replace(advice, waste=(Waste((), 0.0 if bounds else lost, lost),))
+
+
+def savings_of(advice: Recommendation, uuids: Collection[str], prices: Prices) -> Savings | None:
+    """What a recommendation saves of some of its GPUs, such as those of one owner; None if it has no measure."""
+    saves = advice.waste if advice.saves is None else advice.saves
+    if set(uuids) >= set(advice.gpus) or not saves:
+        return advice.savings
+    return prices.worth({uuid: share for uuid, share in _shares([(advice, saves)]).items() if uuid in uuids})
 
 
 def urgency(advice: Recommendation, id_: str) -> tuple[int, bool, float, float, str]:

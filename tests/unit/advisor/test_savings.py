@@ -17,7 +17,7 @@ from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.recommendation import Projection, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.recommendation import Savings as Worth
-from gpu_advisor.evaluation.savings import GroupBy, summarize, urgency, with_savings
+from gpu_advisor.evaluation.savings import GroupBy, savings_of, summarize, urgency, with_savings
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import PublishedRecommendation
@@ -150,6 +150,41 @@ def test_released_gpus_count_with_their_replicas(
     assert Savings.of(found.savings).money_per_hour == (None if gpus is None else gpus * 4)
     change = {"up": 3 * 4.0, "down": -4.0 * (gpus or 0), "change": None}[direction]
     assert found.projection.cost_change_per_hour == change
+
+
+@pytest.mark.parametrize(
+    ("kind", "projection", "bound", "gpus"),
+    [
+        # twice the throughput: half of 4 GPUs does nothing now
+        ("batch_size", Projection(throughput_ratio=2.0), "exact", 2.0),
+        ("batch_size", Projection(throughput_ratio=1.0), None, None),
+        ("batch_size", Projection(), None, None),
+        ("mixed_precision", Projection(throughput_ratio=2.0), None, None),  # no figure of this job
+        # a server that could do 1.2 to 1.6 times as much: at most 1 - 1 / 1.6 = 0.375 of 4 GPUs
+        ("serving_batch", Projection(throughput_ratio=1.4, intervals={"throughput_ratio": (1.2, 1.6)}), "at_most", 1.5),
+        ("serving_batch", Projection(throughput_ratio=0.9, intervals={"throughput_ratio": (0.8, 1.0)}), None, None),
+    ],
+)
+def test_a_projected_throughput_is_work_that_is_not_done_now(
+    kind: str, projection: Projection, bound: Bound | None, gpus: float | None
+) -> None:
+    known = idle(4)
+    (pool,) = assign_pools(known.gpus, SETTINGS.pools)
+    prices = Prices({gpu.uuid: GpuPrice(4.0, "USD") for gpu in known.gpus}, "USD")
+    found = with_savings(advice(kind=kind, gpus=tuple(pool.uuids), projection=projection), pool, prices).savings
+    assert Savings.of(found).bound == bound
+    assert Savings.of(found).gpus == (None if gpus is None else pytest.approx(gpus))
+
+
+def test_savings_of_the_gpus_of_one_owner() -> None:
+    """Of 4 idle GPUs of a node at 4 USD, one owner's 1 costs 4; what is known of all is that of the whole."""
+    (whole,) = decide(idle(4), SETTINGS).recommendations
+    prices = Prices(dict.fromkeys(whole.gpus, GpuPrice(4.0, "USD")), "USD")
+    one = savings_of(whole, ["g0"], prices)
+    assert one is not None
+    assert (one.gpus, one.money.per_hour) == (Interval.exactly(1), Interval.exactly(4))
+    assert savings_of(whole, whole.gpus, prices) == whole.savings
+    assert savings_of(advice(gpus=("g0", "g1")), ["g0"], prices) is None
 
 
 # Order
