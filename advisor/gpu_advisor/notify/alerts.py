@@ -11,7 +11,9 @@ from typing import Any
 
 from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation.owners import GpuOwner
-from gpu_advisor.evaluation.recommendation import Abstention, stable_id
+from gpu_advisor.evaluation.prices import Prices
+from gpu_advisor.evaluation.recommendation import Abstention, Recommendation, stable_id
+from gpu_advisor.evaluation.savings import savings_of
 from gpu_advisor.notify.alert_owners import alerts_by_owner
 from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.view import PublishedRecommendation
@@ -30,10 +32,12 @@ def build_alerts(
     cluster: str,
     external_url: str,
     now: float,
+    prices: Prices | None = None,
 ) -> Iterator[Alert]:
     """The alerts of a recommendation: one for each owner of its GPUs, who began when the owner came into it.
 
-    `owners` are by GPU, `before` are the alerts of the last evaluation by id.
+    `owners` are by GPU, `before` are the alerts of the last evaluation by id. With `prices`, each says what its GPUs
+    save.
     """
     advice = issued.recommendation
     for group in alerts_by_owner(advice, owners):
@@ -57,11 +61,18 @@ def build_alerts(
                 "summary": count + advice.summary,
                 "description": f"{advice.explanation} From {advice.current:g} to {advice.recommended:g} {advice.unit}.",
                 "runbook_url": issued.runbook,
+                **_savings(advice, group.gpus, prices),
             },
             started=started,
             url=f"{external_url.rstrip('/')}/recommendations/{issued.id}" if external_url else "",
             gpus=group.gpus,
         )
+
+
+def _savings(advice: Recommendation, gpus: Sequence[str], prices: Prices | None) -> dict[str, str]:
+    """Nothing if it is unknown."""
+    found = savings_of(advice, gpus, prices) if prices else None
+    return {} if found is None or found.money.value_per_hour is None else {"savings": str(found.money)}
 
 
 def update_alerts(

@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation, Scope
 from gpu_advisor.notify.alert_owners import MAX_LABEL_LENGTH, MAX_OWNERS, alerts_by_owner, label_text
 from gpu_advisor.notify.alerts import build_alerts, update_alerts
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import CostSettings, Settings
 from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.view import PublishedRecommendation
 from hypothesis import given
@@ -49,6 +49,22 @@ def test_each_owner_has_an_alert_for_its_team() -> None:
     assert found["pod/train-0"].annotations["summary"].startswith("2 GPUs of pod ml/train-0: Release 3 of 3")
     assert found[""].id == "id"  # as before there were owners: no alert is new for those who have none
     assert len({tuple(sorted(each.labels.items())) for each in found.values()}) == 3
+
+
+def test_each_owner_reads_what_its_own_gpus_save() -> None:
+    """3 GPUs of a node at 4 USD: 2 of one owner are 8 USD an hour, 5,840 a month of 730 hours. No price, no money."""
+    settings = SETTINGS.model_copy(update={"cost": CostSettings(gpu_price_per_hour={"H100": 4.0})})
+    owners = {"g0": (ADA,), "g1": (ADA,)}
+    known = facts([GpuSpec(f"g{n}", 0.0, index=str(n)) for n in range(3)], settings, owners=owners)
+    evaluation = decide(known, settings)
+    issued = PublishedRecommendation("id", AT - 60, evaluation.recommendations[0])
+    found = {
+        each.labels.get("owner", ""): each.annotations
+        for each in build_alerts(issued, owners, {}, "c", "", AT, evaluation.prices)
+    }
+    assert found["pod/train-0"]["savings"] == "8.00 USD per hour (5,840 USD per month)"
+    assert found[""]["savings"] == "4.00 USD per hour (2,920 USD per month)"
+    assert all("savings" not in each.annotations for each in alerts(idle(owners), owners))
 
 
 def test_hardware_is_not_the_owners_business() -> None:
