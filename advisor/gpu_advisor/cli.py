@@ -21,6 +21,8 @@ def cli() -> None:
     \b
     Try it without a GPU or Prometheus:
       gpu-advisor up --simulate 8xH100-80GB:idle-hoarder
+
+    Environment variables set options too: GPU_ADVISOR_WATCH_INTERVAL=5 is `watch --interval 5`.
     """
 
 

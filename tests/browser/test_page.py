@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -20,10 +21,10 @@ SaveScreenshot = Callable[[Page, str], None]
 PHONE = 390
 
 
-def first_of(demo: Program, kind: str) -> Mapping[str, str]:
+def first_of(demo: Program, kind: str) -> Mapping[str, Any]:
     found = [each for each in demo.get("/recommendations")["recommendations"] if each["kind"] == kind]
     assert found, kind
-    one: Mapping[str, str] = found[0]
+    one: Mapping[str, Any] = found[0]
     return one
 
 
@@ -37,6 +38,11 @@ def addresses(demo: Program) -> list[str]:
         *(f"{demo.url}/page/check?{check}" for check in checks),
         f"{demo.url}/page/what-if",
         f"{demo.url}/page/what-if?gpu.min=0&price0=x&gpu.scale_down_threshold=95",
+        f"{demo.url}/page/gpus?q=t4&group=node&sort=power",
+        f"{demo.url}/page/gpu?uuid={first_of(demo, 'cooling')['gpus'][0]}",
+        f"{demo.url}/page/jobs",
+        f"{demo.url}/runbooks/",
+        f"{demo.url}/runbooks/GpuDown",
     ]
 
 
@@ -66,13 +72,16 @@ def test_all_troubles_are_shown_what_is_broken_first(
     page = open_page(demo.url + "/")
     reported = demo.get("/recommendations")["recommendations"]
     assert {each["kind"] for each in reported} >= KINDS
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"{len(reported)} recommendations")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(
+        re.compile(rf"^1 GPU down; {len(reported)} things to do, (at most )?[0-9,]+ USD a month$")
+    )
     for each in reported:
         expect(page.locator(f"#a-{each['id']}")).to_be_visible()
     articles = page.locator("article.advice")
     assert "critical" in str(articles.first.get_attribute("class"))
     expect(page.locator(".tile.missed", has_text="GPU utilization")).to_contain_text("too low")
     expect(articles.first).to_contain_text("is lost")  # no GPU without work
+    assert page.locator("h3 .rank").all_inner_texts() == [f"{number}." for number in range(1, len(reported) + 1)]
     screenshots(page, "page")
 
 
@@ -98,7 +107,7 @@ def test_a_check_leads_to_its_numbers_and_to_what_to_do(demo: Program, open_page
     page.locator(".tile a", has_text="GPU utilization").click()
     expect(page.locator("svg.chart")).to_be_visible()
     page.goto(demo.url + "/")
-    page.locator("#gpus td a.value").first.click()
+    page.locator("#gpus tbody td a.value").first.click()
     expect(page.locator("svg.chart")).to_be_visible()
 
 
@@ -122,6 +131,56 @@ def test_what_if_changes_the_answer_as_a_slider_moves(
     expect(page.locator(".problem")).to_contain_text("greater than 0")
     page.reload()
     expect(slider).to_have_value("0")
+
+
+def test_a_filter_shows_its_gpus_while_somebody_types_and_can_be_handed_on(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/page/gpus")
+    rows = page.locator("#gpu-results tbody tr")
+    expect(rows).to_have_count(14)
+    page.get_by_label("Search").fill("tesla t4")
+    expect(rows).to_have_count(4)
+    assert "q=tesla+t4" in page.url
+    page.get_by_label("Group").select_option("model")
+    expect(page.locator("tr.group")).to_contain_text("4 GPUs")
+    page.locator("thead a", has_text="power").click()
+    expect(page.locator("[aria-sort]")).to_have_text("power")
+    expect(rows.filter(has_text="Tesla T4")).to_have_count(5)  # with the group's heading
+    page.evaluate("refresh()")
+    expect(page.get_by_label("Search")).to_have_value("tesla t4")
+
+
+def test_a_filter_on_the_overview_needs_no_scripts(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/", java_script_enabled=False)
+    page.get_by_label("Search").fill("h200")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator("#gpu-results tbody tr")).to_have_count(2)
+    page.get_by_label("Show").select_option("down")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator("#gpu-results")).to_contain_text("No GPU matches")
+    page.get_by_role("link", name="Show all").click()
+    expect(page.locator("#gpu-results tbody tr")).to_have_count(14)
+
+
+def test_a_gpu_has_its_last_day_and_its_runbook_is_here(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/")
+    page.locator("#gpus tbody th a", has_text="GPU 0").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("GPU 0")
+    expect(page.locator("#summary")).to_contain_text("thermal")
+    for title in ("Utilization", "Memory used", "Power draw", "SM clock", "Throttled: share of time"):
+        expect(page.locator("figure", has_text=title).locator("polyline").first).to_be_attached()
+    page.locator("#advice a").click()
+    page.get_by_role("link", name="Runbook", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("GpuAdvisorCooling")
+
+
+def test_exports_are_in_a_menu(demo: Program, open_page: Open) -> None:
+    page = open_page(demo.url + "/page/jobs")
+    links = page.locator("#export a")
+    expect(links.first).to_be_hidden()
+    page.locator("#export summary").click()
+    expect(links.first).to_be_visible()
+    for link in links.all():
+        assert page.request.get(str(link.evaluate("each => each.href"))).ok
 
 
 def test_without_scripts_all_is_there(demo: Program, open_page: Open) -> None:
@@ -189,14 +248,14 @@ def test_a_snooze_from_the_page(open_page: Open, tmp_path: Path) -> None:
     there = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", "2xH100-80GB:idle", SETTINGS)
     with up(tmp_path, *there) as program:
         page = open_page(program.url + "/", errors_expected=True)  # the browser logs errors for an unreachable advisor
-        reload_until(page, "1 recommendation")
+        reload_until(page, "1 thing to do")
         page.locator("article.advice h3 a").click()
         page.get_by_label("reason").fill("<i>new</i> fans come")
         page.get_by_role("button", name="Snooze", exact=True).click()
         expect(page.locator("#summary .notice")).to_contain_text("<i>new</i> fans come")
         page.goto(program.url + "/")
         expect(page.locator("#snoozed")).to_contain_text("<i>new</i> fans come")
-        expect(page.get_by_role("heading", level=1)).to_have_text("No recommendations except snoozed ones")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("1 recommendation snoozed")
         page.locator("#snoozed a").click()
         page.get_by_role("button", name="End snooze").click()
         expect(page.get_by_role("button", name="Snooze", exact=True)).to_be_visible()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu_advisor.allocation.manager import DEFAULT_ADDRESS
-from gpu_advisor.commands import http_client, top, up
+from gpu_advisor.commands import exporter_client, http_client, up
 from gpu_advisor.settings import Settings
 from gpu_advisor.settings.source import EmbeddedSourceSettings
 from gpu_exporter.config import ExporterSettings
@@ -19,4 +19,4 @@ def test_the_defaults_fit_together() -> None:
     assert settings.web.listen_address == options["advisor_address"] == ADVISOR
     assert EmbeddedSourceSettings().targets == [options["exporter_address"]] == [EXPORTER]
     assert http_client.DEFAULT_ADVISOR == DEFAULT_ADDRESS == f"http://{ADVISOR}"
-    assert f"http://{EXPORTER}" == top.DEFAULT_EXPORTER
+    assert f"http://{EXPORTER}" == exporter_client.DEFAULT_EXPORTER

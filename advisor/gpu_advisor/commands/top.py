@@ -7,24 +7,18 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 import click
-import requests
 
 from gpu_advisor.commands import live_display, output
 from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClient
 from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, take_snapshot
 from gpu_advisor.rendering.escaping import one_line
-from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.web.page.template_filters import percent, value_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-DEFAULT_EXPORTER = "http://127.0.0.1:9816"
-RESPONSE_TIMEOUT_SECONDS = 10.0
-MAX_RESPONSE_BYTES = 64 * 2**20
 
 #: Between the two scrapes of --once: counters are shown as rates.
 SAMPLE_INTERVAL_SECONDS = 1.0
@@ -58,7 +52,7 @@ def command(
       gpu-advisor top http://node-7:9816                            another node
       gpu-advisor top --format csv                                  for scripts
     """
-    reader = _ExporterClient(exporter, ca_file, _login(user, password_file))
+    reader = ExporterClient(exporter, ca_file, _login(user, password_file))
     if once or format_ != "table":
         first = reader.scrape()
         time.sleep(SAMPLE_INTERVAL_SECONDS)
@@ -84,49 +78,6 @@ def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | No
         return None if user is None or password_file is None else (user, password_file.read_text("utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"--password-file: {error}; set the path of a readable file") from error
-
-
-class _ExporterClient:
-    def __init__(self, url: str, ca_file: str | None, login: tuple[str, str] | None) -> None:
-        if "://" not in url:
-            url = f"http://{url}"
-        self._url = url if url.rstrip("/").endswith("/metrics") else urljoin(url.rstrip("/") + "/", "metrics")
-        self._client = DeadlineClient()
-        self._client.session.verify = ca_file or True
-        if login:
-            self._client.session.auth = login
-
-    def scrape(self) -> ExporterScrape:
-        """Raises CommandError."""
-        from prometheus_client.parser import text_string_to_metric_families
-
-        try:
-            answer = self._client.fetch(
-                "GET",
-                self._url,
-                seconds=RESPONSE_TIMEOUT_SECONDS,
-                max_bytes=MAX_RESPONSE_BYTES,
-                headers={"Accept": "text/plain"},
-            )
-        except requests.exceptions.SSLError as error:
-            raise CommandError(f"{self._url}: TLS error ({error}): pass the CA's certificate with --ca-file") from error
-        except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as error:
-            raise CommandError(
-                f"no exporter at {self._url} ({type(error).__name__}): start one with `gpu-exporter`, or pass another "
-                "URL: gpu-advisor top http://NODE:9816"
-            ) from error
-        if answer.status == requests.codes.unauthorized:
-            raise CommandError(f"{self._url} requires authentication: pass --user and --password-file")
-        samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
-        try:
-            for family in text_string_to_metric_families(answer.body.decode("utf-8")):
-                for sample in family.samples:
-                    samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
-        except ValueError:
-            samples = {}
-        if answer.status != requests.codes.ok or "gpu_exporter_build_info" not in samples:
-            raise CommandError(f"{self._url} returned HTTP {answer.status}, not gpu-exporter's metrics: check the URL")
-        return ExporterScrape(time.monotonic(), samples)
 
 
 def _show(now: NodeSnapshot, format_: output.Format) -> None:

@@ -1,0 +1,70 @@
+"""`gpu-advisor snooze`: no alert for a recommendation until a time."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from urllib.parse import quote, urljoin
+
+import click
+import requests
+
+from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, AdvisorHttpClient, read_token
+from gpu_advisor.rendering.escaping import one_line
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_duration(_context: click.Context, _parameter: click.Parameter, value: str) -> timedelta:
+    """`90m`, `12h`, `7d`, `2w`."""
+    match = re.fullmatch(r"(\d{1,5})([mhdw])", value, re.ASCII)
+    if match is None or not int(match[1]):
+        raise click.BadParameter(f"{value!r} is not a duration: give a number with m, h, d or w, such as 7d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+@click.command("snooze")
+@click.argument("id_", metavar="ID")
+@click.option("--for", "duration", default="1d", show_default=True, callback=parse_duration, metavar="DURATION",
+              help="How long: 90m, 12h, 7d, 2w.")  # fmt: skip
+@click.option("--reason", help="Why; others see it. Required, except with --end.")
+@click.option("--end", is_flag=True, help="End the snooze instead.")
+@click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True)
+@click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
+@click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
+def command(
+    id_: str, duration: timedelta, reason: str | None, end: bool, advisor: str, token_file: Path | None,
+    ca_file: str | None,
+) -> None:  # fmt: skip
+    """Snooze a recommendation, or end a snooze. The first digits of its ID are enough.
+
+    \b
+      gpu-advisor snooze 61f0c1 --for 7d --reason "new fans arrive on Friday"
+      gpu-advisor snooze 61f0c1 --end
+    """
+    if not end and not reason:
+        raise click.UsageError("--reason is missing: others want to know why; or end a snooze with --end")
+    from gpu_advisor.commands.advisor_client import HttpAdvisor
+    from gpu_advisor.commands.short_ids import find_by_id
+
+    token = read_token(token_file)
+    found = find_by_id(HttpAdvisor(advisor, token, ca_file).recommendations({})["recommendations"], id_)
+    client = AdvisorHttpClient(advisor, token, ca_file)
+    url = urljoin(client.address, f"recommendations/{quote(found['id'], safe='')}/snooze")
+    if end:
+        _fetch(client, "DELETE", url)
+        click.echo(one_line(f"Not snoozed any more: {found['summary']}"))
+        return
+    until = datetime.now(timezone.utc) + duration
+    _fetch(client, "POST", url, {"reason": reason, "until": until.isoformat(timespec="seconds")})
+    click.echo(one_line(f"Snoozed until {until:%Y-%m-%d %H:%M} UTC: {found['summary']}"))
+
+
+def _fetch(client: AdvisorHttpClient, method: str, url: str, body: object = None) -> None:
+    """Raises CommandError unless the advisor did it."""
+    answer, problem = client.fetch(method, url, json=body)
+    if answer.status not in (requests.codes.ok, requests.codes.no_content):
+        detail = problem.get("detail") if isinstance(problem, dict) else None
+        raise CommandError(f"{url} returned HTTP {answer.status}: {detail or 'check that the URL is an advisor'}")
