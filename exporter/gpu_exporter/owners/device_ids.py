@@ -4,7 +4,7 @@ Device plugins:
 
     NVIDIA  GPU-<uuid>, MIG-<uuid>; with ::<n> for a replica (time slicing, MPS); -_-<n> or -<n> for a share
     GKE     nvidia<minor>, nvidia<minor>/gi<GPU instance>; with /vgpu<n> for a share
-    AMD     the PCI address
+    AMD     the PCI address, which is also that of the first partition; amdgpu_xcp_<n> for the others
     Intel   <DRM card>-<n>, where n is the share, as in card0-0; or the PCI address
 
 Drivers of dynamic resource allocation (DRA), as <pool>/<device>, <device>, or in a CDI name <claim uid>-<device>:
@@ -16,7 +16,7 @@ Drivers of dynamic resource allocation (DRA), as <pool>/<device>, <device>, or i
 Device files, by base name, as in gres.conf: nvidia<minor>, nvidia-cap<n>, card<n>, renderD<n>.
 
 Where NVML does not show the placement of MIG instances, one is only resolved if it is the GPU's only one of its
-profile. An AMD partition (amdgpu_xcp_3) cannot be resolved.
+profile.
 Sources: the documentation and code of these projects (NVIDIA/k8s-device-plugin, ROCm/k8s-device-plugin,
 intel/intel-device-plugins-for-kubernetes, GoogleCloudPlatform/container-engine-accelerators,
 kubernetes-sigs/dra-driver-nvidia-gpu, ROCm/k8s-gpu-dra-driver, intel/intel-resource-drivers-for-kubernetes).
@@ -30,6 +30,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from gpu_exporter.owners.kfd_partitions import KfdPartitions
 from gpu_exporter.snapshot import DeviceIdentity
 
 _PCI_ADDRESS = re.compile(r"(?:(?P<domain>[0-9a-f]{4,8}):)?(?P<rest>[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])")
@@ -69,6 +70,7 @@ class DeviceIdResolver:
     ) -> None:
         """`minors`: from `nvidia_minors`."""
         self._sysfs, self._procfs = sysfs, procfs
+        self._kfd = KfdPartitions(sysfs)
         self._uuids: dict[str, str] = {}
         self._instances: dict[str, list[DeviceIdentity]] = {}
         for identity in identities:
@@ -89,6 +91,8 @@ class DeviceIdResolver:
 
     def _resolve(self, device_id: str) -> str:
         get = self._uuids.get
+        if partition := self._amd_partition(device_id):
+            return partition
         found = get(device_id) or get(_normalize_pci_address(device_id)) or get(_SHARE_SUFFIX.sub("", device_id))
         if found:
             return found
@@ -137,6 +141,23 @@ class DeviceIdResolver:
         if major == _DRM_MAJOR:
             return f"renderD{minor}" if minor >= _FIRST_RENDER_MINOR else ""  # a card comes with its render node
         return f"nvidia-cap{minor}" if major == self._capability_major() else ""
+
+    def _amd_partition(self, device_id: str) -> str:
+        """The uuid of a partition; empty if the id is of none, or of a GPU that is not partitioned."""
+        if match := _DRA_AMD.fullmatch(device_id):
+            device_id = f"renderD{match['render']}"
+        address = _normalize_pci_address(device_id)
+        if address in self._uuids:
+            return self._partition(address, 0)
+        found = self._kfd.of_device(device_id)
+        return self._partition(found.address, found.number) if found else ""
+
+    def _partition(self, address: str, number: int) -> str:
+        partitions = self._instances.get(self._uuids.get(address, ""), ())
+        return next(
+            (each.uuid for each in partitions if each.vendor.lower() == "amd" and each.index.endswith(f":{number}")),
+            "",
+        )
 
     def _instance(self, parent: str, instance: str) -> str:
         return next((each.uuid for each in self._instances.get(parent, ()) if each.gpu_instance_id == instance), "")

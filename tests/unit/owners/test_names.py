@@ -107,6 +107,59 @@ def test_device_ids(tmp_path: Path, device_id: str, uuid: str) -> None:
     assert DeviceIdResolver(GPUS, tmp_path).resolve(device_id) == uuid
 
 
+def partitioned_machine(sysfs: Path) -> list[DeviceIdentity]:
+    """Two MI300X: one whole, one with three partitions. The platform devices are numbered in another order."""
+    locations = {129: 0xC1 << 8, 130: 0xE3 << 8, 131: 0xE3 << 8 | 1 << 28, 132: 0xE3 << 8 | 2 << 28}
+    for node, (minor, location) in enumerate(locations.items(), start=1):
+        folder = sysfs / f"class/kfd/kfd/topology/nodes/{node}"
+        folder.mkdir(parents=True)
+        (folder / "properties").write_text(f"cpu_cores_count 0\nlocation_id {location}\ndomain 0\n"
+                                           f"drm_render_minor {minor}\n")  # fmt: skip
+    cpu = sysfs / "class/kfd/kfd/topology/nodes/0"
+    cpu.mkdir()
+    (cpu / "properties").write_text("cpu_cores_count 96\nlocation_id 0\ndrm_render_minor 0\n")
+    for name, minor in (("amdgpu_xcp_7", 131), ("amdgpu_xcp_3", 132), ("amdgpu_xcp_9", 140)):
+        device = sysfs / "devices/platform" / name
+        for file in (f"card{minor - 128}", f"renderD{minor}"):
+            (device / "drm" / file).mkdir(parents=True)
+            (sysfs / "class/drm" / file).mkdir(parents=True)
+            (sysfs / "class/drm" / file / "device").symlink_to(device)
+    gpus = [
+        DeviceIdentity(f"AMD-{name}", str(index), "MI300X", "amd", pci_bus_id=f"0000:{name}:00.0")
+        for index, name in enumerate(("c1", "e3"))
+    ]
+    return [
+        *gpus,
+        *(
+            DeviceIdentity(f"AMD-e3-cpx{n}", f"1:{n}", "MI300X", "amd", "0000:e3:00.0", parent_uuid="AMD-e3")
+            for n in range(3)
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device_id", "uuid"),
+    [
+        ("amdgpu_xcp_7", "AMD-e3-cpx1"),
+        ("amdgpu_xcp_3", "AMD-e3-cpx2"),
+        ("0000:e3:00.0", "AMD-e3-cpx0"),
+        ("renderD130", "AMD-e3-cpx0"),
+        ("renderD131", "AMD-e3-cpx1"),
+        ("card3", "AMD-e3-cpx1"),
+        ("gpu-4-132", "AMD-e3-cpx2"),
+        ("node-1/gpu-4-132", "AMD-e3-cpx2"),
+        ("5f7a1d3c-1111-2222-3333-444455556666-gpu-3-131", "AMD-e3-cpx1"),
+        ("0000:c1:00.0", "AMD-c1"),
+        ("amdgpu_xcp_9", ""),  # KFD has no node of it: not in use
+        ("amdgpu_xcp_1", ""),
+        ("amdgpu_xcp_", ""),
+        ("renderD133", ""),
+    ],
+)
+def test_partitions_of_amd_gpus(tmp_path: Path, device_id: str, uuid: str) -> None:
+    assert DeviceIdResolver(partitioned_machine(tmp_path), tmp_path).resolve(device_id) == uuid
+
+
 def test_mig_instances_by_placement(tmp_path: Path) -> None:
     gpu = DeviceIdentity("GPU-b", "0", "H100", "nvidia")
     instances = [
