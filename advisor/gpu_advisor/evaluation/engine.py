@@ -14,6 +14,9 @@ from gpu_advisor.evaluation.pools import Pool, PoolUsage, assign_pools, measure_
 from gpu_advisor.evaluation.prices import Prices, fleet_prices, model_prices
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Recommendation
 from gpu_advisor.evaluation.savings import MoneySummary, summarize, urgency, with_savings
+from gpu_advisor.evaluation.serving.decision_table import SIZE_KINDS
+from gpu_advisor.evaluation.serving.groups import serving_groups
+from gpu_advisor.evaluation.serving.recommend import conclude, pools_by_gpu, served_pools, sized_by_requests
 from gpu_advisor.settings import Settings
 
 
@@ -40,7 +43,7 @@ class Evaluation:
     def desired_replicas(self) -> tuple[tuple[str, int], ...]:
         """Replicas that each serving pool should have, without pools that the advisor abstains on."""
         abstained = {each.scope for each in self.abstentions if each.subject == scale_pool.SUBJECT}
-        advised = {each.scope: each for each in self.recommendations if each.kind in scale_pool.KINDS}
+        advised = {each.scope: each for each in self.recommendations if each.kind in (*scale_pool.KINDS, *SIZE_KINDS)}
         replicas: list[tuple[str, int]] = []
         for pool in (state.pool for state in self.pools):
             if pool.settings.kind == "serving" and pool.gpus and pool.scope not in abstained:
@@ -61,9 +64,19 @@ class Evaluation:
 
 def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     """Facts -> conclusions. Pure."""
-    pools = assign_pools(facts.gpus, settings.pools)
+    groups = serving_groups(facts.serving, facts.at)
+    pools = assign_pools(facts.gpus, settings.pools, pools_by_gpu(groups, settings.pools))
+    served = served_pools(groups, pools, settings)
+    by_requests = sized_by_requests(served)
     prices = fleet_prices(facts, settings.cost)
-    conclusions = [(each, pool) for policy in POLICIES for pool in pools for each in policy(facts, settings, pool)]
+    conclusions = [
+        (each, pool)
+        for policy in POLICIES
+        for pool in pools
+        if policy is not scale_pool.recommend or pool.settings.name not in by_requests
+        for each in policy(facts, settings, pool)
+    ]
+    conclusions += [(each, one.pool) for one in served for each in conclude(facts, settings, one)]
     abstentions = [each for each, _ in conclusions if isinstance(each, Abstention)]
     advice = [with_savings(each, pool, prices) for each, pool in conclusions if isinstance(each, Recommendation)]
     if not facts.gpus:

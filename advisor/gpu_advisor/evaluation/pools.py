@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
@@ -38,16 +38,21 @@ class PoolUsage:
     busy: float | None
 
 
-def assign_pools(gpus: Sequence[Gpu], configured: Sequence[PoolSettings]) -> tuple[Pool, ...]:
-    """Assign each GPU to its first matching pool; the rest form one pool per model, of unspecified kind."""
+def assign_pools(
+    gpus: Sequence[Gpu], configured: Sequence[PoolSettings], served: Mapping[str, PoolSettings] | None = None
+) -> tuple[Pool, ...]:
+    """Assign each GPU to its first matching pool, else to the pool of what it serves, which `served` has by uuid; the
+    rest form one pool per model, of unspecified kind.
+    """
+    served = served or {}
     members: dict[str, list[Gpu]] = {pool.name: [] for pool in configured}
     settings = {pool.name: pool for pool in configured}
     find = _first_match(configured)
     for gpu in gpus:
-        pool = find(gpu)
+        pool = find(gpu) or served.get(gpu.uuid)
         name = pool.name if pool else _default_pool_name(gpu, configured)
         if name not in settings:
-            settings[name] = PoolSettings(name=name)
+            settings[name] = pool or PoolSettings(name=name)
         members.setdefault(name, []).append(gpu)
     return tuple(Pool(settings[name], tuple(found)) for name, found in members.items())
 

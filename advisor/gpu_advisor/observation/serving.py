@@ -39,8 +39,8 @@ MIN_LEAVES_PER_QUERY = 12
 #: The label that tells parts of one query apart.
 PART_LABEL = "_part"
 
-#: The history of a server's curve: its length and step (seconds).
-HISTORY_SECONDS, HISTORY_STEP_SECONDS = 12 * 3600, 300
+#: The history of a server's curve: its length, its step, and the window of a point (seconds).
+HISTORY_SECONDS, HISTORY_STEP_SECONDS, HISTORY_WINDOW_SECONDS = 6 * 3600, 60, 120
 
 #: The signals of a curve's points, and of the demand.
 CURVE_SIGNALS = ("running", "generation_token_rate", "itl_mean", "prompt_token_rate")
@@ -183,7 +183,7 @@ def _read_histories(
         label = mapping.labels.get("model")
         by = (label,) if label else ()
         for name in CURVE_SIGNALS:
-            every = signal_expressions(mapping, HISTORY_STEP_SECONDS, matchers, cluster_label)
+            every = signal_expressions(mapping, HISTORY_WINDOW_SECONDS, matchers, cluster_label)
             if name in every:
                 parts.append(ConstantLabel(Aggregate("avg", by, every[name]), PART_LABEL, f"{mapping.name}/{name}"))
     if not parts:

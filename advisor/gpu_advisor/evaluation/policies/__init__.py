@@ -17,11 +17,12 @@ from gpu_advisor.evaluation.policies import (
     unseen_errors,
 )
 from gpu_advisor.evaluation.policies.base import Policy
+from gpu_advisor.evaluation.serving.decision_table import KINDS as SERVING_KINDS
 
 #: The kinds of recommendation.
 KINDS: tuple[str, ...] = (
     lost_gpu.KIND, idle_reclaim.KIND, hung_job.KIND, *scale_pool.KINDS, *by_diagnosis.KINDS, batch_size.KIND,
-    failing_gpu.KIND,
+    failing_gpu.KIND, *SERVING_KINDS,
 )  # fmt: skip
 
 POLICIES: tuple[Policy, ...] = (

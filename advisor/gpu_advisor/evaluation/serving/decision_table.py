@@ -61,6 +61,11 @@ CAUSES: dict[str, ServingCause] = {
     )
 }  # fmt: skip
 
+KINDS: tuple[str, ...] = tuple(dict.fromkeys(cause.kind for cause in CAUSES.values()))
+
+#: Kinds whose numbers are replicas of a pool.
+SIZE_KINDS = ("serving_replicas", "serving_decode")
+
 #: More than a tenth of the requests miss an objective; of a server without objectives: a tenth of its requests waits.
 _PRESSED = above("pressed", 0.10, 0.08)
 _MET = below("missed", 0.035, 0.05)

@@ -1,0 +1,65 @@
+"""What holds a group of replicas back: the rows of the decision table that hold, and those that almost do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gpu_advisor.evaluation.diagnosis.conditions import Condition, ThresholdCondition, Truth, UnlessCondition
+from gpu_advisor.evaluation.serving.decision_table import CAUSES, ROWS, CauseRow, ServingCause
+from gpu_advisor.evaluation.serving.features import Features, ReplicaLoad, group_features
+from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """A cause that a single condition keeps from being found. `why` says which, with its numbers."""
+
+    cause: ServingCause
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDiagnosis:
+    """`pressed` is the replica that misses objectives most, or has the longest queue."""
+
+    group: ServingGroup
+    objectives: Objectives
+    features: Features
+    pressed: ReplicaLoad
+    causes: tuple[ServingCause, ...]
+    near_misses: tuple[NearMiss, ...]
+
+
+def diagnose_group(group: ServingGroup, objectives: Objectives) -> GroupDiagnosis:
+    features, pressed = group_features(group, objectives)
+    found = {row.cause for row in ROWS if all(each.truth(features) is Truth.YES for each in row.conditions)}
+    near: dict[str, NearMiss] = {}
+    for row in ROWS:
+        why = None if row.cause in found else _near_miss(row, features)
+        if why is not None:
+            near.setdefault(row.cause, NearMiss(CAUSES[row.cause], why))
+    causes = tuple(cause for name, cause in CAUSES.items() if name in found)
+    return GroupDiagnosis(group, objectives, features, pressed, causes, tuple(near.values()))
+
+
+def _near_miss(row: CauseRow, features: Features) -> str | None:
+    """The only condition that does not hold, as text; None if there are more, or data is missing."""
+    unmet = [(each, truth) for each in row.conditions if (truth := each.truth(features)) is not Truth.YES]
+    if len(unmet) != 1 or unmet[0][1] is Truth.MISSING or len(row.conditions) < 3:
+        return None
+    return " or ".join(_describe(unmet[0][0], features))
+
+
+def _describe(condition: Condition, features: Features) -> Iterator[str]:
+    negated = isinstance(condition, UnlessCondition)
+    for part in condition.parts():
+        value = features[part.feature]
+        if value is not None:
+            yield f"{part.feature.replace('_', ' ')} is {value:.3g}, {_needed(part, negated)}"
+
+
+def _needed(part: ThresholdCondition, negated: bool) -> str:
+    above = (part.side == "above") != negated
+    limit = part.fails_from if negated else part.holds_from
+    return f"needs {'at least' if above else 'at most'} {limit:g}"

@@ -1,0 +1,191 @@
+"""Conclusions on inference servers: groups -> diagnoses -> recommendations with evidence. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.policies.scale_pool import SUBJECT as SCALE_SUBJECT
+from gpu_advisor.evaluation.policies.scale_pool import scaling_limits
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Recommendation, Scope
+from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
+from gpu_advisor.evaluation.serving.advisers import advise, near_misses
+from gpu_advisor.evaluation.serving.decision_table import ServingCause
+from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
+from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.signals import BY_NAME
+from gpu_advisor.promql.expressions import Matcher
+from gpu_advisor.settings import PoolSettings, Settings
+
+SUBJECT = "serving"
+
+#: Samples that a window needs before it tells anything.
+MIN_SAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPool:
+    """A group and the pool that it serves from: a configured one, or one by itself. `alone`: no other group does."""
+
+    group: ServingGroup
+    pool: Pool
+    configured: bool
+    alone: bool
+
+    @property
+    def scope(self) -> Scope:
+        name = self.pool.settings.name
+        return self.pool.scope if self.alone or name == self.group.name else Scope("pool", f"{name}/{self.group.name}")
+
+    @property
+    def objectives(self) -> Objectives:
+        slo = self.pool.settings.slo
+        return Objectives() if slo is None else Objectives(slo.ttft_p95, slo.itl_p95)
+
+
+def pools_by_gpu(groups: Sequence[ServingGroup], configured: Sequence[PoolSettings]) -> dict[str, PoolSettings]:
+    """The pool, of kind serving, of each GPU of a group, for GPUs that no configured pool matches."""
+    taken = {pool.name for pool in configured}
+    found: dict[str, PoolSettings] = {}
+    for group in groups:
+        if group.name in taken:
+            continue
+        replicas = len(group.replicas)
+        per_replica = len(group.gpus) // replicas if replicas and len(group.gpus) % replicas == 0 else 1
+        pool = PoolSettings(name=group.name, kind="serving", gpus_per_replica=max(1, per_replica))
+        found |= dict.fromkeys(group.gpus, pool)
+    return found
+
+
+def served_pools(groups: Sequence[ServingGroup], pools: Sequence[Pool], settings: Settings) -> tuple[ServedPool, ...]:
+    """Each group with its pool: the one that has its GPUs, else the one of its model's name."""
+    by_uuid = {uuid: pool for pool in pools for uuid in pool.uuids}
+    by_name = {pool.settings.name: pool for pool in pools}
+    configured = {pool.name for pool in settings.pools}
+    found = []
+    for group in groups:
+        of = {by_uuid[uuid].settings.name for uuid in group.gpus if uuid in by_uuid}
+        name = of.pop() if len(of) == 1 else next((each for each in (group.name, group.model) if each in by_name), "")
+        pool = by_name.get(name) or Pool(PoolSettings(name=group.name, kind="serving"), ())
+        found.append((group, pool))
+    names = [pool.settings.name for _, pool in found]
+    return tuple(
+        ServedPool(group, pool, pool.settings.name in configured, names.count(pool.settings.name) == 1)
+        for group, pool in found
+    )
+
+
+def sized_by_requests(served: Iterable[ServedPool]) -> frozenset[str]:
+    """Pools of language models without a demand signal of their own: utilization says nothing about their size."""
+    return frozenset(
+        each.pool.settings.name
+        for each in served
+        if each.pool.settings.demand is None and any(_is_language_model(one.values) for one in each.group.replicas)
+    )
+
+
+def _is_language_model(values: Mapping[str, float]) -> bool:
+    return "generation_token_rate" in values or "itl_mean" in values
+
+
+def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[Recommendation | Abstention]:
+    """The conclusions on one group."""
+    group, scope = served.group, served.scope
+    samples = max((each.value("samples") or 0.0) for each in group.replicas)
+    if samples < MIN_SAMPLES:
+        message = f"{samples:.0f} samples of {group.name} in the window, {MIN_SAMPLES} are needed: wait"
+        yield Abstention(Reason.INSUFFICIENT_HISTORY, SUBJECT, scope, message)
+        return
+    objectives = served.objectives
+    if objectives == Objectives() and any(_is_language_model(each.values) for each in group.replicas):
+        yield Abstention(
+            Reason.UNSUPPORTED, SCALE_SUBJECT, scope,
+            f"the size of {group.name} follows from latencies, and no objective is stated: set slo in the pool "
+            f"{served.pool.settings.name}, as in {{ttft_p95: 500ms, itl_p95: 50ms}}", group.gpus,
+        )  # fmt: skip
+    diagnosis = diagnose_group(group, objectives)
+    options = ServerOptions(
+        facts.serving.titles.get(group.server, group.server), facts.serving.flags.get(group.server, {}),
+        facts.serving.helm_values.get(group.server, {}), _is_shared(facts, group),
+    )  # fmt: skip
+    for cause in diagnosis.causes:
+        advice = advise(diagnosis, cause.name, options)
+        if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
+            yield found
+
+
+def _is_shared(facts: Facts, group: ServingGroup) -> bool | None:
+    """Whether another owner uses one of the group's GPUs; None if that is not known of all."""
+    counts = [len({each.identity for each in facts.owners.get(uuid, ())}) for uuid in group.gpus]
+    if any(count > 1 for count in counts):
+        return True
+    return False if counts and all(count == 1 for count in counts) else None
+
+
+def _recommendation(
+    facts: Facts, settings: Settings, served: ServedPool, diagnosis: GroupDiagnosis, cause: ServingCause, advice: Advice
+) -> Recommendation | None:
+    recommended = advice.recommended
+    if advice.unit == "replicas":
+        if served.configured:
+            limits = scaling_limits(settings, served.pool)
+            recommended = min(max(recommended, limits.min), limits.max)
+        if recommended == advice.current:
+            return None
+    direction = "change"
+    if advice.unit == "replicas":
+        direction = "up" if recommended > advice.current else "down"
+    group = diagnosis.group
+    return Recommendation(
+        kind=cause.kind,
+        direction=direction,  # type: ignore[arg-type]
+        scope=served.scope,
+        severity=advice.severity,
+        summary=advice.summary,
+        current=advice.current,
+        recommended=recommended,
+        unit=advice.unit,
+        diagnosis=cause.name,
+        explanation=" ".join(filter(None, (cause.explanation, advice.note))),
+        confidence=advice.confidence,
+        projection=advice.projection,
+        evidence=tuple(_evidence(facts, diagnosis, advice.signals)),
+        rejected=(*advice.rejected, *near_misses(diagnosis)),
+        actions=advice.actions,
+        gpus=group.gpus,
+        nodes=tuple(sorted({each.node for each in group.replicas if each.node})),
+    )
+
+
+def _evidence(facts: Facts, diagnosis: GroupDiagnosis, signals: Sequence[str]) -> Iterator[Evidence]:
+    """Signals of the replica that is pressed most, as queries that give the same numbers."""
+    replica = diagnosis.pressed.replica
+    serving = facts.serving
+    matchers = [Matcher("job", "=", replica.job)]
+    label = serving.model_labels.get(replica.server, "")
+    if label and replica.model:
+        matchers.append(Matcher(label, "=", replica.model))
+    if facts.cluster_label and replica.cluster:
+        matchers.append(Matcher(facts.cluster_label, "=", replica.cluster))
+    thresholds = {"ttft_p95": diagnosis.objectives.ttft, "itl_p95": diagnosis.objectives.itl,
+                  "itl_mean": diagnosis.objectives.itl}  # fmt: skip
+    for name in signals:
+        value, signal = replica.value(name), BY_NAME[name]
+        if value is None:
+            continue
+        yield Evidence(
+            signal=f"serving_{name}",
+            about=f"{signal.about}, {replica.label}",
+            unit=signal.unit,
+            statistic=signal.reduction,
+            window_seconds=None if signal.reduction == "last" else serving.window_seconds,
+            value=value,
+            at=facts.at,
+            expression=serving.expressions.get(replica.server, {}).get(name),
+            threshold=thresholds.get(name),
+            samples=None if (found := replica.value("samples")) is None else int(found),
+            things=LabelSelection("instance", (replica.instance,), False, tuple(matchers)),
+            language=facts.language,
+        )

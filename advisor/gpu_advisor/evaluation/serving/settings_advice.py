@@ -1,0 +1,178 @@
+"""Advice on a server's settings: batch, cache, prompts. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from gpu_advisor.evaluation.actions import Action, notes
+from gpu_advisor.evaluation.recommendation import Alternative
+from gpu_advisor.evaluation.serving.advice import (
+    CHANGES_ANSWERS,
+    HIGHEST_MEMORY_UTILIZATION,
+    PLANNED_RATIO,
+    TENSOR_PARALLEL,
+    Advice,
+    ServerOptions,
+    is_extrapolated,
+    project_load,
+    prompt_ratio,
+    span_of_loads,
+    value_of,
+)
+from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
+from gpu_advisor.evaluation.serving.features import KV_ROOM
+from gpu_advisor.evaluation.serving.projection import MIN_SPAN, MOST_STEP
+
+
+def largest_batch(found: GroupDiagnosis, limit: float) -> tuple[int, str]:
+    """The next limit of running requests, and what bounds it: the objective, the KV cache, or a twofold step."""
+    bounds = {"at most double at a time": MOST_STEP * limit}
+    used, objective, curve, ratio = (
+        value_of(found, "kv_usage_max"), found.objectives.itl, found.group.curve, prompt_ratio(found)
+    )  # fmt: skip
+    if used:
+        bounds["the KV cache"] = KV_ROOM * limit / used
+    if objective is not None and curve is not None and ratio is not None and span_of_loads(found) >= MIN_SPAN:
+        bounds["the inter-token latency objective"] = curve.largest(PLANNED_RATIO * objective, ratio)
+    why = min(bounds, key=lambda name: bounds[name])
+    return math.floor(bounds[why]), why
+
+
+def batch_limit(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
+    exposed, plateau = value_of(found, "max_num_seqs"), value_of(found, "running_max")
+    limit = exposed or plateau
+    if not limit:
+        return None
+    target, bound = largest_batch(found, limit)
+    if target <= limit:
+        return None
+    extrapolated = is_extrapolated(found, target)
+    waiting, running = value_of(found, "waiting") or 0.0, value_of(found, "running") or 0.0
+    hidden = "" if exposed else (
+        f" {options.title} does not publish its limit: it is where the number running stays while others wait."
+    )  # fmt: skip
+    return Advice(
+        summary=f"Let {found.group.name} run {target} requests at a time instead of {limit:g}: {waiting:.0f} wait",
+        current=limit,
+        recommended=target,
+        unit="requests at a time",
+        signals=("running", "running_max", "waiting", "kv_usage_max", "ttft_p95", "itl_mean"),
+        actions=options.configure(found.group.name, "max_num_seqs", target),
+        rejected=(
+            Alternative("add replicas", "the GPU has room for more requests at a time: first use what is there"),
+            Alternative("a larger step", f"bounded by {bound}; look at the curve again after this one"),
+        ),
+        projection=project_load(found, min(target, running + waiting)),
+        confidence="medium" if extrapolated else "high",
+        note=f"Bounded by {bound}.{hidden}"
+        + (" Beyond the loads observed so far, the projection is an extrapolation." if extrapolated else ""),
+    )
+
+
+def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
+    running = value_of(found, "running")
+    if not running:
+        return None
+    name, tokens = found.group.name, value_of(found, "kv_tokens")
+    target, waiting = MOST_STEP * running, value_of(found, "waiting") or 0.0
+    more_memory = (
+        options.configure(name, "gpu_memory_utilization", HIGHEST_MEMORY_UTILIZATION, "if it is lower now, and the "
+                          "GPU has as much free memory")
+        if options.shared is False
+        else ()
+    )  # fmt: skip
+    unshared = () if options.shared is False else (
+        Alternative(
+            "a larger share of the GPU's memory for the server",
+            "other processes use the GPU" if options.shared else "whether others use the GPU is not known",
+        ),
+    )  # fmt: skip
+    return Advice(
+        summary=f"Give {name} a larger KV cache: it is full, {waiting:.0f} requests wait, and sequences are preempted",
+        current=tokens or running,
+        recommended=MOST_STEP * (tokens or running),
+        unit="tokens of KV cache" if tokens else "requests at a time",
+        signals=("kv_usage_max", "preemption_rate", "waiting", "running", "kv_tokens", "ttft_p95"),
+        actions=(
+            *more_memory,
+            *options.configure(name, "tensor_parallel_size", 2, f"twice the present size; {TENSOR_PARALLEL}"),
+            *options.configure(name, "kv_cache_dtype", "fp8", CHANGES_ANSWERS),
+            *notes("or more replicas, or a smaller maximum length of the context, if requests allow it"),
+        ),
+        rejected=(
+            Alternative("run more requests at a time", "there is no room: more would be preempted"),
+            *unshared,
+        ),
+        projection=project_load(found, min(target, running + waiting)),
+        confidence="medium",
+        note="Each of the actions alone gives about twice the cache, the share of memory less.",
+    )
+
+
+def prefill(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
+    budget, stall = value_of(found, "max_num_batched_tokens"), found.features["itl_stall"]
+    stalls = (found.features["stalls"] or 1.0) > 1.16 or (stall or 0.0) > 0.5
+    actions: list[Action] = []
+    if stalls:
+        actions += options.configure(found.group.name, "chunked_prefill", True, "if it is off")
+        actions += options.configure(found.group.name, "max_num_batched_tokens", int(budget / 2) if budget else 1024,
+                                     "smaller parts of prompts stall answers less")  # fmt: skip
+    else:
+        actions += options.configure(found.group.name, "max_num_batched_tokens", int(2 * budget) if budget else 4096,
+                                     "more prompt tokens in a step, if the step is not full")  # fmt: skip
+    actions += options.configure(found.group.name, "tensor_parallel_size", 2, f"twice the present; {TENSOR_PARALLEL}")
+    actions += options.configure(found.group.name, "prefix_caching", True, "if prompts begin alike")
+    count = len(found.group.replicas)
+    return Advice(
+        summary=f"Compute prompts of {found.group.name} faster: they make first tokens late or answers stall",
+        current=count,
+        recommended=count + 1,
+        unit="replicas' worth of prompt computation",
+        signals=("ttft_p90", "prompt_tokens", "prompt_token_rate", "iteration_tokens", "itl_p99", "prefill_seconds"),
+        actions=tuple(actions),
+        rejected=(Alternative("run more requests at a time", "their prompts would wait for the same computation"),),
+        confidence="medium",
+    )
+
+
+def head_of_line(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
+    longest, median = found.features["ttft_tail"], found.features["ttft_body"]
+    if longest is None or median is None:
+        return None
+    name = found.group.name
+    return Advice(
+        summary=f"Keep long prompts of {name} from holding up short ones: late first tokens take "
+                f"{longest / median:.0f} times as long as the median" if median else f"Separate prompts of {name}",
+        current=1,
+        recommended=2,
+        unit="queues of prompts",
+        signals=("ttft_p50", "ttft_p90", "prompt_tokens", "waiting"),
+        actions=(
+            *options.configure(name, "chunked_prefill", True, "if it is off"),
+            *options.configure(name, "long_prompts", 2048, "fewer long prompts at a time beside short ones"),
+            *notes("or route long prompts to replicas of their own"),
+        ),
+        rejected=(Alternative("more replicas", "short prompts would still wait behind long ones on each"),),
+        confidence="medium",
+    )  # fmt: skip
+
+
+def prefix_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
+    hits = found.features["prefix_hits"]
+    if hits is None:
+        return None
+    return Advice(
+        summary=f"The prefix cache of {found.group.name} finds {hits:.1%} of the tokens that it looks up",
+        current=round(100 * hits, 1),
+        recommended=0,
+        unit="% of looked-up tokens found",
+        signals=("prefix_query_rate", "prefix_hit_rate"),
+        actions=(
+            *notes("put what prompts share (instructions, examples) first, and route the same conversation to the same "
+                   "replica"),
+            *options.configure(found.group.name, "no_prefix_caching", True, "if prompts share nothing"),
+        ),
+        rejected=(Alternative("a larger KV cache", "there is nothing to find in it"),),
+        severity="info",
+        confidence="medium",
+    )  # fmt: skip
