@@ -29,6 +29,7 @@ from gpu_advisor.observation.queries import (
     windows_of,
 )
 from gpu_advisor.observation.series import SeriesReader
+from gpu_advisor.observation.serving import read_serving
 from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import union, with_matchers
 from gpu_advisor.settings import Settings
@@ -89,6 +90,8 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))
     facts = replace(facts, list_prices=shipped_list_prices())
+    facts = replace(facts, serving=read_serving(source, facts, at, matchers, label))
+    queries += facts.serving.queries
     members = _serving_pool_uuids(facts, inventory, settings)
     # The history of a pool reaches back as far as no selection is known: the longest is the best guess.
     dialects = find_dialects(settings.evaluation.idle_window_seconds)
