@@ -123,6 +123,10 @@ class RecommendationDocument(SavingsFields):
     confidence: Confidence
     since: Rfc3339Time
     held: Annotated[bool, Field(description="stale: the data that would confirm or resolve it is missing now")]
+    last_seen: Annotated[
+        Rfc3339Time | None,
+        Field(description="the last evaluation that made it; null: the present one. Its cause may come again soon"),
+    ]
     snoozed: Annotated[SnoozeDocument | None, Field(description="null: not snoozed")]
     projection: ProjectionDocument
     evidence: list[EvidenceDocument]

@@ -88,6 +88,7 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
         "confidence": of.confidence,
         "since": format_rfc3339(issued.since),
         "held": issued.held,
+        "last_seen": None if issued.last_seen is None else format_rfc3339(issued.last_seen),
         "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
         "projection": projection(of.projection),
         "evidence": [evidence(each) for each in of.evidence],

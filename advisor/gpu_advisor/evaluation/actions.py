@@ -24,6 +24,9 @@ ActionKind = Literal[
 ]
 ParameterValue = bool | int | float | str | tuple[str, ...]
 
+#: Kinds that change something at once when they are run.
+_COMMANDS = frozenset({"run_command", "scale_replicas", "scale_gangs"})
+
 #: A trainer setting as an argument of PyTorch's DataLoader, or as a line of code.
 _LOADER_ARGUMENTS: Mapping[str, str] = {
     "per_device_train_batch_size": "batch_size",
@@ -68,6 +71,14 @@ def run_command(*argv: str, node: str = "", note: str = "") -> Action:
 
 def notes(*texts: str) -> tuple[Action, ...]:
     return tuple(Action("note", note=text) for text in texts)
+
+
+def without_commands(actions: Iterable[Action]) -> tuple[Action, ...]:
+    """What remains of the actions while the data is missing that would confirm them: nothing to run."""
+    return (
+        *notes("the data that would confirm this is missing: its commands are withdrawn until it is back"),
+        *(action for action in actions if action.kind not in _COMMANDS),
+    )
 
 
 def render(actions: Iterable[Action]) -> tuple[str, ...]:

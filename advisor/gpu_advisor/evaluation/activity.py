@@ -23,8 +23,9 @@ BACKGROUND_SECONDS, BACKGROUND_RATIO = 3 * 3600, 0.95
 class Pauses:
     """`current` is the present pause in seconds, `longest_before` the longest finished one; None without any.
 
-    `ended_idle` is when the latest pause as long as the idle window ended; None if there was none. Without any activity
-    (`any_activity`), the present pause is at least as long as the data.
+    `ended_idle` is when the latest pause as long as the idle window ended, also one that was under way when the data or
+    the owner began; None if there was none. Without any activity (`any_activity`), the present pause is at least as
+    long as the data.
     """
 
     current: float
@@ -49,7 +50,8 @@ def find_pauses(
     if not active:
         return Pauses(at - max(begin, since or begin), None, any_activity=False)
     observed = {time for time, _ in known}
-    longest, ended = 0.0, None
+    first = active[0] - step_seconds
+    longest, ended = 0.0, first if first - max(begin, since or begin) >= idle_seconds else None
     for earlier, later in pairwise(active):
         pause = later - earlier - step_seconds
         if pause > 0 and all(earlier + n * step_seconds in observed for n in range(1, round(pause / step_seconds) + 1)):

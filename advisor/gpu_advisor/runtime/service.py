@@ -16,12 +16,13 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.notify import alerts
 from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SamplesByLabels, Source, SourceError
 from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
-from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, held_ids, missing_data
+from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, missing_data, update_active
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.storage.damage import DamagedFile
@@ -56,13 +57,17 @@ class AdvisorService:
         self._failures: Counter[str] = Counter()
         self._publishing = threading.Lock()  # the loop and snooze requests both replace the view
         stored = ledger.active_recommendations()
-        self._active = {id_: active for id_, (active, _) in stored.items()}
+        started = clock()
+        self._active: Mapping[str, ActiveRecommendation] = {
+            id_: replace(active, seen=started) for id_, (active, _) in stored.items()
+        }
+        self._slo_histories = SloHistoryCache()
         self._alerts = ledger.alerts()
         self._snoozes = ledger.snoozes()
         self._tracked, self._settling = ledger.tracked_recommendations()
         # Stored recommendations are stale until the first evaluation.
         former = [
-            PublishedRecommendation(id_, active.since, advice, held=True)
+            PublishedRecommendation(id_, active.since, advice, held=True).without_commands()
             for id_, (active, advice) in stored.items()
             if advice
         ]
@@ -121,7 +126,7 @@ class AdvisorService:
         """Evaluate, publish the view and send alerts. Returns the view, unchanged but for its status on failure."""
         now, started = round(self._clock(), 3), time.monotonic()
         try:
-            evaluation = evaluate(self._source, self.settings, now)
+            evaluation = evaluate(self._source, self.settings, now, self._slo_histories)
         except SourceError as error:
             if self.view.source.error != error.kind.value:
                 log.warning("source %s: %s", self._source.address, error)
@@ -138,33 +143,33 @@ class AdvisorService:
             evaluations=self.view.evaluations + 1,
             outcomes=self.view.outcomes.with_added(judged) if judged else self.view.outcomes,
         )
-        self._send_alerts([each for each in self.view.issued if not each.held], held)
+        self._send_alerts([each for each in self.view.issued if each.id not in held], held)
         return self.view
 
     def _record_failure(self, error: str, message: str) -> None:
         """Mark the view stale and keep all alerts as they are."""
         self._failures[error] += 1
-        self._publish(source=replace(self.view.source, up=False, error=error, message=message))
+        issued = [each.without_commands() for each in self.view.issued]
+        self._publish(issued, source=replace(self.view.source, up=False, error=error, message=message))
         self._send_alerts((), frozenset(alert.recommendation_id for alert in self._alerts))
 
     def _update_recommendations(
         self, evaluation: Evaluation, now: float
     ) -> tuple[tuple[PublishedRecommendation, ...], frozenset[str]]:
-        """The recommendations with their start times, including stale ones; and the ids of the stale ones."""
+        """The recommendations with their start times; and the ids of those that this evaluation did not make."""
         fresh = {advice.id(self.settings.cluster): advice for advice in evaluation.recommendations}
-        before = self._active
-        held = held_ids(before, frozenset(fresh), evaluation)
-        active = {
-            id_: ActiveRecommendation(
-                before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus)
-            )
-            for id_, advice in fresh.items()
-        }
-        self._active = {**{id_: before[id_] for id_ in held}, **active}
-        issued = [PublishedRecommendation(id_, active[id_].since, advice) for id_, advice in fresh.items()]
-        self._write_ledger(lambda: self._ledger.record_recommendations(now, issued, held))
-        former = [replace(each, held=True) for each in self.view.issued if each.id in held]
-        return tuple(by_urgency((*issued, *former))), held
+        found = update_active(self._active, fresh, evaluation)
+        self._active, unconfirmed = found.active, found.held | found.lingering
+        issued = [PublishedRecommendation(id_, found.active[id_].since, advice) for id_, advice in fresh.items()]
+        self._write_ledger(lambda: self._ledger.record_recommendations(now, issued, unconfirmed))
+        former = [
+            replace(each, held=True).without_commands()
+            if each.id in found.held
+            else replace(each, held=False, last_seen=found.active[each.id].seen)
+            for each in self.view.issued
+            if each.id in unconfirmed
+        ]
+        return tuple(by_urgency((*issued, *former))), unconfirmed
 
     def _judge_outcomes(
         self, evaluation: Evaluation, issued: Iterable[PublishedRecommendation], held: frozenset[str]
@@ -172,7 +177,7 @@ class AdvisorService:
         """The outcomes of closed recommendations that have settled."""
         snapshot = outcomes.take_snapshot(evaluation)
         current = [
-            outcomes.track(each.id, each.since, each.recommendation, snapshot) for each in issued if not each.held
+            outcomes.track(each.id, each.since, each.recommendation, snapshot) for each in issued if each.id not in held
         ]
         self._tracked, closed = outcomes.close_ended(self._tracked, current, held, snapshot)
         settle = self.settings.outcomes.settle_seconds
@@ -222,13 +227,13 @@ class AdvisorService:
         now, before = self._clock(), self._alerts
         snoozed = active_snoozes(self._snoozes, now).keys()
         evaluation, by_id = self.view.evaluation, {alert.id: alert for alert in before}
-        owners = evaluation.facts.owners if evaluation else {}
+        owners, prices = (evaluation.facts.owners, evaluation.prices) if evaluation else ({}, None)
         fresh = [
             alert
             for each in firing
             if each.id not in snoozed
             for alert in alerts.build_alerts(
-                each, owners, by_id, self.settings.cluster, self.settings.web.external_url, now
+                each, owners, by_id, self.settings.cluster, self.settings.web.external_url, now, prices
             )
         ]
         blind = missing_data(evaluation) if evaluation else ()

@@ -1,19 +1,32 @@
 """Active recommendations and snoozes between evaluations. Pure.
 
 A recommendation resolves when the data shows that its cause is over. While data is missing it stays active and is
-marked stale (`held`).
+marked stale (`held`). Advice on how a job works stays active for a while longer (`lingering`): a job that trains and
+evaluates in turns shows its cause in turns, and would begin and end with each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpu_advisor.evaluation.engine import Evaluation
-from gpu_advisor.evaluation.recommendation import Abstention, Reason, Scope
+from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation, Scope
 
 #: Abstentions because data is missing, as opposed to data that is there and inconclusive.
 MISSING_DATA_REASONS = frozenset({Reason.NO_DATA, Reason.STALE, Reason.INSUFFICIENT_HISTORY, Reason.CONFLICTING})
+
+#: Kinds that depend on what a job does at the time. Idle GPUs, and sizes of pools, are judged by their past instead
+#: (evaluation/activity.py, evaluation/scaling/); hardware fails or does not.
+LINGERING_KINDS = frozenset(
+    {
+        "batch_size", "communication", "cooling", "data_loading", "memory_saving", "mixed_precision", "power_limit",
+        "profiling", "smaller_gpu", "straggler",
+    }
+)  # fmt: skip
+
+#: How long such advice stays after an evaluation made it last (seconds): the longest period of alternation known.
+LINGER_SECONDS = 2 * 3600
 
 #: Scopes whose GPUs belong to a pool.
 POOL_MEMBER_SCOPES = frozenset({"job", "node", "gpu"})
@@ -21,12 +34,16 @@ POOL_MEMBER_SCOPES = frozenset({"job", "node", "gpu"})
 
 @dataclass(frozen=True, slots=True)
 class ActiveRecommendation:
-    """A recommendation that has not resolved: since when (Unix time), for which scope and GPUs."""
+    """A recommendation that has not resolved: since when, for which scope and GPUs.
+
+    An evaluation last made it at `seen`. Unix times.
+    """
 
     since: float
     kind: str
     scope: Scope
     gpus: frozenset[str] = frozenset()
+    seen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,47 @@ class Snooze:
     reason: str
     made: float
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Continuity:
+    """The active recommendations after an evaluation, by id, and which of them it did not make itself."""
+
+    active: Mapping[str, ActiveRecommendation]
+    held: frozenset[str]
+    lingering: frozenset[str]
+
+
+def update_active(
+    before: Mapping[str, ActiveRecommendation], fresh: Mapping[str, Recommendation], evaluation: Evaluation
+) -> Continuity:
+    """`fresh` are the evaluation's recommendations by id."""
+    now = evaluation.at
+    held = held_ids(before, frozenset(fresh), evaluation)
+    lingering = frozenset(
+        id_ for id_, former in before.items() if id_ not in fresh and id_ not in held and _lingers(former, evaluation)
+    )
+    made = {
+        id_: ActiveRecommendation(
+            before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus), now
+        )
+        for id_, advice in fresh.items()
+    }
+    # While data is missing, no time passes: it may be the turn without the cause that is not seen.
+    stale = {id_: replace(before[id_], seen=now) for id_ in held}
+    return Continuity({**stale, **{id_: before[id_] for id_ in lingering}, **made}, held, lingering)
+
+
+def _lingers(former: ActiveRecommendation, evaluation: Evaluation) -> bool:
+    """Whether its cause may come again soon: the same owners still hold its GPUs. A change of a job restarts it."""
+    facts = evaluation.facts
+    if former.kind not in LINGERING_KINDS or evaluation.at - former.seen >= LINGER_SECONDS:
+        return False
+    if former.scope.kind == "job" and former.scope.name not in {*facts.jobs.values(), *facts.reported_jobs.values()}:
+        return False
+    owners = [owner for uuid in former.gpus for owner in facts.owners.get(uuid, ())]
+    present = former.gpus & {gpu.uuid for gpu in facts.gpus}
+    return bool(present) and all(owner.started is None or owner.started <= former.seen for owner in owners)
 
 
 def held_ids(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gpu_advisor.evaluation.actions import without_commands
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.state.active import Snooze
@@ -25,20 +26,37 @@ class SourceStatus:
     last_success: float | None = None
 
 
+def alert_name(kind: str) -> str:
+    """`idle_reclaim` -> `GpuAdvisorIdleReclaim`"""
+    return "GpuAdvisor" + "".join(part.capitalize() for part in kind.split("_"))
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedRecommendation:
-    """A published recommendation. `held` means stale: an earlier evaluation made it, and its data is missing now."""
+    """A published recommendation. `held` means stale: an earlier evaluation made it, and its data is missing now.
+
+    `last_seen` is when an evaluation last made it (Unix time), if not the present one: its cause may come again soon.
+    """
 
     id: str
     since: float
     recommendation: Recommendation
     held: bool = False
     snoozed: Snooze | None = None
+    last_seen: float | None = None
+    withdrawn: bool = False
+
+    def without_commands(self) -> PublishedRecommendation:
+        """With nothing to run, while data is missing. Its alert and its evidence stay."""
+        if self.withdrawn:
+            return self
+        actions = without_commands(self.recommendation.actions)
+        return replace(self, recommendation=replace(self.recommendation, actions=actions), withdrawn=True)
 
     @property
     def alert_name(self) -> str:
-        """Name of the alert and of its runbook: `idle_reclaim` -> `GpuAdvisorIdleReclaim`."""
-        return "GpuAdvisor" + "".join(part.capitalize() for part in self.recommendation.kind.split("_"))
+        """Name of the alert and of its runbook."""
+        return alert_name(self.recommendation.kind)
 
     @property
     def runbook(self) -> str:
