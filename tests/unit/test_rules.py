@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from gpu_advisor.evaluation.owners import GpuOwner
-from gpu_advisor.evaluation.policies import by_diagnosis, failing_gpu, hung_job, idle_reclaim, lost_gpu
+from gpu_advisor.evaluation.policies import KINDS
 from gpu_advisor.notify.alert_owners import owner_labels
+from gpu_advisor.state.view import alert_name
 
 from tests.preview.dashboard_queries import metrics_in
 from tests.unit.test_dashboards import known_metrics
@@ -22,18 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "prometheus"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 #: Alerts sent by the advisor, not by rules.
-RECOMMENDATIONS = {
-    "GpuAdvisor" + "".join(part.capitalize() for part in kind.split("_"))
-    for kind in (
-        *by_diagnosis.KINDS,
-        failing_gpu.KIND,
-        hung_job.KIND,
-        idle_reclaim.KIND,
-        lost_gpu.KIND,
-        "scale_up",
-        "scale_down",
-    )
-}
+RECOMMENDATIONS = {alert_name(kind) for kind in KINDS}
 
 
 def alerts() -> dict[str, dict[str, Any]]:
