@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api lock sbom audit soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api bench-grid lock sbom audit soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -144,6 +144,10 @@ bench-api: $(VENV)/.test
 # The overview and filters of 10,000 GPUs beside static pages of the same size.
 bench-page: $(VENV)/.test
 	$(BIN)/python -m benchmarks.page
+
+# Diagnoses of 21 scenarios on six GPU models through four exporters, as a table.
+bench-grid: $(VENV)/.test
+	$(BIN)/python -m benchmarks.grid
 
 # A report on a simulated week of 100 GPUs, relative to its queries alone.
 bench-report: $(VENV)/.test
