@@ -20,7 +20,6 @@ from gpu_advisor.evaluation.pools import Pool, assign_pools
 from gpu_advisor.evaluation.prices import PriceList
 from gpu_advisor.report import promql_queries, series, usage
 from gpu_advisor.report.history_reader import FleetHistory, Steps
-from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import (
     Band,
     GpuHours,
@@ -45,10 +44,11 @@ MAX_LISTED = 100
 def build_report(past: FleetHistory, view: View, settings: Settings, has_ledger: bool = True) -> Report:
     """`has_ledger`: whether the advisor keeps a ledger; a one-shot evaluation has no outcomes."""
     usage_by_gpu = {gpu: usage.gpu_hour_usage(past, gpu) for gpu in past.gpus}
-    pools = [pool for pool in assign_pools(past.gpus, settings.pools) if pool.gpus]
-    prices = _gpu_prices(past.gpus, view, settings)
+    lost = lost_gpu_hours(view, past)
+    known = (*past.gpus, *_gpus_only_lost(past, view, lost))
+    pools = [pool for pool in assign_pools(known, settings.pools) if pool.gpus]
+    prices = _gpu_prices(known, view, settings)
     valued = savings.rank_by_savings(view)
-    lost = lost_gpu_hours(view, past.period)
     first_page = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)
     worth_all = savings.total_savings(view, [each for each in valued if not each.issued.snoozed])
     return {
@@ -81,14 +81,26 @@ def _gpu_prices(gpus: Sequence[Gpu], view: View, settings: Settings) -> Mapping[
     return {uuid: price for uuid, price in found if price is not None}
 
 
-def lost_gpu_hours(view: View, period: ReportPeriod) -> Mapping[str, float]:
-    """Hours in the period by lost GPU, by uuid: since it has been reported as lost."""
-    return {
-        uuid: max(0.0, period.end - max(period.start, each.since)) / 3600
-        for each in view.issued
-        if each.recommendation.kind == lost_gpu.KIND
-        for uuid in each.recommendation.gpus
-    }
+def lost_gpu_hours(view: View, past: FleetHistory) -> Mapping[str, float]:
+    """Hours in the period by lost GPU, by uuid: since its utilization was read last, or since it was reported as lost
+    if that is earlier. All of the period for a GPU whose utilization was never read in it.
+    """
+    period = past.period
+    found: dict[str, float] = {}
+    for each in view.issued:
+        for uuid in each.recommendation.gpus if each.recommendation.kind == lost_gpu.KIND else ():
+            last_read = max(past.of(series.UTILIZATION, uuid), default=-1)
+            since = min(each.since, period.start + (last_read + 1) * period.step_seconds)
+            found[uuid] = max(0.0, period.end - max(period.start, since)) / 3600
+    return found
+
+
+def _gpus_only_lost(past: FleetHistory, view: View, lost: Mapping[str, float]) -> Iterator[Gpu]:
+    """Lost GPUs without any history in the period."""
+    read = {gpu.uuid for gpu in past.gpus}
+    for gpu in view.evaluation.facts.gpus if view.evaluation else ():
+        if gpu.uuid in lost and gpu.uuid not in read:
+            yield gpu
 
 
 def _period(past: FleetHistory) -> PeriodDocument:
@@ -118,14 +130,15 @@ def _groups(
     prices: Mapping[str, GpuPrice],
     lost: Mapping[str, float],
 ) -> Iterator[UsageGroup]:
-    if not past.gpus:
+    if not pools:
         return
     band = checks.mean_band(settings, pools)
     yield _group(past, usage_by_gpu, past.gpus, None, band, settings, prices, lost)
     for pool in pools:
         band = checks.utilization_band(settings, pool.settings)
         here = {gpu.uuid: lost[gpu.uuid] for gpu in pool.gpus if gpu.uuid in lost}
-        yield _group(past, usage_by_gpu, pool.gpus, pool.settings, band, settings, prices, here)
+        read = [gpu for gpu in pool.gpus if gpu in usage_by_gpu]
+        yield _group(past, usage_by_gpu, read, pool.settings, band, settings, prices, here)
 
 
 def _group(

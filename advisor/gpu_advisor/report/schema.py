@@ -44,7 +44,7 @@ class Money(TypedDict):
 
 
 class LostGpus(TypedDict):
-    """GPUs that are lost now: in the period, since each has been reported as lost. They are in none of the hours."""
+    """GPUs that are lost now: in the period, since the utilization of each was read last. Not in the observed hours."""
 
     gpus: int
     gpu_hours: float

@@ -1,0 +1,74 @@
+"""Lost GPUs in a report: hours and money, whether the period has seen them at work or not."""
+
+from __future__ import annotations
+
+import pytest
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
+from gpu_advisor.report.build import build_report
+from gpu_advisor.report.schema import Report
+from gpu_advisor.report.usage_sections import summary_section
+from gpu_advisor.settings import Settings
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+
+from tests.unit.advisor.builders import GpuSpec, facts
+from tests.unit.report.builders import END, PERIOD, GpuHistorySpec, history_of, steady_gpu
+
+H100 = "NVIDIA H100 80GB HBM3"
+#: 8 steps of half an hour.
+HOURS = PERIOD.points * PERIOD.step_seconds / 3600
+
+
+def report(history: list[GpuHistorySpec], since: float, name: str = H100) -> Report:
+    """GPU-0 works, GPU-1 is lost; an H100 costs 3 USD an hour. `since`: when the loss was first reported."""
+    settings = Settings.model_validate({
+        "cost": {"gpu_price_per_hour": {"H100": 3}, "list_prices": False},
+        "pools": [{"name": "p", "kind": "training", "match": {"uuid": "GPU-0"}}, {"name": "q", "kind": "training"}],
+    })  # fmt: skip
+    cards = [GpuSpec("GPU-0", 0.9, name=H100), GpuSpec("GPU-1", None, None, memory=None, up=False, name=name)]
+    known = facts(cards, settings, down_reasons={"GPU-1": "lost"})
+    known.values[GPU_UP_HIGHEST.name]["GPU-1"] = 0.0  # type: ignore[index]
+    known.values[GPU_UP_COVERAGE.name]["GPU-1"] = 1.0  # type: ignore[index]
+    evaluation = decide(known, settings)
+    issued = [PublishedRecommendation(each.id("c"), since, each) for each in evaluation.recommendations]
+    source = SourceStatus("prometheus", "http://prometheus:9090", True, last_success=END)
+    return build_report(history_of(history), View("c", source, evaluation, tuple(issued)), settings)
+
+
+def first_half(uuid: str) -> GpuHistorySpec:
+    """Utilization is read in the first four of eight steps, two hours; the name all the time."""
+    half = dict.fromkeys(range(PERIOD.points // 2), 0.5)
+    return GpuHistorySpec(uuid, H100, utilization=half, coverage=dict.fromkeys(half, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("history", "since", "hours"),
+    [
+        ([first_half("GPU-1")], END, HOURS / 2),  # a one-shot report knows no earlier time
+        ([first_half("GPU-1")], END - 600, HOURS / 2),
+        ([steady_gpu("GPU-1", name=H100)], END - 3600, 1.0),
+        ([], END, HOURS),  # not read in the whole period
+        ([], END - 1e6, HOURS),
+    ],
+)
+def test_lost_hours_and_their_money(history: list[GpuHistorySpec], since: float, hours: float) -> None:
+    found = report([steady_gpu("GPU-0", name=H100), *history], since)
+    fleet, *pools = found["groups"]
+    assert fleet["lost"] == {"gpus": 1, "gpu_hours": hours, "money": hours * 3, "unpriced_gpus": 0}
+    assert {each["name"]: each["lost"]["gpus"] for each in pools} == {"p": 0, "q": 1}
+    assert sum(each["lost"]["money"] or 0.0 for each in pools) == fleet["lost"]["money"]
+    text = " ".join(summary_section(found).words)
+    assert "1 GPU is lost" in text
+
+
+def test_a_lost_gpu_without_a_price_costs_an_unknown_amount() -> None:
+    found = report([steady_gpu("GPU-0", name=H100)], END, name="Odd GPU")
+    lost = found["groups"][0]["lost"]
+    assert (lost["money"], lost["unpriced_gpus"]) == (None, 1)
+    assert "which cost" not in next(line for line in summary_section(found).words if "lost" in line)
+
+
+def test_a_fleet_of_which_all_is_lost_has_a_report() -> None:
+    found = report([], END)
+    assert found["groups"][0]["lost"]["gpus"] == 1
+    assert found["groups"][0]["gpus"] == 0
