@@ -5,7 +5,7 @@ STATE_DIR ?= state
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api bench-grid lock sbom audit soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-vllm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api bench-grid lock sbom audit soak rules dashboards preview docs docs-site golden clean
 
 up: $(VENV)/.up
 	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
@@ -111,6 +111,10 @@ test-readme:
 # Owners, demand and requests on a real Slurm of two versions; needs root and debootstrap. About six minutes.
 test-slurm: $(VENV)/.test
 	@tests/slurm/run.sh $(VENV)
+
+# The serving advice on a real vLLM (CPU build, tiny random model): 3.5 GB on disk, about ten minutes on a quiet machine.
+test-vllm: $(VENV)/.test
+	@PATH="$(abspath $(VENV))/servers/usr/bin:$$PATH" tests/vllm/run.sh $(VENV)
 
 # The TensorFlow settings, tested with TensorFlow itself: too large for `make test`, so in an environment of its own.
 test-tensorflow:

@@ -1,0 +1,1 @@
+"""Tests against a real vLLM, its CPU build: `make test-vllm`."""
