@@ -114,7 +114,7 @@ test-slurm: $(VENV)/.test
 
 # The serving advice on a real vLLM (CPU build, tiny random model): 3.5 GB on disk, about ten minutes on a quiet machine.
 test-vllm: $(VENV)/.test
-	@PATH="$(abspath $(VENV))/servers/usr/bin:$$PATH" tests/vllm/run.sh $(VENV)
+	@PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" tests/vllm/run.sh $(VENV)
 
 # The TensorFlow settings, tested with TensorFlow itself: too large for `make test`, so in an environment of its own.
 test-tensorflow:
