@@ -238,7 +238,7 @@ class NvidiaDriver:
             gpu = self._gpus.get(identity.uuid)
             if gpu is None or gpu.identity != identity or gpu.address != handle_address(probe.handle):
                 meters = self._meters.setdefault(identity.uuid, GpuMeters())
-                gpu = NvidiaGpu(nvml, probe.handle, identity, meters, self._procfs)
+                gpu = NvidiaGpu(nvml, probe.handle, identity, meters, self._procfs, self._sysfs)
             open_gpus[identity.uuid] = gpu
         kept_addresses = {gpu.address for gpu in open_gpus.values()}
         for uuid, gpu in self._gpus.items():

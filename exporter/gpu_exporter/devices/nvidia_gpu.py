@@ -8,6 +8,7 @@ from typing import Any
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.host_memory import HostMemoryError, read_host_memory
+from gpu_exporter.devices.integrated_load import IntegratedGpuLoad
 from gpu_exporter.devices.meters import (
     MAX_GAP_SECONDS,
     WINDOW_SECONDS,
@@ -104,7 +105,13 @@ class NvidiaGpu:
     """A GPU in an open NVML session. `close` frees its driver resources."""
 
     def __init__(
-        self, nvml: NvmlSession, handle: Any, identity: DeviceIdentity, meters: GpuMeters, procfs: str = "/proc"
+        self,
+        nvml: NvmlSession,
+        handle: Any,
+        identity: DeviceIdentity,
+        meters: GpuMeters,
+        procfs: str = "/proc",
+        sysfs: str = "/sys",
     ) -> None:
         self.identity = identity
         self.address = handle_address(handle)
@@ -112,6 +119,7 @@ class NvidiaGpu:
         self._mig_mode = MigMode(nvml, handle)
         self._family = family_of(identity.name)
         self._shares_memory = self._family.memory is MemoryKind.SHARED
+        self._integrated = IntegratedGpuLoad(sysfs) if self._shares_memory else None
         self._processes: tuple[GpuProcess, ...] | AbsenceReason = ()
         self._has_buffer = True
         self._memory_held: bool | None = False
@@ -166,13 +174,14 @@ class NvidiaGpu:
             return DeviceReading(self.identity, down=DownReason.ERROR)
         if self._shares_memory:
             self._read_shared_memory(values)
+        ratio = self._read_utilization(values)
         self._fields.execute(values)
         self._links.execute(values, now)
         self._gpm.execute(values, now)
         values.drop_incomplete_families()
         processes = self._read_processes(values, now)
         self._read_power(values, now, wall)
-        self._read_busy(values, now, wall, processes)
+        self._read_busy(values, now, wall, ratio, processes)
         absences = tuple([Absence(family, reason) for family, reason in values.absent.items()])
         # In MIG mode processes belong to the instance that they run on.
         return DeviceReading(
@@ -209,6 +218,18 @@ class NvidiaGpu:
         values.readings.append(MetricReading(metrics.MEMORY_TOTAL, memory.total))
         values.readings.append(MetricReading(metrics.MEMORY_USED, memory.used))
 
+    def _read_utilization(self, values: NvmlReadings) -> float | None:
+        """The gauge of NVML, or that of the kernel where NVML has none."""
+        ratio = self._live_plan.last_value(metrics.UTILIZATION)
+        if self._integrated is None or values.absent.get(metrics.UTILIZATION) is not AbsenceReason.UNSUPPORTED:
+            return ratio
+        self._integrated.add_clocks(values)
+        ratio = self._integrated.ratio()
+        if ratio is not None:
+            del values.absent[metrics.UTILIZATION]
+            values.readings.append(MetricReading(metrics.UTILIZATION, ratio))
+        return ratio
+
     def _read_processes(self, values: NvmlReadings, now: float) -> tuple[GpuProcess, ...] | None:
         """The processes; None if they are unknown."""
         if now - self._processes_at >= PROCESS_INTERVAL_SECONDS:
@@ -235,10 +256,14 @@ class NvidiaGpu:
         values.readings.append(MetricReading(metrics.WINDOW_END, math.floor(wall / WINDOW_SECONDS) * WINDOW_SECONDS))
 
     def _read_busy(
-        self, values: NvmlReadings, now: float, wall: float, processes: tuple[GpuProcess, ...] | None
+        self,
+        values: NvmlReadings,
+        now: float,
+        wall: float,
+        ratio: float | None,
+        processes: tuple[GpuProcess, ...] | None,
     ) -> None:
         meters = self._meters
-        ratio = self._live_plan.last_value(metrics.UTILIZATION)
         absence = values.absent.get(metrics.UTILIZATION)
         # A GPU in MIG mode has no utilization, and the sample buffer of the whole GPU is not reliable then either.
         unsupported = absence is AbsenceReason.UNSUPPORTED
@@ -285,5 +310,8 @@ class NvidiaGpu:
         try:
             percent = float(self._nvml.call("nvmlDeviceGetUtilizationRates", self._handle).gpu)
         except (NvmlValueError, GpuLost, DriverUnloaded):
-            return
+            ratio = self._integrated.ratio() if self._integrated else None
+            if ratio is None:
+                return
+            percent = 100 * ratio
         self._count(now, wall, () if self._has_buffer else None, percent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from gpu_exporter.devices.nvidia_drivers import PLATFORMS
 from gpu_exporter.devices.nvidia_families import FAMILIES, UNKNOWN_FAMILY, MemoryKind, family_of
 from gpu_exporter.snapshot import AbsenceReason, DeviceReading, GpuProcess
 
@@ -124,6 +125,48 @@ def test_memory_of_a_machine_that_does_not_report_it(
     device = read(machine, gb10())
     assert device.down is None
     assert absent(device)["gpu_memory_total_bytes"] == absent(device)["gpu_memory_used_bytes"] == reason.value
+
+
+def orin(machine: SimulatedMachine, **files: str) -> SimulatedGpu:
+    """A Jetson: NVML knows hardly anything. `files` of devfreq, with the directories' slashes as double underscores."""
+    (tegra,) = [platform for platform in PLATFORMS if platform.name == "tegra"]
+    for device, node, contents in (("13e10000.dla", "nvdla0", {"cur_freq": "1"}), ("17000000.gpu", "ga10b", files)):
+        folder = machine.paths.sysfs / "class/devfreq" / device
+        written = {"device__of_node__name": f"{node}\0", **contents}
+        for name, text in written.items():
+            path = folder / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return SimulatedGpu(name=tegra.gpu_name, errors=dict(tegra.refused), gpm=0, nvlinks=0)
+
+
+def test_utilization_of_a_jetson_is_the_kernels(machine: SimulatedMachine) -> None:
+    files = {"device__load": "640\n", "cur_freq": "612000000\n", "max_freq": "1300500000\n"}
+    device = read(machine, orin(machine, **files))
+    assert values(device)["gpu_utilization_ratio"] == 0.64
+    assert values(device)["gpu_sm_clock_hertz"] == 612_000_000
+    assert values(device)["gpu_sm_clock_max_hertz"] == 1_300_500_000
+    for _ in range(10):  # between two readings, as uses_gauge says
+        machine.time += 0.1
+        machine.driver.sample()
+    observed = values(machine.driver.read()[0])
+    assert observed["gpu_busy_seconds_total"] == pytest.approx(0.64)
+    assert observed["gpu_observed_seconds_total"] == pytest.approx(1)
+    assert observed["gpu_busy_source_info", "gauge"] == 1
+
+
+@pytest.mark.parametrize("load", [None, "", "1001", "-1", "busy", "N/A"])
+def test_a_load_that_is_none_is_unsupported(machine: SimulatedMachine, load: str | None) -> None:
+    device = read(machine, orin(machine, **({} if load is None else {"device__load": load})))
+    assert device.down is None
+    assert absent(device)["gpu_utilization_ratio"] == absent(device)["gpu_busy_seconds_total"] == "unsupported"
+    assert "gpu_utilization_ratio" not in values(device)
+
+
+def test_nvmls_utilization_comes_first(machine: SimulatedMachine) -> None:
+    gpu = orin(machine, device__load="640", cur_freq="5")
+    gpu.errors, gpu.level = {}, 20.0
+    assert values(read(machine, gpu))["gpu_utilization_ratio"] == 0.2
 
 
 def test_memory_of_the_cpu_is_not_held_by_the_gpu(machine: SimulatedMachine) -> None:
