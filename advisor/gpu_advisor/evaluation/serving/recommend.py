@@ -160,7 +160,9 @@ def _recommendation(
 
 
 def _evidence(facts: Facts, diagnosis: GroupDiagnosis, signals: Sequence[str]) -> Iterator[Evidence]:
-    """Signals of the replica that is pressed most, as queries that give the same numbers."""
+    """Signals of the replica that is pressed most, as queries that give the same numbers. A number that is a label has
+    none.
+    """
     replica = diagnosis.pressed.replica
     serving = facts.serving
     matchers = [Matcher("job", "=", replica.job)]
@@ -173,7 +175,8 @@ def _evidence(facts: Facts, diagnosis: GroupDiagnosis, signals: Sequence[str]) -
                   "itl_mean": diagnosis.objectives.itl}  # fmt: skip
     for name in signals:
         value, signal = replica.value(name), BY_NAME[name]
-        if value is None:
+        expression = serving.expressions.get(replica.server, {}).get(name)
+        if value is None or expression is None:
             continue
         yield Evidence(
             signal=f"serving_{name}",
@@ -183,7 +186,7 @@ def _evidence(facts: Facts, diagnosis: GroupDiagnosis, signals: Sequence[str]) -
             window_seconds=None if signal.reduction == "last" else serving.window_seconds,
             value=value,
             at=facts.at,
-            expression=serving.expressions.get(replica.server, {}).get(name),
+            expression=expression,
             threshold=thresholds.get(name),
             samples=None if (found := replica.value("samples")) is None else int(found),
             things=LabelSelection("instance", (replica.instance,), False, tuple(matchers)),
