@@ -100,7 +100,7 @@ class WasteByDocument(TypedDict):
 
 
 class MoneySummaryDocument(SavingsFields):
-    """Of all recommendations that are not snoozed; no GPU counts twice."""
+    """Of the selected recommendations that are not snoozed, on all pages; no GPU counts twice."""
 
     waste_per_hour: Annotated[float | None, Field(description="lost now, whether it can be released or not")]
     waste_per_month: float | None
@@ -160,15 +160,44 @@ class CheckDocument(TypedDict):
     evidence: list[EvidenceDocument]
 
 
+class FrontierPointDocument(TypedDict):
+    """What an objective would cost, by the replay of the pool's past."""
+
+    unserved_ratio: float
+    headroom_deviations: float
+    gpu_hours_per_day: float
+
+
+class PoolSloDocument(TypedDict):
+    """The objective `slo.unserved`, the headroom tuned to it, and what that reached in a replay of the pool's past."""
+
+    unserved_ratio: Annotated[float, Field(description="the objective: share of the demanded GPU-time above capacity")]
+    headroom_deviations: float
+    history_seconds: float
+    missing_seconds: Annotated[
+        float, Field(description="history still to come; until then the headroom is the default")
+    ]
+    reached_ratio: Annotated[float | None, Field(description="unserved share in the replay; null without history")]
+    reached_upper_ratio: Annotated[float | None, Field(description="its upper bound, 95 % confidence")]
+    shortages: Annotated[int, Field(description="periods with too few replicas in the replay")]
+    gpu_hours_per_day: float | None
+    frontier: list[FrontierPointDocument]
+
+
 class PoolDocument(TypedDict):
     name: str
-    kind: str
+    kind: Annotated[str, Field(description="as set; `undecided` if not")]
+    inferred_kind: Annotated[
+        str | None, Field(description="where the kind is not set: what jobs, servers and owners show; null: unknown")
+    ]
+    kind_evidence: Annotated[list[str], Field(description="what the inferred kind follows from")]
     capacity_gpus: int
     allocated_gpus: int | None
     busy_gpus: float | None
     gpus_per_replica: int
     replicas: int
     desired_replicas: Annotated[int | None, Field(description="null while the advisor abstains, and if not serving")]
+    slo: Annotated[PoolSloDocument | None, Field(description="null: no slo.unserved")]
 
 
 class SourceDocument(TypedDict):

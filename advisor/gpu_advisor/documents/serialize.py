@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from gpu_advisor.documents import schema
 from gpu_advisor.documents.savings import money_summary, savings_fields
+from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation, PoolState
@@ -128,13 +129,21 @@ def pool(state: PoolState, desired: int | None) -> schema.PoolDocument:
     return {
         "name": settings.name,
         "kind": settings.kind,
+        "inferred_kind": _inferred_kind(state.pool),
+        "kind_evidence": list(state.pool.inference.pool.evidence) if state.pool.inference else [],
         "capacity_gpus": numbers.capacity,
         "allocated_gpus": numbers.allocated,
         "busy_gpus": numbers.busy,
         "gpus_per_replica": settings.gpus_per_replica,
         "replicas": len(state.pool.gpus) // settings.gpus_per_replica,
         "desired_replicas": desired,
+        "slo": pool_slo(state.headroom, settings.gpus_per_replica) if state.headroom else None,
     }
+
+
+def _inferred_kind(of: Pool) -> str | None:
+    known = of.inference.pool.kind if of.inference else "undecided"
+    return None if known == "undecided" else known
 
 
 def pools(view: View) -> list[schema.PoolDocument]:
@@ -185,7 +194,7 @@ def recommendations(
             "counts": check_counts(view.evaluation),
             "items": [check(each) for each in _summary_checks(view.evaluation)],
         },
-        "summary": money_summary(view),
+        "summary": money_summary(view, selection),
     }
 
 

@@ -10,10 +10,11 @@ from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.policies import POLICIES, calibrated_batch_size, scale_pool
-from gpu_advisor.evaluation.pools import Pool, PoolUsage, assign_pools, measure_usage
+from gpu_advisor.evaluation.pools import Pool, PoolUsage, assign_pools, measure_usage, with_inferred_kinds
 from gpu_advisor.evaluation.prices import Prices, fleet_prices, model_prices
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Recommendation
 from gpu_advisor.evaluation.savings import MoneySummary, summarize, urgency, with_savings
+from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 from gpu_advisor.evaluation.serving.decision_table import SIZE_KINDS
 from gpu_advisor.evaluation.serving.groups import serving_groups
 from gpu_advisor.evaluation.serving.recommend import conclude, pools_by_gpu, served_pools, sized_by_requests
@@ -22,8 +23,11 @@ from gpu_advisor.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
+    """A pool, and the headroom that is tuned to its SLO."""
+
     pool: Pool
     usage: PoolUsage
+    headroom: TunedHeadroom | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,13 @@ class Evaluation:
 
     @property
     def desired_replicas(self) -> tuple[tuple[str, int], ...]:
-        """Replicas that each serving pool should have, without pools that the advisor abstains on."""
+        """Replicas that each pool set to serving should have, without pools that the advisor abstains on."""
         abstained = {each.scope for each in self.abstentions if each.subject == scale_pool.SUBJECT}
         advised = {each.scope: each for each in self.recommendations if each.kind in (*scale_pool.KINDS, *SIZE_KINDS)}
         replicas: list[tuple[str, int]] = []
         for pool in (state.pool for state in self.pools):
-            if pool.settings.kind == "serving" and pool.gpus and pool.scope not in abstained:
+            is_set = pool.settings.kind == "serving" and pool.inference is None
+            if is_set and pool.gpus and pool.scope not in abstained:
                 advice = advised.get(pool.scope)
                 present = len(without_lost(self.facts, pool.gpus)) // pool.settings.gpus_per_replica
                 replicas.append((pool.settings.name, int(advice.recommended) if advice else present))
@@ -65,7 +70,8 @@ class Evaluation:
 def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     """Facts -> conclusions. Pure."""
     groups = serving_groups(facts.serving, facts.at)
-    pools = assign_pools(facts.gpus, settings.pools, pools_by_gpu(groups, settings.pools))
+    assigned = assign_pools(facts.gpus, settings.pools, pools_by_gpu(groups, settings.pools))
+    pools = with_inferred_kinds(facts, assigned, settings.pools)
     served = served_pools(groups, pools, settings)
     by_requests = sized_by_requests(served)
     prices = fleet_prices(facts, settings.cost)
@@ -85,10 +91,16 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     return Evaluation(
         at=facts.at,
         facts=facts,
-        pools=tuple(PoolState(pool, measure_usage(facts, without_lost(facts, pool.gpus))) for pool in pools),
+        pools=tuple(_pool_state(facts, settings, pool) for pool in pools),
         checks=checks.run_checklist(facts, settings, pools, prices),
         recommendations=tuple(sorted(advice, key=lambda each: urgency(each, each.id(settings.cluster)))),
         abstentions=tuple(abstentions),
         queries=queries,
         prices=prices,
     )
+
+
+def _pool_state(facts: Facts, settings: Settings, pool: Pool) -> PoolState:
+    headroom = scale_pool.pool_headroom(facts, settings, pool)
+    tuned = headroom if isinstance(headroom, TunedHeadroom) else None
+    return PoolState(pool, measure_usage(facts, without_lost(facts, pool.gpus)), tuned)

@@ -10,7 +10,7 @@ from gpu_advisor.calibration.profile_index import ProfileIndex
 from gpu_advisor.cost.list_prices import ListPrice
 from gpu_advisor.cost.offers import GpuVariant
 from gpu_advisor.evaluation.history import DemandSignal, PoolSample
-from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.owners import GpuOwner, Lease
 from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
 from gpu_advisor.evaluation.serving.facts import ServingFacts
 from gpu_advisor.evaluation.signals import Signal
@@ -69,8 +69,9 @@ class Facts:
     `exporters_by_signal` are the exporter families that support a signal; `exporters_of_duplicates` are those of GPUs
     that several exporters report. `jobs` names the owner of each GPU that has a single one; `reported_jobs` are the
     jobs that report metrics themselves, by GPU uuid, and `profiles` the probe profiles of such jobs. `pool_histories`,
-    the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools.
-    `owners` are by GPU; `activity` is the utilization of idle GPUs over the last day, by steps, or None if only windows
+    the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools;
+    `slo_histories` reach back a day, for pools whose headroom is tuned to an SLO.
+    `owners` and `leases` are by GPU; `activity` is the utilization of idle GPUs over the last day, by steps, or None if only windows
     were read. `down_reasons` say why GPUs are down, by the exporter's word; `unmapped_exporters` says which exporters
     are not read, `unmatched_hosts` which GPUs have no host metrics, and how to fix it. `unresolved` are GPUs with
     overlapping series; `cluster_label` names the cluster in series, if they have one. `list_prices` are what GPUs cost
@@ -86,6 +87,7 @@ class Facts:
     pool_histories: Mapping[str, tuple[PoolSample, ...]] = field(default_factory=dict)
     pool_work_expressions: Mapping[str, Expression] = field(default_factory=dict)
     demand_signals: Mapping[str, DemandSignal] = field(default_factory=dict)
+    slo_histories: Mapping[str, tuple[PoolSample, ...]] = field(default_factory=dict)
     drivers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     down_targets: tuple[str, ...] = ()
     simulated: bool = False
@@ -108,6 +110,7 @@ class Facts:
     reported_jobs: Mapping[str, str] = field(default_factory=dict)
     profiles: ProfileIndex = field(default_factory=ProfileIndex)
     list_prices: Mapping[GpuVariant, ListPrice] = field(default_factory=dict)
+    leases: Mapping[str, Lease] = field(default_factory=dict)
     serving: ServingFacts = field(default_factory=ServingFacts)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from gpu_advisor.evaluation.history import DemandSignal, step_bounds
 from gpu_advisor.evaluation.recommendation import Reason
+from gpu_advisor.evaluation.scaling.headroom import SLO_HISTORY_SECONDS
 from gpu_advisor.settings import EvaluationSettings, PoolSettings
 from gpu_advisor.sources.base import PromqlSource, Source, SourceError, SourceErrorKind
 
@@ -23,6 +24,12 @@ def read_demand_signals(
     return {pool.name: _read_pool(source, pool, at, evaluation) for pool in pools if pool.demand}
 
 
+def _bounds(pool: PoolSettings, at: float, evaluation: EvaluationSettings) -> tuple[float, float]:
+    """The first and the last step to read: a day where the headroom is tuned."""
+    seconds = max(evaluation.history_seconds, 0 if pool.unserved_ratio is None else SLO_HISTORY_SECONDS)
+    return step_bounds(at, evaluation.model_copy(update={"history_seconds": seconds}))
+
+
 def _read_pool(source: Source, pool: PoolSettings, at: float, evaluation: EvaluationSettings) -> DemandSignal:
     assert pool.demand is not None
     promql = pool.demand.promql
@@ -30,7 +37,7 @@ def _read_pool(source: Source, pool: PoolSettings, at: float, evaluation: Evalua
     if not isinstance(source, PromqlSource):
         return DemandSignal(promql, reason=Reason.UNSUPPORTED, message=f"{prefix} needs a Prometheus as source")
     try:
-        found = source.range_promql(promql, *step_bounds(at, evaluation), evaluation.step_seconds)
+        found = source.range_promql(promql, *_bounds(pool, at, evaluation), evaluation.step_seconds)
     except SourceError as error:
         if error.kind not in QUERY_ERROR_KINDS:
             raise

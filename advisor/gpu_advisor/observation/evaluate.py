@@ -30,6 +30,7 @@ from gpu_advisor.observation.queries import (
 )
 from gpu_advisor.observation.series import SeriesReader
 from gpu_advisor.observation.serving import read_serving
+from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import union, with_matchers
 from gpu_advisor.settings import Settings
@@ -49,8 +50,18 @@ IDENTITY_LEAVES_PER_QUERY = 32
 
 
 @gc_disabled()
-def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
-    """Read and decide at time `at` (Unix time). Raises SourceError: partial data decides nothing."""
+def evaluate(
+    source: Source,
+    settings: Settings,
+    at: float,
+    slo_histories: SloHistoryCache | None = None,
+    leases: Mapping[str, Lease] | None = None,
+) -> Evaluation:
+    """Read and decide at time `at` (Unix time). Raises SourceError: partial data decides nothing.
+
+    `slo_histories` saves queries: what one evaluation read of completed steps, the next need not. `leases` are those of
+    this advisor, by GPU.
+    """
     first = plan_queries(identity_queries(settings), IDENTITY_LEAVES_PER_QUERY)
     results = first.read(source, at)
     queries = len(first.combined)
@@ -89,7 +100,7 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))
-    facts = replace(facts, list_prices=shipped_list_prices())
+    facts = replace(facts, list_prices=shipped_list_prices(), leases=leases or {})
     facts = replace(facts, serving=read_serving(source, facts, at, matchers, label))
     queries += facts.serving.queries
     members = _serving_pool_uuids(facts, inventory, settings)
@@ -120,6 +131,16 @@ def evaluate(source: Source, settings: Settings, at: float) -> Evaluation:
             pool_work_expressions=utilization_history.pool_work_expressions(members, stepwise),
         )
         queries += found.queries
+        tuned = {
+            pool.name: members[pool.name]
+            for pool in settings.pools
+            if pool.unserved_ratio is not None and pool.name in members
+        }
+        if tuned:
+            cache_of_steps = slo_histories or SloHistoryCache()
+            day = cache_of_steps.read(source, tuned, found.histories, all_uuids, stepwise, at, settings.evaluation)
+            facts = replace(facts, slo_histories=day.histories)
+            queries += day.queries
     return decide(facts, settings, queries=queries + len(demand_signals))
 
 

@@ -62,12 +62,12 @@ def read_pool_histories(
 ) -> PoolHistories:
     """The pools' histories. One query, and one more if a pool was saturated throughout. Raises SourceError."""
     first, last = step_bounds(at, evaluation)
-    fine = _range(source, history_query(pools, all_uuids, utilization), first, last, evaluation.step_seconds)
+    fine = read_range(source, history_query(pools, all_uuids, utilization), first, last, evaluation.step_seconds)
     saturated = {name: pools[name] for name, samples in fine.items() if samples and all(map(_is_saturated, samples))}
     if not saturated:
         return PoolHistories(fine, 1)
     start = last - LONG_HISTORY_SECONDS
-    coarse = _range(source, history_query(saturated, all_uuids, utilization), start, first - 1, LONG_STEP_SECONDS)
+    coarse = read_range(source, history_query(saturated, all_uuids, utilization), start, first - 1, LONG_STEP_SECONDS)
     return PoolHistories({name: (*coarse.get(name, ()), *samples) for name, samples in fine.items()}, 2)
 
 
@@ -75,9 +75,10 @@ def _is_saturated(sample: PoolSample) -> bool:
     return sample.busy >= SATURATION_RATIO * sample.gpus
 
 
-def _range(
+def read_range(
     source: Source, expression: Expression, first: float, last: float, step: float
 ) -> dict[str, tuple[PoolSample, ...]]:
+    """The samples by pool of a `history_query`, oldest first. One query. Raises SourceError."""
     parts: dict[str, dict[str, Mapping[float, float]]] = {}
     for labels, series in source.range(expression, first, last, step).items():
         each = dict(labels)

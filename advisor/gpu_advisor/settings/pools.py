@@ -134,14 +134,19 @@ class PoolSettings(StrictModel):
         whole = all(type(size) is int and size >= 1 for size in sizes)  # anything else is reported by its own field
         return {**values, "gpus_per_replica": sizes[0] * sizes[1]} if whole else values
 
+    @property
+    def unserved_ratio(self) -> float | None:
+        """The objective of `slo.unserved` as a ratio (0..1): the headroom is tuned to it. None without one."""
+        return self.slo.unserved_ratio if self.slo else None
+
     @model_validator(mode="after")
     def _check_one_headroom(self) -> PoolSettings:
-        unserved = self.slo is not None and self.slo.unserved is not None
-        if unserved and self.headroom_deviations is not None:
+        tuned = self.unserved_ratio is not None
+        if tuned and self.headroom_deviations is not None:
             raise ValueError(
                 "slo.unserved and headroom_deviations contradict each other: the SLO tunes the headroom; remove one"
             )
-        if unserved and self.kind != "serving":
+        if tuned and self.kind != "serving":
             raise ValueError(f"slo.unserved is for serving pools, not {self.kind}: set kind: serving, or remove it")
         return self
 

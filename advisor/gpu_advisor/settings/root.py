@@ -75,7 +75,7 @@ class Settings(StrictModel):
 
     @model_validator(mode="after")
     def _check_one_headroom(self) -> Settings:
-        tuned = [pool.name for pool in self.pools if pool.slo is not None and pool.slo.unserved is not None]
+        tuned = [pool.name for pool in self.pools if pool.unserved_ratio is not None]
         if tuned and "headroom_deviations" in self.evaluation.model_fields_set:
             raise ValueError(
                 f"evaluation.headroom_deviations contradicts slo.unserved of {', '.join(tuned)}: the SLO tunes the "

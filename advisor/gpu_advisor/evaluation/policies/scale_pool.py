@@ -14,9 +14,10 @@ from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.policies.scale_recommendation import scale_recommendation
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason, Recommendation
-from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points
-from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, decide_size
+from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason, Recommendation, stable_id
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points, reported_points
+from gpu_advisor.evaluation.scaling.headroom import TUNING_SECONDS, Headroom
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, decide_size, tuned_headroom
 from gpu_advisor.evaluation.scaling.training import GangCounts, decide_gangs
 from gpu_advisor.evaluation.signals import MEMORY_USED, TEMPERATURE, UTILIZATION, UTILIZATION_COVERAGE
 from gpu_advisor.settings import Settings
@@ -63,16 +64,18 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
         yield unobserved
         return
     replicas = len(pool.gpus) // pool.settings.gpus_per_replica
-    last = step_bounds(facts.at, settings.evaluation)[1]
+    last, headroom = step_bounds(facts.at, settings.evaluation)[1], pool_headroom(facts, settings, pool)
+    points = _demand_points(facts, pool)
+    earlier = [point for point in _recorded_points(facts, pool) if not points or point.at < points[0].at]
     found = decide_size(
-        _demand_points(facts, pool), replicas, scaling_limits(settings, pool), settings.evaluation, last
+        (*earlier, *points), replicas, scaling_limits(settings, pool), settings.evaluation, last, headroom=headroom
     )
     if found.reason:
         yield Abstention(found.reason, SUBJECT, pool.scope, found.why)
     elif found.replicas < replicas and (unseen := _explain_too_few_seen(facts, pool)):
         yield unseen
     elif found.replicas != replicas:
-        yield _recommendation(facts, settings, pool, replicas, found)
+        yield _recommendation(facts, settings, pool, replicas, found, headroom)
     if found.saturated:
         message = (
             "scaling up did not lower utilization, so utilization does not show the demand: configure a demand signal "
@@ -81,6 +84,17 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
             else "utilization is saturated and does not show the demand: configure a demand signal for exact sizing"
         )
         yield Abstention(Reason.SATURATED, DEMAND, pool.scope, message)
+
+
+def pool_headroom(facts: Facts, settings: Settings, pool: Pool) -> Headroom:
+    """The headroom of a serving pool: tuned to its SLO, or as set."""
+    target, evaluation = pool.settings.unserved_ratio, settings.evaluation
+    if target is None:
+        own = pool.settings.headroom_deviations
+        return Headroom(evaluation.headroom_deviations if own is None else own)
+    last, limits = step_bounds(facts.at, evaluation)[1], scaling_limits(settings, pool)
+    phase = int(stable_id((pool.settings.name,)), 16) % TUNING_SECONDS
+    return tuned_headroom(_recorded_points(facts, pool), limits, evaluation, last, target, phase)
 
 
 def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:
@@ -124,7 +138,16 @@ def _demand_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
     """The pool's demand history, from its demand signal if it has one."""
     per_replica = pool.settings.gpus_per_replica
     samples = [(point.at, point.gpus, point.busy) for point in facts.pool_histories.get(pool.settings.name, ())]
-    points = demand_points(samples, len(pool.gpus), per_replica)
+    return _with_signal(facts, pool, demand_points(samples, len(pool.gpus), per_replica))
+
+
+def _recorded_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
+    """The last day of a pool whose headroom is tuned."""
+    samples = [(point.at, point.gpus, point.busy) for point in facts.slo_histories.get(pool.settings.name, ())]
+    return _with_signal(facts, pool, reported_points(samples, pool.settings.gpus_per_replica))
+
+
+def _with_signal(facts: Facts, pool: Pool, points: tuple[DemandPoint, ...]) -> tuple[DemandPoint, ...]:
     signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
     if signal is None or demand is None or signal.reason is not None:
         return points
@@ -151,7 +174,12 @@ def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommen
 
 
 def _recommendation(
-    facts: Facts, settings: Settings, pool: Pool, replicas: int, found: SizingDecision
+    facts: Facts,
+    settings: Settings,
+    pool: Pool,
+    replicas: int,
+    found: SizingDecision,
+    headroom: Headroom | None = None,
 ) -> Recommendation:
     projection = Projection(utilization_ratio=found.projected_ratio)
-    return scale_recommendation(facts, pool, replicas, found, scaling_limits(settings, pool), projection)
+    return scale_recommendation(facts, pool, replicas, found, scaling_limits(settings, pool), projection, headroom)

@@ -8,6 +8,8 @@ from gpu_advisor.evaluation.actions import Action, ActionKind
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evidence, Projection, Recommendation
+from gpu_advisor.evaluation.scaling.headroom import Headroom, TunedHeadroom
+from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision
 from gpu_advisor.evaluation.signals import UTILIZATION, UTILIZATION_COVERAGE
 
@@ -16,7 +18,13 @@ MIN_HISTORY_SECONDS = 3600
 
 
 def scale_recommendation(
-    facts: Facts, pool: Pool, replicas: int, found: SizingDecision, limits: ScalingLimits, projection: Projection
+    facts: Facts,
+    pool: Pool,
+    replicas: int,
+    found: SizingDecision,
+    limits: ScalingLimits,
+    projection: Projection,
+    headroom: Headroom | None = None,
 ) -> Recommendation:
     grows = found.replicas > replicas
     kind = "scale_up" if grows else "scale_down"
@@ -31,7 +39,7 @@ def scale_recommendation(
         recommended=found.replicas,
         unit=unit,
         diagnosis=_diagnosis(found, replicas, limits, unit),
-        explanation=_explanation(facts, found, limits),
+        explanation=_explanation(facts, pool, found, limits, headroom),
         confidence=_confidence(facts, pool, found),
         projection=projection,
         evidence=tuple(_evidence(facts, pool, limits, grows)),
@@ -57,15 +65,20 @@ def _diagnosis(found: SizingDecision, replicas: int, limits: ScalingLimits, unit
     return "overloaded" if found.replicas > replicas else "oversized"
 
 
-def _explanation(facts: Facts, found: SizingDecision, limits: ScalingLimits) -> str:
+def _explanation(
+    facts: Facts, pool: Pool, found: SizingDecision, limits: ScalingLimits, headroom: Headroom | None
+) -> str:
     if found.needed is None or found.level is None or found.expected is None:
         return f"{found.why}."
     hours = facts.evaluation.history_seconds / 3600
-    return (
+    text = (
         f"Current demand is {found.level:.1f} replicas; {found.expected:.1f} expected when a new replica is ready, in "
         f"{limits.start_delay_seconds:g} s; {found.needed:.1f} with headroom for how far demand exceeded forecasts "
         f"in the last {hours:g} hours."
     )
+    if isinstance(headroom, TunedHeadroom):
+        text += f" {describe_headroom(headroom, pool.settings.gpus_per_replica)}"
+    return text
 
 
 def _confidence(facts: Facts, pool: Pool, found: SizingDecision) -> Confidence:

@@ -4,9 +4,10 @@ The forecasts of the past do not depend on the headroom: they are computed once,
 Only the sizes differ: they follow the rules of `sizing`, in a form that costs a microsecond or two per step.
 
 Where utilization was saturated, the demand beyond the capacity was not recorded. Without a correction, a replay would
-find no shortage with the headroom that the pool had, and tuning would reduce it further and further. Demand beyond the
-capacity is taken as exponentially distributed with a mean of MEAN_EXCESS_DEVIATIONS: what is measured on generated days
-whose demand is known (benchmarks/demand.py).
+find no shortage with the headroom that the pool had, and tuning would reduce it further and further. If more replicas
+showed more work at the end of a shortage, that was the demand in all of it. Otherwise the demand beyond the capacity is
+taken as exponentially distributed with a mean of MEAN_EXCESS_DEVIATIONS: what is measured on generated days whose
+demand is known (benchmarks/demand.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_per
 from gpu_advisor.evaluation.scaling.saturation import FIRST_STEP_RATIO
 
 #: Mean demand beyond the capacity of a saturated step, in deviations.
-MEAN_EXCESS_DEVIATIONS = 0.65
+MEAN_EXCESS_DEVIATIONS = 0.85
 
 #: Steps at the start of a replay that are not counted: its first size is arbitrary.
 WARM_UP_STEPS = 30
@@ -139,6 +140,7 @@ def _prepare_steps(record: RecordedDemand, rules: SizingRules) -> list[_Step]:
     persistence = running_persistence(bounds, horizon.ahead_steps, horizon.fade, rules.history_steps)
     expected = expect(bounds, persistence, horizon)
     deviations = running_deviations(bounds, persistence, horizon, rules.history_steps)
+    demanded = _reveal_shortages(work, record)
     steps: list[_Step] = []
     for index, value in enumerate(record.work):
         recent = slice(max(0, index + 1 - rules.up_steps), index + 1)
@@ -149,9 +151,9 @@ def _prepare_steps(record: RecordedDemand, rules: SizingRules) -> list[_Step]:
         steps.append(
             _Step(
                 known=value is not None,
-                work=work[index],
+                work=demanded[index],
                 mean_excess=MEAN_EXCESS_DEVIATIONS * deviation * excess_scale(levels[index])
-                if record.saturated[index]
+                if record.saturated[index] and demanded[index] <= record.capacity[index]
                 else 0.0,
                 capacity=record.capacity[index],
                 up=(low, deviation * excess_scale(low), max(shown, low / rules.scale_up_ratio)),
@@ -160,6 +162,16 @@ def _prepare_steps(record: RecordedDemand, rules: SizingRules) -> list[_Step]:
             )
         )
     return steps
+
+
+def _reveal_shortages(work: Sequence[float], record: RecordedDemand) -> list[float]:
+    """The work of each step; in a shortage that more replicas ended, at least what they showed then."""
+    demanded = list(work)
+    for index in range(len(work) - 2, -1, -1):
+        grew = record.capacity[index + 1] > record.capacity[index]
+        if record.saturated[index] and (grew or record.saturated[index + 1]):
+            demanded[index] = max(work[index], demanded[index + 1])
+    return demanded
 
 
 def _replay_candidate(deviations: float, steps: Sequence[_Step], rules: SizingRules, hidden: bool) -> CandidateResult:

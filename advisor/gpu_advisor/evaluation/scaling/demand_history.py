@@ -102,6 +102,23 @@ def estimate_demand(points: Sequence[DemandPoint | None]) -> DemandEstimate:
     )
 
 
+def reported_points(samples: Sequence[tuple[float, int, float]], per_replica: int) -> tuple[DemandPoint, ...]:
+    """Points from (Unix time, GPUs reporting, their work in GPUs), of a pool whose size was what reported.
+
+    For a history of days, in which a pool is smaller every night: `demand_points` would take that for an outage.
+    """
+    return tuple(
+        DemandPoint(at, count / per_replica, count / per_replica, min(1.0, max(0.0, busy / count)))
+        for at, count, busy in samples
+        if _is_possible(count, busy)
+    )
+
+
+def _is_possible(count: int, busy: float) -> bool:
+    """An impossible value counts as missing."""
+    return count > 0 and -MAX_OVERSHOOT <= busy / count <= 1 + MAX_OVERSHOOT
+
+
 def demand_points(samples: Sequence[tuple[float, int, float]], gpus: int, per_replica: int) -> tuple[DemandPoint, ...]:
     """Points from (Unix time, GPUs reporting, their work in GPUs), of a pool that has `gpus` now.
 
@@ -118,7 +135,7 @@ def demand_points(samples: Sequence[tuple[float, int, float]], gpus: int, per_re
     for (at, count, busy), later in zip(samples, after, strict=True):
         before = max(before, count)
         replicas = min(before, later)
-        if count and -MAX_OVERSHOOT <= busy / count <= 1 + MAX_OVERSHOOT:  # an impossible value counts as missing
+        if _is_possible(count, busy):
             points.append(
                 DemandPoint(at, replicas / per_replica, count / per_replica, min(1.0, max(0.0, busy / count)))
             )

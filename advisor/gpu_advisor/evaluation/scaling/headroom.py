@@ -27,18 +27,20 @@ from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 
 #: Headroom in deviations -> unserved work per step, in deviations. Means over benchmarks/demand.py's fitted days.
 UNSERVED_BY_DEVIATIONS: tuple[tuple[float, float], ...] = (
-    (0.0, 0.14),
-    (1.0, 0.069),
-    (1.5, 0.049),
+    (0.0, 0.096),
+    (1.0, 0.074),
+    (1.5, 0.053),
     (2.0, 0.033),
     (2.5, 0.021),
-    (3.0, 0.0122),
-    (3.5, 0.0064),
-    (4.0, 0.0035),
-    (4.5, 0.0020),
-    (5.0, 0.0012),
-    (6.0, 0.0004),
-    (8.0, 0.00005),
+    (3.0, 0.0123),
+    (3.5, 0.0068),
+    (4.0, 0.0044),
+    (4.5, 0.0026),
+    (5.0, 0.0014),
+    (6.0, 0.0005),
+    (8.0, 0.0001),
+    (12.0, 0.00001),
+    (20.0, 0.000001),
 )
 PRIOR_STEPS = 720
 
@@ -69,10 +71,10 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """Headroom in deviations. Tuned headroom has a `target_ratio`, and assumes a deviation while a pool has no past."""
+    """Headroom in deviations. With `prior`, a deviation is assumed while a pool has no past."""
 
     deviations: float
-    target_ratio: float | None = None
+    prior: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class TunedHeadroom(Headroom):
     and there is no frontier.
     """
 
+    prior: bool = True
+    target_ratio: float = 1.0
     history_seconds: float = 0.0
     missing_seconds: float = 0.0
     reached_ratio: float | None = None
@@ -118,7 +122,9 @@ def tune_headroom(
     if _recorded_seconds(record, step_seconds) < MIN_SLO_HISTORY_SECONDS:
         recorded = _recorded_seconds(record_demand(history, at, step_seconds, steps), step_seconds)
         missing = max(step_seconds, MIN_SLO_HISTORY_SECONDS - recorded)
-        return TunedHeadroom(default_deviations, target_ratio, recorded, missing)
+        return TunedHeadroom(
+            default_deviations, target_ratio=target_ratio, history_seconds=recorded, missing_seconds=missing
+        )
     return _tune(record, step_seconds, rules, target_ratio)
 
 
@@ -142,7 +148,9 @@ def _tune(record: RecordedDemand, step_seconds: float, rules: SizingRules, targe
         upper_ratio=_upper_bound(own, found),
         shortages=own.shortages,
         chosen=chosen,
-        frontier=tuple(_interpolate(frontier, _deviations_for(frontier, ratio)) for ratio in FRONTIER_RATIOS),
+        frontier=tuple(
+            dict.fromkeys(_interpolate(frontier, _deviations_for(frontier, ratio)) for ratio in FRONTIER_RATIOS)
+        ),
     )
 
 
@@ -152,7 +160,11 @@ def _replay(record: RecordedDemand, rules: SizingRules) -> Replay:
 
 
 def _frontier(found: Replay) -> tuple[FrontierPoint, ...]:
-    """The candidates with the unserved share expected of each: never rising with the headroom."""
+    """The candidates with the unserved share expected of each: never rising with the headroom.
+
+    Without candidates that cost no less than one with more headroom: too little headroom ends in saturation, which is
+    answered by large steps.
+    """
     prior_weight = PRIOR_STEPS / max(1, found.steps)
     demanded = max(found.demanded, 1e-9) * (1 + prior_weight)
     shares = [
@@ -160,10 +172,15 @@ def _frontier(found: Replay) -> tuple[FrontierPoint, ...]:
         for candidate, (_, usual) in zip(found.candidates, UNSERVED_BY_DEVIATIONS, strict=True)
     ]
     steps = max(1, found.steps)
-    return tuple(
+    points = [
         FrontierPoint(candidate.deviations, share, candidate.replicas / steps)
         for candidate, share in zip(found.candidates, accumulate(shares, min), strict=True)
-    )
+    ]
+    kept: list[FrontierPoint] = []
+    for point in reversed(points):
+        if not kept or point.replicas < kept[-1].replicas:
+            kept.append(point)
+    return tuple(reversed(kept))
 
 
 def _deviations_for(frontier: Sequence[FrontierPoint], ratio: float) -> float:
@@ -179,6 +196,8 @@ def _deviations_for(frontier: Sequence[FrontierPoint], ratio: float) -> float:
 
 
 def _interpolate(frontier: Sequence[FrontierPoint], deviations: float) -> FrontierPoint:
+    if deviations <= frontier[0].deviations:
+        return frontier[0]
     for before, after in pairwise(frontier):
         if deviations <= after.deviations:
             share = (deviations - before.deviations) / (after.deviations - before.deviations)

@@ -82,7 +82,7 @@ def decide_size(
     if latest < evaluation.min_coverage_ratio * window:
         return SizingDecision(replicas, _missing_points_message(latest, window, step), Reason.INSUFFICIENT_HISTORY)
     horizon = _horizon(limits, evaluation)
-    if headroom.target_ratio is not None:
+    if headroom.prior:
         earlier = max(0, round((at - history[0].at) / step) + 1 - len(points))  # recorded before these points
         horizon = replace(horizon, prior_steps=PRIOR_STEPS * horizon.fade**earlier)
     demand = estimate_demand(points)

@@ -1,0 +1,35 @@
+"""Headroom tuned to an SLO as JSON."""
+
+from __future__ import annotations
+
+from gpu_advisor.documents import schema
+from gpu_advisor.evaluation.scaling.headroom import FrontierPoint, TunedHeadroom
+
+HOURS_PER_DAY = 24
+
+
+def pool_slo(headroom: TunedHeadroom, gpus_per_replica: int) -> schema.PoolSloDocument:
+    """The objective, what it reached in the replay, and what others would cost."""
+    chosen = headroom.chosen
+    return {
+        "unserved_ratio": headroom.target_ratio,
+        "headroom_deviations": headroom.deviations,
+        "history_seconds": headroom.history_seconds,
+        "missing_seconds": headroom.missing_seconds,
+        "reached_ratio": headroom.reached_ratio,
+        "reached_upper_ratio": headroom.upper_ratio,
+        "shortages": headroom.shortages,
+        "gpu_hours_per_day": gpu_hours_per_day(chosen, gpus_per_replica) if chosen else None,
+        "frontier": [
+            {
+                "unserved_ratio": point.unserved_ratio,
+                "headroom_deviations": point.deviations,
+                "gpu_hours_per_day": gpu_hours_per_day(point, gpus_per_replica),
+            }
+            for point in headroom.frontier
+        ],
+    }
+
+
+def gpu_hours_per_day(point: FrontierPoint, gpus_per_replica: int) -> float:
+    return point.replicas * gpus_per_replica * HOURS_PER_DAY
