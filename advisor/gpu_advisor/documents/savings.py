@@ -81,12 +81,12 @@ def savings_fields(of: Worth | None) -> schema.SavingsFields:
     }
 
 
-def money_summary(view: View) -> schema.MoneySummaryDocument:
-    """Of all recommendations that are not snoozed."""
+def money_summary(view: View, selection: Iterable[PublishedRecommendation]) -> schema.MoneySummaryDocument:
+    """Of the selected recommendations that are not snoozed."""
     if view.evaluation is None:
         return {**savings_fields(None), "waste_per_hour": None, "waste_per_month": None, "waste_bound": None,
                 "waste_by": {"owner": [], "team": [], "pool": [], "node": []}}  # fmt: skip
-    found = view.evaluation.summarize([each.recommendation for each in view.issued if not each.snoozed])
+    found = view.evaluation.summarize([each.recommendation for each in selection if not each.snoozed])
     lost = Savings.of(found.waste)
     return {
         **savings_fields(found.savings),
