@@ -17,6 +17,14 @@ class Controller(NamedTuple):
     name: str
 
 
+class Lease(NamedTuple):
+    """A lease of this advisor on a GPU: made and expiring at these Unix times."""
+
+    id: str
+    made: float
+    expires: float
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class GpuOwner:
     """One owner of a GPU. Fields that are unknown or do not apply are empty.

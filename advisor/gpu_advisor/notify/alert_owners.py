@@ -16,8 +16,8 @@ from gpu_advisor.evaluation.recommendation import Recommendation, stable_id
 #: Recommendations that the owner of the GPUs acts on; the others (hardware, the size of a pool) are the operator's.
 OWNER_KINDS = frozenset(
     {
-        "batch_size", "communication", "data_loading", "hung_job", "idle_reclaim", "memory_saving", "mixed_precision",
-        "profiling", "smaller_gpu", "straggler",
+        "batch_size", "communication", "data_loading", "hung_job", "idle_lease", "idle_reclaim", "memory_saving",
+        "mixed_precision", "profiling", "smaller_gpu", "straggler",
     }
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from gpu_advisor import __version__
 from gpu_advisor.documents.serialize import all_abstentions
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.money import Money
+from gpu_advisor.evaluation.policies import idle_lease
 from gpu_advisor.evaluation.scaling.hpa import round_past_tolerance
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.state.outcomes import Outcomes
@@ -20,6 +21,8 @@ from gpu_advisor.state.view import PublishedRecommendation, View
 
 #: Fleets up to this size have series per GPU; larger ones have counts, and GPUs in /checks.
 MAX_GPUS_WITH_SERIES = 1000
+
+MAX_LEASES_WITH_SERIES = 1000
 
 #: name -> (type, help, labels)
 METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tuple[str, ...]]] = {
@@ -98,6 +101,13 @@ METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tu
     "gpu_advisor_waste_per_hour": (
         "gauge", "What the GPUs of a pool lose now, as far as recommendations measure it.",
         ("pool", "currency", "estimated", "bound"),
+    ),
+    "gpu_advisor_leases": ("gauge", "Leases of this advisor on GPUs.", ()),
+    "gpu_advisor_lease_gpus": ("gauge", "GPUs of a lease; for up to 1,000 leases.", ("lease",)),
+    "gpu_advisor_lease_idle_gpus": ("gauge", "GPUs of a lease that are reported to its lessee as idle.", ("lease",)),
+    "gpu_advisor_lease_made_timestamp_seconds": ("gauge", "Time at which a lease was made.", ("lease",)),
+    "gpu_advisor_lease_expires_timestamp_seconds": (
+        "gauge", "Time at which a lease ends, unless it is renewed.", ("lease",),
     ),
     "gpu_advisor_alertmanager_up": ("gauge", "1 if the Alertmanager accepted the last request.", ("alertmanager",)),
     "gpu_advisor_alerts_sent_total": ("counter", "Alerts that the Alertmanager accepted.", ("alertmanager",)),
@@ -187,6 +197,7 @@ def _recommendation_samples(view: View) -> Iterator[Sample]:
     yield from _checks(view.evaluation)
     yield from _pools(view)
     yield from _money(view, view.evaluation)
+    yield from _leases(view.evaluation)
 
 
 def _recommendation(issued: PublishedRecommendation, single: bool) -> Iterator[Sample]:
@@ -212,6 +223,19 @@ def _money(view: View, evaluation: Evaluation) -> Iterator[Sample]:
     yield from _amount("gpu_advisor_savings_per_hour", (), found.savings.money)
     for group in found.by["pool"]:
         yield from _amount("gpu_advisor_waste_per_hour", (group.name,), group.worth.money)
+
+
+def _leases(evaluation: Evaluation) -> Iterator[Sample]:
+    by_gpu = evaluation.facts.leases
+    counts = Counter(by_gpu.values())
+    advice = (each for each in evaluation.recommendations if each.kind == idle_lease.KIND)
+    idle = Counter(by_gpu[uuid] for each in advice for uuid in each.gpus if uuid in by_gpu)
+    yield "gpu_advisor_leases", (), len(counts)
+    for lease in sorted(counts)[:MAX_LEASES_WITH_SERIES]:
+        yield "gpu_advisor_lease_gpus", (lease.id,), counts[lease]
+        yield "gpu_advisor_lease_idle_gpus", (lease.id,), idle[lease]
+        yield "gpu_advisor_lease_made_timestamp_seconds", (lease.id,), lease.made
+        yield "gpu_advisor_lease_expires_timestamp_seconds", (lease.id,), lease.expires
 
 
 def _amount(name: str, labels: tuple[str, ...], money: Money) -> Iterator[Sample]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -10,6 +11,7 @@ from gpu_advisor.cost.list_prices import shipped_list_prices
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.gc_pause import gc_disabled
+from gpu_advisor.evaluation.owners import Lease
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.observation import activity, demand, utilization_history
 from gpu_advisor.observation.build import build_facts

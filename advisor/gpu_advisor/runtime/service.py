@@ -13,6 +13,7 @@ from typing import Any
 
 from gpu_advisor.documents.savings import by_urgency
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.owners import Lease
 from gpu_advisor.notify import alerts
 from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.evaluate import evaluate
@@ -52,6 +53,8 @@ class AdvisorService:
         self._ledger = ledger
         self._clock = clock
         self._clean_up = clean_up
+        #: the leases of this advisor by GPU; set before the start
+        self.leases: Callable[[], Mapping[str, Lease]] = dict
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures: Counter[str] = Counter()
@@ -126,7 +129,7 @@ class AdvisorService:
         """Evaluate, publish the view and send alerts. Returns the view, unchanged but for its status on failure."""
         now, started = round(self._clock(), 3), time.monotonic()
         try:
-            evaluation = evaluate(self._source, self.settings, now, self._slo_histories)
+            evaluation = evaluate(self._source, self.settings, now, self._slo_histories, self.leases())
         except SourceError as error:
             if self.view.source.error != error.kind.value:
                 log.warning("source %s: %s", self._source.address, error)

@@ -19,6 +19,7 @@ from gpu_advisor.allocation.inventory_provider import InventoryProvider
 from gpu_advisor.allocation.lease_manager import LeaseManager
 from gpu_advisor.allocation.lease_store import LeaseStore
 from gpu_advisor.evaluation import signals
+from gpu_advisor.evaluation.owners import Lease
 from gpu_advisor.notify.alertmanager import AlertDispatcher
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS, identity_queries, mappings_of
@@ -113,6 +114,7 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     except (StartupError, ConfigError):
         _close_all(closers)
         raise
+    service.leases = lambda: _leases_by_gpu(allocation.allocator)
     if allocation.allocator.leases.damaged:
         service.report_damage(allocation.allocator.leases.damaged)
     closers += [allocation.allocator.close, allocation.monitor.stop]
@@ -163,6 +165,12 @@ def _allocation_service(settings: Settings, service: AdvisorService) -> Allocati
     )
     monitor.start()
     return AllocationService(allocator, machines, monitor, allocation_settings)
+
+
+def _leases_by_gpu(allocator: Allocator) -> dict[str, Lease]:
+    snapshot = allocator.snapshot()
+    leases = {id_: Lease(id_, each.made, each.expires) for id_, each in snapshot.active.items()}
+    return {uuid: leases[id_] for uuid, id_ in snapshot.lease_by_gpu.items()}
 
 
 def max_evaluation_interval_seconds(settings: Settings) -> float:

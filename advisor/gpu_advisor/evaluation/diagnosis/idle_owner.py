@@ -10,8 +10,8 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.signals import JOB_STEP_TIME, NODE_CPU, NODE_IO_PRESSURE, NODE_NETWORK_RECEIVE, UTILIZATION
 
-#: `reclaim` it, `report` its job as hung, or leave it: it belongs to a `phase` of its owner's work.
-Verdict = Literal["reclaim", "report", "phase"]
+#: `reclaim` it, `report` its job as hung, ask the `lessee`, or leave it: it belongs to a `phase` of its owner's work.
+Verdict = Literal["reclaim", "report", "lessee", "phase"]
 
 #: A pause must be this many times the longest one before; twice that where several owners share the GPU.
 PAUSE_FACTOR, SHARED_FACTOR = 1.25, 2.0
@@ -54,7 +54,12 @@ def judge_idle_gpu(facts: Facts, gpu: Gpu) -> IdleVerdict:
     busy_host = _busy_host(facts, gpu) if owners else ""
     if busy_host:
         return IdleVerdict("phase", f"the host works for {owners[0]}: {busy_host}")
+    lease = facts.leases.get(gpu.uuid)
+    if lease is not None and lease.made > facts.at - window:
+        return IdleVerdict("phase", f"lease {lease.id} was made {_ago(facts, lease.made)}")
     pause = _judge_pause(facts, gpu, owners)
+    if pause.verdict == "reclaim" and lease is not None:
+        return IdleVerdict("lessee", f"lease {lease.id} holds it", pause.idle_since)
     if pause.verdict == "reclaim" and owners and facts.value(JOB_STEP_TIME, gpu.uuid) == 0:
         return IdleVerdict("report", f"{owners[0]} makes no training step", pause.idle_since)
     return pause

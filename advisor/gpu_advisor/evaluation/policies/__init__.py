@@ -11,6 +11,7 @@ from gpu_advisor.evaluation.policies import (
     calibrated_batch_size,
     failing_gpu,
     hung_job,
+    idle_lease,
     idle_reclaim,
     lost_gpu,
     scale_pool,
@@ -21,13 +22,14 @@ from gpu_advisor.evaluation.serving.decision_table import KINDS as SERVING_KINDS
 
 #: The kinds of recommendation.
 KINDS: tuple[str, ...] = (
-    lost_gpu.KIND, idle_reclaim.KIND, hung_job.KIND, *scale_pool.KINDS, *by_diagnosis.KINDS, batch_size.KIND,
-    failing_gpu.KIND, *SERVING_KINDS,
+    lost_gpu.KIND, idle_reclaim.KIND, idle_lease.KIND, hung_job.KIND, *scale_pool.KINDS, *by_diagnosis.KINDS,
+    batch_size.KIND, failing_gpu.KIND, *SERVING_KINDS,
 )  # fmt: skip
 
 POLICIES: tuple[Policy, ...] = (
     lost_gpu.recommend,
     idle_reclaim.recommend,
+    idle_lease.recommend,
     hung_job.recommend,
     scale_pool.recommend,
     by_diagnosis.recommend,

@@ -32,24 +32,35 @@ _NO_CONTROLLER = Controller("", "")
 
 def owner_actions(facts: Facts, gpus: Sequence[Gpu]) -> Iterator[Action]:
     """For each owner of these GPUs, once."""
+    uuids = {gpu.uuid for gpu in gpus}
+    for owner, found in _gpus_by_owner(facts, gpus):
+        yield _ask(owner, found)
+        yield from _commands(facts, owner, found, is_certain=_holds_only(facts, owner, uuids))
+
+
+def ask_owners(facts: Facts, gpus: Sequence[Gpu]) -> Iterator[Action]:
+    """Whom to ask about these GPUs, with no command."""
+    for owner, found in _gpus_by_owner(facts, gpus):
+        yield _ask(owner, found)
+
+
+def _gpus_by_owner(facts: Facts, gpus: Sequence[Gpu]) -> list[tuple[GpuOwner, list[Gpu]]]:
     owners: dict[GpuOwner, tuple[GpuOwner, list[Gpu]]] = {}
     for gpu in gpus:
         for owner in facts.owners.get(gpu.uuid, ()):
             owners.setdefault(owner.identity, (owner, []))[1].append(gpu)
-    uuids = {gpu.uuid for gpu in gpus}
-    for owner, found in sorted(owners.values(), key=lambda item: str(item[0])):
-        yield _ask(owner, found)
-        yield from _commands(facts, owner, found, is_certain=_holds_only(facts, owner, uuids))
+    return sorted(owners.values(), key=lambda item: str(item[0]))
 
 
 def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
     names = ", ".join(str(gpu.scope) for gpu in gpus[:3]) + (", ..." if len(gpus) > 3 else "")
     team = f" of team {owner.team}" if owner.team else ""
-    since = "" if owner.started is None else f", there since {_utc(owner.started)}"
+    since = "" if owner.started is None else f", there since {utc_time(owner.started)}"
     return notes(f"ask {owner}{team} first{since}: does it still need {names}?")[0]
 
 
-def _utc(time: float) -> str:
+def utc_time(time: float) -> str:
+    """A Unix time for people, to the minute."""
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
