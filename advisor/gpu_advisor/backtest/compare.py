@@ -15,13 +15,21 @@ HPA_TARGETS = (0.9, 0.7, 0.5)
 
 
 def compare_policies(
-    trace: Trace, pool: SimulatedPool, gpu: GpuLimits, evaluation: EvaluationSettings, target_ratio: float | None = None
+    trace: Trace,
+    pool: SimulatedPool,
+    gpu: GpuLimits,
+    evaluation: EvaluationSettings,
+    advisor: AdvisorPolicy | None = None,
 ) -> dict[str, ReplayResult]:
-    """Results by policy, the advisor's first. Of `gpu`, only the thresholds are used; `pool` has the limits."""
+    """Results by policy, the advisor's first. Of `gpu`, only the thresholds are used; `pool` has the limits.
+
+    `advisor` is a new policy; without one, it is that of the settings.
+    """
+    advisor = advisor or advisor_policy(trace, pool, gpu, evaluation)
     first = trace.demand[0] or 0.0
     policies = {f"hpa_{target * 100:.0f}": HpaPolicy(target) for target in HPA_TARGETS}
     return {
-        "advisor": replay(trace, advisor_policy(trace, pool, gpu, evaluation, target_ratio), pool),
+        "advisor": replay(trace, advisor, pool),
         "static": replay(trace, StaticPolicy(pool.max), replace(pool, start=pool.max)),
         **{name: replay(trace, policy, pool) for name, policy in policies.items()},
         "threshold_85_60": replay(trace, ThresholdPolicy(0.85, 0.60), pool),

@@ -12,13 +12,18 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
-from gpu_advisor.backtest.compare import compare_policies
+from gpu_advisor.backtest.compare import advisor_policy, compare_policies
 from gpu_advisor.backtest.recorded_demand import find_serving_pool, read_recorded_demand
 from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool
 from gpu_advisor.backtest.trace import Trace, TraceError, read_csv
+from gpu_advisor.documents.slo import pool_slo
+from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
+from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
 from gpu_advisor.runtime.wiring import one_shot_source
 from gpu_advisor.settings import PoolSettings, Settings, load_settings
+from gpu_advisor.settings.slo import SloSettings
 from gpu_advisor.sources.base import SourceError
 
 _FIELDS = [field.name for field in fields(ReplayResult)]
@@ -29,6 +34,13 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
     if not found or not int(found[1]):
         raise click.BadParameter(f"{text!r} is not a duration: use e.g. 90m, 24h or 7d")
     return int(found[1]) * {"m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
+
+
+def _unserved_ratio(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    try:
+        return None if text is None else SloSettings(unserved=text).unserved_ratio  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise click.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 @click.command("backtest")
@@ -46,6 +58,10 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @click.option("--start", type=click.IntRange(0), default=2, show_default=True, help="Initial replicas.")
 @click.option("--min", "min_", type=click.IntRange(0), help="Minimum replicas.  [default: resources.gpu.min]")
 @click.option("--max", "max_", type=click.IntRange(1), help="Maximum replicas.  [default: resources.gpu.max]")
+@click.option(
+    "--unserved", metavar="PERCENT", callback=_unserved_ratio,
+    help="Tune the headroom to this SLO, as in 0.2%.  [default: the pool's slo.unserved]",
+)  # fmt: skip
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings (YAML).")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
@@ -60,6 +76,7 @@ def command(
     start: int,
     min_: int | None,
     max_: int | None,
+    unserved: float | None,
     config: Path | None,
     form: str,
 ) -> None:
@@ -67,7 +84,8 @@ def command(
 
     The policies see the utilization min(1, demand / ready replicas), not the demand. They decide at the end of each
     interval. A new replica is billed at once and serves after the start delay; a released one stops with the interval.
-    Demand above capacity is unserved, and not carried over.
+    Demand above capacity is unserved, and not carried over. With an SLO, the advisor tunes its headroom to it by
+    replaying what it has seen up to then, from an hour of history on.
 
     \b
     gpu_hours         billed
@@ -79,6 +97,7 @@ def command(
     \b
     Examples:
       gpu-advisor backtest --trace day.csv --start 2 --min 1 --max 114
+      gpu-advisor backtest --trace day.csv --max 114 --unserved 0.2%
       gpu-advisor backtest --config advisor.yml --pool chat --since 24h
     """
     if (trace is None) == (pool is None):
@@ -102,9 +121,15 @@ def command(
         raise click.UsageError(
             f"--start ({fleet.start}) must lie between --min ({fleet.min}) and --max ({fleet.max}): change one of them"
         )
-    found = compare_policies(demand, fleet, gpu, settings.evaluation)
+    own = chosen.headroom_deviations
+    evaluation = (
+        settings.evaluation if own is None else settings.evaluation.model_copy(update={"headroom_deviations": own})
+    )
+    advisor = advisor_policy(demand, fleet, gpu, evaluation, chosen.unserved_ratio if unserved is None else unserved)
+    found = compare_policies(demand, fleet, gpu, evaluation, advisor)
     size = chosen.gpus_per_replica
-    _PRINTERS[form]({name: replace(each, gpu_hours=each.gpu_hours * size) for name, each in found.items()})
+    tuned = advisor.headroom if isinstance(advisor.headroom, TunedHeadroom) else None
+    _PRINTERS[form]({name: replace(each, gpu_hours=each.gpu_hours * size) for name, each in found.items()}, tuned, size)
 
 
 def _read_trace(settings: Settings, pool: PoolSettings, since: int, interval: int) -> Trace:
@@ -115,18 +140,21 @@ def _read_trace(settings: Settings, pool: PoolSettings, since: int, interval: in
         source.close()
 
 
-def _print_json(found: Mapping[str, ReplayResult]) -> None:
-    click.echo(json.dumps({name: asdict(outcome) for name, outcome in found.items()}, indent=2))
+def _print_json(found: Mapping[str, ReplayResult], tuned: TunedHeadroom | None, gpus_per_replica: int) -> None:
+    body: dict[str, dict[str, object]] = {name: asdict(outcome) for name, outcome in found.items()}
+    if tuned:
+        body["advisor"]["slo"] = pool_slo(tuned, gpus_per_replica)
+    click.echo(json.dumps(body, indent=2))
 
 
-def _print_csv(found: Mapping[str, ReplayResult]) -> None:
+def _print_csv(found: Mapping[str, ReplayResult], _tuned: TunedHeadroom | None, _gpus_per_replica: int) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["policy", *_FIELDS])
     for name, outcome in found.items():
         writer.writerow([name, *asdict(outcome).values()])
 
 
-def _print_table(found: Mapping[str, ReplayResult]) -> None:
+def _print_table(found: Mapping[str, ReplayResult], tuned: TunedHeadroom | None, gpus_per_replica: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -144,6 +172,8 @@ def _print_table(found: Mapping[str, ReplayResult]) -> None:
             str(outcome.reversals),
         )
     Console().print(table)
+    if tuned:
+        click.echo(f"At the end of the replay: {describe_headroom(tuned, gpus_per_replica)}")
 
 
 _PRINTERS = {"json": _print_json, "csv": _print_csv, "table": _print_table}
