@@ -1,0 +1,148 @@
+"""Causes and advice on made-up servers: what is found, what is never advised, and what missing data does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pytest
+from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
+from gpu_advisor.evaluation.serving.advisers import advise, near_misses
+from gpu_advisor.evaluation.serving.decision_table import CAUSES, ROWS
+from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
+from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
+from gpu_advisor.evaluation.serving.groups import Objectives, make_group
+from gpu_advisor.evaluation.serving.step_model import fit_step_model
+from gpu_advisor.sources.exporters.serving.mapping import server_mappings
+from hypothesis import given
+from hypothesis import strategies as st
+
+AT = 1e6
+CALM = {
+    "running": 8.0, "running_max": 12.0, "samples": 20.0, "waiting": 0.0, "waiting_now": 0.0, "kv_usage": 0.3,
+    "kv_usage_max": 0.4, "preemption_rate": 0.0, "prompt_token_rate": 1000.0, "generation_token_rate": 400.0,
+    "request_rate": 2.0, "ttft_p95": 0.2, "ttft_p90": 0.15, "ttft_p50": 0.1, "itl_p95": 0.025, "itl_p99": 0.03,
+    "itl_mean": 0.02, "queue_seconds": 0.0, "prompt_tokens": 500.0, "output_tokens": 200.0, "iteration_tokens": 28.0,
+    "iteration_rate": 50.0,
+}  # fmt: skip
+BATCH_LIMIT = {**CALM, "running": 4.0, "running_max": 4.0, "waiting": 28.0, "waiting_now": 28.0, "kv_usage_max": 0.05,
+               "ttft_p50": 1.5, "ttft_p90": 2.0, "ttft_p95": 2.2}  # fmt: skip
+FULL_CACHE = {**CALM, "running": 5.0, "running_max": 6.0, "waiting": 11.0, "waiting_now": 11.0, "kv_usage_max": 1.0,
+              "preemption_rate": 1.5, "ttft_p50": 1.5, "ttft_p90": 2.0, "ttft_p95": 2.2}  # fmt: skip
+OBJECTIVES = Objectives(1.0, 0.05)
+VLLM = next(each for each in server_mappings() if each.name == "vllm")
+
+
+def diagnosed(
+    *values: Mapping[str, float], objectives: Objectives = OBJECTIVES, loads: tuple[float, ...] = ()
+) -> GroupDiagnosis:
+    replicas = [
+        ServingReplica("vllm", "j", f"h{number}:8000", "m", values=dict(each)) for number, each in enumerate(values)
+    ]
+    points = [CurvePoint(load, load / (0.01 + 0.001 * load), 0.01 + 0.001 * load, 2.5) for load in loads]
+    return diagnose_group(make_group(replicas, points, AT, 300.0), objectives)
+
+
+def causes(found: GroupDiagnosis) -> set[str]:
+    return {each.name for each in found.causes}
+
+
+def options(shared: bool | None = None) -> ServerOptions:
+    return ServerOptions("vLLM", VLLM.flags, VLLM.helm, shared)
+
+
+def advice_of(found: GroupDiagnosis, shared: bool | None = None) -> dict[str, Advice]:
+    made = {name: advise(found, name, options(shared)) for name in causes(found)}
+    return {name: each for name, each in made.items() if each is not None}
+
+
+def text_of(advice: Advice) -> str:
+    return " ".join(f"{each.parameters} {each.note}" for each in advice.actions)
+
+
+@pytest.mark.parametrize("objectives", [OBJECTIVES, Objectives()], ids=["objectives", "none stated"])
+@pytest.mark.parametrize(("values", "cause"), [(BATCH_LIMIT, "batch_limit_bound"), (FULL_CACHE, "kv_cache_bound")])
+def test_limits_need_no_objective(values: Mapping[str, float], cause: str, objectives: Objectives) -> None:
+    assert causes(diagnosed(values, objectives=objectives)) == {cause}
+
+
+def test_a_calm_server_has_no_cause() -> None:
+    assert causes(diagnosed(CALM, loads=(2, 4, 8, 12))) == set()
+
+
+@given(st.sampled_from([CALM, BATCH_LIMIT, FULL_CACHE]), st.sets(st.sampled_from(sorted(CALM)), max_size=22))
+def test_missing_signals_never_add_a_cause(values: Mapping[str, float], missing: set[str]) -> None:
+    left = {name: value for name, value in values.items() if name not in missing}
+    assert causes(diagnosed(left)) <= causes(diagnosed(values))
+
+
+def test_a_near_miss_names_its_number() -> None:
+    almost = {**BATCH_LIMIT, "running": 3.7}
+    (miss,) = (each for each in near_misses(diagnosed(almost)) if "batch limit" in each.action)
+    assert "plateau is 0.925, needs at least 0.97" in miss.why_not
+
+
+@given(st.floats(1, 512), st.floats(0.001, 0.89), st.floats(0.001, 0.2))
+def test_a_limit_grows_at_most_twofold_and_within_cache_and_objective(limit: float, used: float, itl: float) -> None:
+    values = {**BATCH_LIMIT, "running": limit, "running_max": limit, "kv_usage_max": used}
+    found = diagnosed(values, objectives=Objectives(1.0, itl), loads=(1, 2, 5, 9, 20))
+    for name, advice in advice_of(found).items():
+        if name == "batch_limit_bound":
+            assert limit < advice.recommended <= 2 * limit
+            assert advice.recommended * used / limit <= 0.9
+            assert 0.01 + 0.001 * advice.recommended <= itl
+            low, high = advice.projection.intervals["throughput_ratio"]
+            assert 0 < low <= high
+
+
+def test_projection_beyond_the_loads_observed_is_marked() -> None:
+    (advice,) = advice_of(diagnosed(BATCH_LIMIT, loads=(1, 2, 4))).values()
+    assert "extrapolation" in advice.note
+    assert advice.confidence == "medium"
+    (known,) = advice_of(diagnosed(BATCH_LIMIT, loads=(1, 2, 4, 9))).values()
+    assert "extrapolation" not in known.note
+
+
+@pytest.mark.parametrize("shared", [True, None])
+def test_a_shared_gpu_never_gives_the_server_more_of_its_memory(shared: bool | None) -> None:
+    advice = advice_of(diagnosed(FULL_CACHE), shared)["kv_cache_bound"]
+    assert "--gpu-memory-utilization" not in text_of(advice)
+    assert any("memory" in each.action for each in advice.rejected)
+    assert "--gpu-memory-utilization" in text_of(advice_of(diagnosed(FULL_CACHE), False)["kv_cache_bound"])
+
+
+def test_what_changes_answers_or_must_divide_heads_is_said() -> None:
+    text = text_of(advice_of(diagnosed(FULL_CACHE))["kv_cache_bound"])
+    assert "changes answers" in text
+    assert "divide the model's number of attention heads" in text
+
+
+def test_an_uneven_load_is_routed_not_scaled() -> None:
+    found = diagnosed({**BATCH_LIMIT, "running": 20.0, "running_max": 30.0}, {**CALM, "running": 2.0},
+                      {**CALM, "running": 2.0}, loads=(1, 2, 4, 9, 20))  # fmt: skip
+    assert "imbalance" in causes(found)
+    assert "decode_bandwidth_bound" not in causes(found)
+
+
+def test_every_cause_has_rows_advice_and_signals() -> None:
+    assert {row.cause for row in ROWS} == CAUSES.keys()
+    for name in CAUSES:
+        advise(diagnosed(CALM, CALM, loads=(1, 4, 9, 20)), name, options())
+
+
+def test_the_curve_is_that_of_the_server() -> None:
+    points = [
+        CurvePoint(n, n / itl, itl, f)
+        for n in (1.0, 4.0, 9.0, 30.0)
+        for f in (0.0, 20.0, 50.0)
+        for itl in [0.008 + 0.0004 * n + 0.00002 * f]
+    ]
+    model = fit_step_model(points)
+    assert model is not None
+    assert (model.base, model.per_sequence, model.per_prompt_token) == pytest.approx((0.008, 0.0004, 0.00002))
+    assert model.error_ratio < 1e-9
+    settled = model.settled_itl(500.0, 2.0)
+    assert model.itl(500.0 * settled, 2.0) == pytest.approx(settled)
+    assert math.isinf(model.settled_itl(1e6, 2.0))
+    assert model.itl(model.largest(0.05, 2.0), 2.0) == pytest.approx(0.05)
+    assert fit_step_model(points[:3]) is None

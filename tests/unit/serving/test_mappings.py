@@ -1,0 +1,172 @@
+"""Each server's page as it is documented, and the signals worked out by hand: two scrapes, a minute apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.exporters.serving.mapping import ServerMapping, server_mappings
+
+from tests.serving_pages import START, history_of, scraped
+
+STEP_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Page:
+    """Samples at the end of a window: gauges as they are, and by how much counters grow per second."""
+
+    server: str
+    gauges: Mapping[str, float]
+    rates: Mapping[str, float]
+    expected: Mapping[str, float]
+
+
+PAGES = (
+    Page(
+        "vllm",
+        {
+            'vllm:num_requests_running{engine="0",model_name="m"}': 12,
+            'vllm:num_requests_waiting{engine="0",model_name="m"}': 3,
+            'vllm:kv_cache_usage_perc{engine="0",model_name="m"}': 0.5,
+            'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="1000"}': 1,
+        },
+        {
+            'vllm:num_preemptions_total{engine="0",model_name="m"}': 0.2,
+            'vllm:generation_tokens_total{engine="0",model_name="m"}': 600,
+            'vllm:prompt_tokens_total{engine="0",model_name="m"}': 1200,
+            'vllm:request_success_total{engine="0",finished_reason="stop",model_name="m"}': 2,
+            'vllm:request_success_total{engine="0",finished_reason="length",model_name="m"}': 1,
+            'vllm:inter_token_latency_seconds_sum{engine="0",model_name="m"}': 12,
+            'vllm:inter_token_latency_seconds_count{engine="0",model_name="m"}': 600,
+            'vllm:time_to_first_token_seconds_bucket{engine="0",le="0.5",model_name="m"}': 1.5,
+            'vllm:time_to_first_token_seconds_bucket{engine="0",le="1.0",model_name="m"}': 3,
+            'vllm:time_to_first_token_seconds_bucket{engine="0",le="+Inf",model_name="m"}': 3,
+        },
+        {
+            "running": 12, "waiting": 3, "kv_usage": 0.5, "kv_tokens": 16_000, "preemption_rate": 0.2,
+            "generation_token_rate": 600, "prompt_token_rate": 1200, "request_rate": 3, "itl_mean": 0.02,
+            "ttft_p50": 0.5, "ttft_p90": 0.9,
+        },
+    ),
+    Page(
+        "vllm",  # the names of 0.4 to 0.8
+        {'vllm:num_requests_running{model_name="m"}': 2, 'vllm:gpu_cache_usage_perc{model_name="m"}': 0.25},
+        {
+            'vllm:time_per_output_token_seconds_sum{model_name="m"}': 4,
+            'vllm:time_per_output_token_seconds_count{model_name="m"}': 100,
+            'vllm:gpu_prefix_cache_hits_total{model_name="m"}': 5,
+        },
+        {"running": 2, "kv_usage": 0.25, "itl_mean": 0.04, "prefix_hit_rate": 5},
+    ),
+    Page(
+        "sglang",
+        {
+            'sglang:num_running_reqs{model_name="m",tp_rank="0"}': 7,
+            'sglang:num_running_reqs{model_name="m",tp_rank="1"}': 7,
+            'sglang:num_queue_reqs{model_name="m",tp_rank="0"}': 4,
+            'sglang:token_usage{model_name="m",tp_rank="0"}': 0.9,
+            'sglang:max_total_num_tokens{model_name="m"}': 50_000,
+        },
+        {
+            'sglang:num_retracted_requests_total{model_name="m"}': 0.5,
+            'sglang:generation_tokens_total{model_name="m"}': 300,
+            'sglang:cached_tokens_total{model_name="m"}': 40,
+            'sglang:prompt_tokens_total{model_name="m"}': 400,
+        },
+        {
+            "running": 7, "waiting": 4, "kv_usage": 0.9, "kv_tokens": 50_000, "preemption_rate": 0.5,
+            "generation_token_rate": 300, "prefix_hit_rate": 40, "prefix_query_rate": 400,
+        },
+    ),
+    Page(
+        "tgi",
+        {"tgi_batch_current_size": 5, "tgi_queue_size": 6},
+        {
+            "tgi_request_success": 2, "tgi_request_generated_tokens_sum": 100,
+            "tgi_request_generated_tokens_count": 2, "tgi_request_queue_duration_sum": 3,
+            "tgi_request_queue_duration_count": 2,
+        },
+        {"running": 5, "waiting": 6, "request_rate": 2, "generation_token_rate": 100, "output_tokens": 50,
+         "queue_seconds": 1.5},
+    ),
+    Page(
+        "triton",
+        {
+            'nv_inference_pending_request_count{model="m",version="1"}': 9,
+            'nv_trt_llm_request_metrics{model="m",request_type="scheduled",version="1"}': 8,
+            'nv_trt_llm_request_metrics{model="m",request_type="max",version="1"}': 64,
+            'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="m",version="1"}': 0.75,
+        },
+        {
+            'nv_inference_request_success{model="m",version="1"}': 4,
+            'nv_inference_count{model="m",version="1"}': 40,
+            'nv_inference_exec_count{model="m",version="1"}': 5,
+            'nv_inference_queue_duration_us{model="m",version="1"}': 2_000_000,
+        },
+        {"waiting": 9, "running": 8, "max_num_seqs": 64, "kv_usage": 0.75, "batch": 8, "queue_seconds": 0.5},
+    ),
+    Page(
+        "trtllm-serve",
+        {'trtllm_num_requests_running{model_name="m"}': 3, 'trtllm_num_requests_waiting{model_name="m"}': 1,
+         'trtllm_kv_cache_utilization{model_name="m"}': 0.1},
+        {'trtllm_request_success_total{model_name="m"}': 1},
+        {"running": 3, "waiting": 1, "kv_usage": 0.1, "request_rate": 1},
+    ),
+    Page(
+        "dynamo",
+        {
+            'dynamo_frontend_inflight_requests{model="m"}': 20,
+            'dynamo_frontend_queued_requests{model="m"}': 2,
+            'dynamo_frontend_model_max_num_seqs{model="m"}': 256,
+        },
+        {
+            'dynamo_frontend_inter_token_latency_seconds_sum{model="m"}': 5,
+            'dynamo_frontend_inter_token_latency_seconds_count{model="m"}': 250,
+            'dynamo_frontend_output_sequence_tokens_sum{model="m"}': 250,
+        },
+        {"running": 20, "waiting": 2, "max_num_seqs": 256, "itl_mean": 0.02, "generation_token_rate": 250},
+    ),
+)  # fmt: skip
+
+
+def replica_of(page: Page, folder: Path) -> ServingReplica:
+    lines = []
+    target = {"job": "models", "instance": "h:8000"}
+    for step in range(21):
+        rows = {**page.gauges, **{name: rate * step * STEP_SECONDS for name, rate in page.rates.items()}}
+        text = "\n".join(f"{name} {value}" for name, value in rows.items())
+        lines += scraped(text, START + step * STEP_SECONDS, target)
+    with closing(history_of(lines, folder)) as history:
+        found = evaluate(EmbeddedSource(history), Settings(), START + 20 * STEP_SECONDS)
+    (replica,) = found.facts.serving.replicas
+    return replica
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.server)
+def test_worked_page(page: Page, tmp_path: Path) -> None:
+    found = replica_of(page, tmp_path)
+    assert found.server == page.server
+    assert found.instance == "h:8000"
+    assert {name: found.value(name) for name in page.expected} == pytest.approx(dict(page.expected))
+    assert all(map(math.isfinite, found.values.values()))
+
+
+@pytest.mark.parametrize("mapping", server_mappings(), ids=lambda mapping: mapping.name)
+def test_flags_and_quantities_are_known(mapping: ServerMapping) -> None:
+    assert any(page.server == mapping.name for page in PAGES)
+    assert {"running", "waiting"} & mapping.quantities.keys()
+
+
+def test_what_a_server_does_not_publish_is_missing(tmp_path: Path) -> None:
+    found = replica_of(PAGES[3], tmp_path)
+    assert found.value("kv_usage") is None
+    assert found.value("ttft_p95") is None
