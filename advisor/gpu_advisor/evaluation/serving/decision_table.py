@@ -82,7 +82,6 @@ _SERVES_ONE = unless(above("lone_itl", 1.13, 1.10))
 _LATE, _VERY_LATE = above("ttft_tail", 1.06, 1.0), above("ttft_tail", 2.2, 2.0)
 _CHUNKED = below("stalls", 1.16, 1.18)
 _FULL = above("kv_usage_max", 0.95, 0.92)
-_HALF_SERVES = (_MET, below("half_itl", 0.60, 0.64), below("half_kv", 0.90, 0.95), below("half_prefill", 0.30, 0.33))
 _FEWER_SERVE = (_MET, below("fewer_itl", 0.62, 0.66), below("fewer_kv", 0.93, 0.97))
 
 ROWS: tuple[CauseRow, ...] = (
@@ -113,8 +112,10 @@ ROWS: tuple[CauseRow, ...] = (
         _PRESSED, _SLOW, _NONE_WAIT, *_ALL_ALIKE,
         any_of(below("lone_itl", 1.10, 1.13), above("prompt_share", 0.95, 0.94)))),
     CauseRow("decode_bandwidth_bound", "with a queue", (_PRESSED, _SLOW, _QUEUE, _MANY_RUN, *_ALL_ALIKE)),
-    CauseRow("under_batched", "", (*_HALF_SERVES, any_of(below("half_growth", 1.035, 1.04),
-                                                         below("half_itl", 0.435, 0.45)))),
+    CauseRow("under_batched", "", (
+        _MET, below("half_peak_itl", 0.49, 0.51), below("half_kv", 0.90, 0.95), below("half_prefill", 0.30, 0.33))),
+    CauseRow("under_batched", "small cache", (
+        _MET, below("half_itl", 0.52, 0.54), below("half_kv", 0.12, 0.13), below("half_prefill", 0.15, 0.17))),
     CauseRow("head_of_line", "", (_PRESSED, _FAST, _FEW_WAIT, _LATE, _CHUNKED, below("itl_stall", 0.50, 0.55),
                                   *_ALL_ALIKE)),
     CauseRow("head_of_line", "very late", (_PRESSED, _FAST, _FEW_WAIT, _VERY_LATE, _CHUNKED,
@@ -122,11 +123,9 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
                                 any_of(above("missed", 0.05, 0.04), above("peak_itl", 1.0, 0.9)))),
     CauseRow("imbalance", "", (_PRESSED, above("unevenness", 1.6, 1.5), below("even_itl", 0.95, 1.0))),
-    CauseRow("over_provisioned", "batches are large", (*_FEWER_SERVE, above("half_growth", 1.04, 1.035),
-                                                       above("half_itl", 0.45, 0.435))),
-    CauseRow("over_provisioned", "half are too few", (*_FEWER_SERVE, any_of(above("half_itl", 0.64, 0.60),
-                                                                            above("half_kv", 0.95, 0.90),
-                                                                            above("half_prefill", 0.33, 0.30)))),
+    CauseRow("over_provisioned", "", (
+        *_FEWER_SERVE, any_of(above("half_peak_itl", 0.51, 0.49), above("half_kv", 0.95, 0.90)),
+        any_of(above("half_itl", 0.54, 0.52), above("half_kv", 0.13, 0.12)))),
     CauseRow("wrong_gpu", "", (_PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55),
                                below("prompt_share", 0.94, 0.95))),
     CauseRow("prefix_cache_useless", "", (above("prefix_lookups", 1.0, 0.5), below("prefix_hits", 0.02, 0.03))),

@@ -222,11 +222,20 @@ def _surplus(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Obje
     found: dict[str, float | None] = {}
     for name, fewer in (("half", math.ceil(count / 2)), ("fewer", count - 1)):
         found[f"{name}_itl"] = _itl_of(group.curve, loads, fewer, GROWTH, objectives) if 0 < fewer < count else None
+        found[f"{name}_peak_itl"] = (
+            _itl_of(group.curve, loads, fewer, GROWTH * _peak(loads), objectives) if 0 < fewer < count else None
+        )
         found[f"{name}_kv"] = _kv_of(loads, fewer) if 0 < fewer < count else None
         found[f"{name}_prefill"] = _prefill_of(group.curve, loads, fewer) if 0 < fewer < count else None
-    half, now = found["half_itl"], _itl_of(group.curve, loads, count, 1.0, objectives)
-    found["half_growth"] = None if half is None or not now else half / now
     return found
+
+
+def _peak(loads: Sequence[ReplicaLoad]) -> float:
+    """The most requests running by their mean; 1 if unknown."""
+    pairs = [(each.value("running"), each.value("running_max")) for each in loads]
+    known = [(mean, most) for mean, most in pairs if mean is not None and most is not None]
+    total = sum(mean for mean, _ in known)
+    return sum(most for _, most in known) / total if total > 0 else 1.0
 
 
 def _kv_of(loads: Sequence[ReplicaLoad], replicas: int) -> float | None:
