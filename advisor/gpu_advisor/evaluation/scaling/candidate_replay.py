@@ -83,13 +83,13 @@ class SizingRules:
 class CandidateResult:
     """What a headroom of `deviations` would have given: replicas and unserved work, summed over the counted steps.
 
-    `shortages` are runs of steps with too few replicas.
+    `shortages` is the expected number of runs of steps with too few replicas.
     """
 
     deviations: float
     replicas: float
     unserved: float
-    shortages: int
+    shortages: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +185,8 @@ def _replay_candidate(deviations: float, steps: Sequence[_Step], rules: SizingRu
     before = ready
     starting: deque[tuple[int, int]] = deque()  # (index from which they serve, replicas)
     rose = fell = saturated_at = -len(steps) - rules.cooldown_steps - rules.down_steps
-    growths = replicas = shortages = 0
-    unserved = 0.0
-    short = False
+    growths = replicas = 0
+    unserved = shortages = short = 0.0
     for index, step in enumerate(steps):
         while starting and starting[0][0] <= index:
             ready += starting.popleft()[1]
@@ -199,9 +198,8 @@ def _replay_candidate(deviations: float, steps: Sequence[_Step], rules: SizingRu
             saturated_at = index
         before = ready
         if step.known and index >= WARM_UP_STEPS:
-            missing = _unserved(step, ready)
-            shortages += missing > 0 and not short and ready <= step.work + step.mean_excess
-            short = missing > 0 and ready <= step.work + step.mean_excess
+            before_short, (short, missing) = short, _shortage(step, ready)
+            shortages += max(0.0, short - before_short)
             unserved += missing
             replicas += ready + pending
         size = ready + pending
@@ -219,9 +217,12 @@ def _replay_candidate(deviations: float, steps: Sequence[_Step], rules: SizingRu
     return CandidateResult(deviations, replicas, unserved, shortages)
 
 
-def _unserved(step: _Step, ready: int) -> float:
-    """Work beyond `ready` replicas. In a saturated step, its expectation."""
+def _shortage(step: _Step, ready: int) -> tuple[float, float]:
+    """The probability that `ready` replicas are too few, and the expected work beyond them."""
     if not step.mean_excess:
-        return max(0.0, step.work - ready)
+        return float(step.work > ready), max(0.0, step.work - ready)
     spare = ready - step.capacity
-    return step.mean_excess * exp(-spare / step.mean_excess) if spare > 0 else step.mean_excess - spare
+    if spare <= 0:
+        return 1.0, step.mean_excess - spare
+    probability = exp(-spare / step.mean_excess)
+    return probability, step.mean_excess * probability

@@ -146,7 +146,7 @@ def _tune(record: RecordedDemand, step_seconds: float, rules: SizingRules, targe
         history_seconds=found.steps * step_seconds,
         reached_ratio=own.unserved / found.demanded if found.demanded else 0.0,
         upper_ratio=_upper_bound(own, found),
-        shortages=own.shortages,
+        shortages=round(own.shortages),
         chosen=chosen,
         frontier=tuple(
             dict.fromkeys(_interpolate(frontier, _deviations_for(frontier, ratio)) for ratio in FRONTIER_RATIOS)
@@ -212,11 +212,14 @@ def _upper_bound(own: CandidateResult, found: Replay) -> float:
 
     For a Poisson count n: the approximation of Wilson and Hilferty to half of the chi-square quantile at 2n + 2 degrees
     of freedom (https://en.wikipedia.org/wiki/Poisson_distribution#Confidence_interval). Without a shortage, its size is
-    one mean deviation.
+    one mean deviation at least.
     """
     if not found.demanded:
         return 0.0
     count = own.shortages + 1
     most = count * (1 - 1 / (9 * count) + _NORMAL_95 / (3 * sqrt(count))) ** 3
-    size = own.unserved / own.shortages if own.shortages else found.deviation_sum / max(1, found.steps)
+    if own.shortages >= 1:
+        size = own.unserved / own.shortages
+    else:
+        size = max(own.unserved, found.deviation_sum / max(1, found.steps))
     return most * size / found.demanded

@@ -116,8 +116,16 @@ def tuned_headroom(
 
     `phase_seconds` spreads the tunings of many pools over time.
     """
+    rules = sizing_rules(limits, evaluation)
+    return tune_headroom(
+        history, at, evaluation.step_seconds, rules, target_ratio, evaluation.headroom_deviations, phase_seconds
+    )
+
+
+def sizing_rules(limits: ScalingLimits, evaluation: EvaluationSettings) -> SizingRules:
+    """The rules of `decide_size` with tuned headroom, for a replay."""
     step = evaluation.step_seconds
-    rules = SizingRules(
+    return SizingRules(
         horizon=replace(_horizon(limits, evaluation), prior_steps=PRIOR_STEPS),
         history_steps=max(1, evaluation.history_seconds // step),
         up_steps=_steps(evaluation.scale_up_stabilization_seconds, step),
@@ -128,7 +136,6 @@ def tuned_headroom(
         scale_up_ratio=limits.scale_up_ratio,
         scale_down_ratio=limits.scale_down_ratio,
     )
-    return tune_headroom(history, at, step, rules, target_ratio, evaluation.headroom_deviations, phase_seconds)
 
 
 def _horizon(limits: ScalingLimits, evaluation: EvaluationSettings) -> Horizon:

@@ -1,0 +1,245 @@
+"""Headroom tuned to an SLO: what the replay may know, what it decides, and what it states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from gpu_advisor.documents.slo import pool_slo
+from gpu_advisor.evaluation.scaling.candidate_replay import record_demand, replay_candidates
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
+from gpu_advisor.evaluation.scaling.forecast import Horizon
+from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom, tuning_time
+from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
+from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_persistence
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, decide_size, sizing_rules, tuned_headroom
+from gpu_advisor.settings import EvaluationSettings, Settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+EVALUATION = EvaluationSettings()
+STEP = EVALUATION.step_seconds
+LIMITS = ScalingLimits(1, 40, scale_up_ratio=0.85, scale_down_ratio=0.6)
+START = 1_800_000_000 // 3600 * 3600
+TARGETS = (0.0005, 0.002, 0.005, 0.02)
+
+
+def demand(seed: int, minutes: int) -> list[float]:
+    """Requests on a level, and bursts of some minutes."""
+    random = np.random.default_rng(seed)
+    values = random.poisson(random.uniform(2, 12) / 0.3, minutes) * 0.3
+    for start in np.nonzero(random.random(minutes) < 0.05)[0]:
+        values[start : start + random.integers(1, 8)] += random.uniform(1, 5)
+    return [float(value) for value in values]
+
+
+def points(values: Sequence[float], replicas: int) -> list[DemandPoint]:
+    return [
+        DemandPoint(START + STEP * index, replicas, replicas, min(1.0, value / replicas))
+        for index, value in enumerate(values)
+    ]
+
+
+def tune(history: Sequence[DemandPoint], target: float, at: float | None = None) -> TunedHeadroom:
+    return tuned_headroom(history, LIMITS, EVALUATION, history[-1].at if at is None else at, target)
+
+
+SEEDS = st.integers(0, 10_000)
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.integers(61, 400), st.integers(6, 20), st.integers(1, 30))
+def test_the_future_changes_nothing(seed: int, minutes: int, replicas: int, now: int) -> None:
+    history = points(demand(seed, minutes), replicas)
+    at = history[-1].at
+    later = [replace(history[-1], at=at + STEP * (1 + index), utilization_ratio=1.0) for index in range(90)]
+    known, foreseen = tune(history, 0.002), tune([*history, *later], 0.002, at)
+    assert foreseen == known
+    sizes = [
+        decide_size(each, replicas, LIMITS, EVALUATION, at, headroom=known) for each in (history, [*history, *later])
+    ]
+    assert sizes[0].replicas == sizes[1].replicas
+    # Within the hour, the headroom stays: it is a function of the past before the last tuning.
+    tuned_at = tuning_time(at, STEP)
+    assert tune([each for each in history if each.at <= tuned_at] or history[:1], 0.002, at).deviations == (
+        known.deviations
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.integers(61, 400), st.integers(3, 20))
+def test_a_stricter_slo_never_has_fewer_replicas(seed: int, minutes: int, replicas: int) -> None:
+    history = points(demand(seed, minutes), replicas)
+    at = history[-1].at
+    found = [tune(history, target) for target in TARGETS]
+    assert all(strict.deviations >= lax.deviations for strict, lax in pairwise(found))
+    sizes = [decide_size(history, replicas, LIMITS, EVALUATION, at, headroom=each).replicas for each in found]
+    assert all(strict >= lax for strict, lax in pairwise(sizes))
+    assert all(size == replicas or LIMITS.min <= size <= LIMITS.max for size in sizes)
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.integers(121, 400), st.integers(3, 20))
+def test_the_frontier_trades_gpu_hours_for_unserved_demand(seed: int, minutes: int, replicas: int) -> None:
+    found = tune(points(demand(seed, minutes), replicas), 0.002)
+    assert found.chosen is not None
+    assert found.reached_ratio is not None
+    assert found.upper_ratio is not None
+    for strict, lax in pairwise(found.frontier):
+        assert strict.unserved_ratio < lax.unserved_ratio
+        assert strict.replicas >= lax.replicas
+        assert strict.deviations >= lax.deviations
+    assert all(LIMITS.min <= point.replicas <= LIMITS.max for point in found.frontier)
+    assert 0 <= found.reached_ratio < found.upper_ratio
+    assert found.chosen.unserved_ratio <= 0.002 * 1.001 or found.deviations == 20
+
+
+@pytest.mark.parametrize(("minutes", "missing"), [(1, 59), (30, 30), (59, 1)])
+def test_without_enough_history_the_headroom_is_the_default(minutes: int, missing: int) -> None:
+    found = tune(points(demand(1, minutes), 10), 0.0005)
+    assert (found.deviations, found.chosen, found.frontier) == (EVALUATION.headroom_deviations, None, ())
+    assert found.missing_seconds == 60 * missing
+    text = describe_headroom(found, 1)
+    assert "default of 3.5" in text
+    assert f"{missing} more minutes" in text
+
+
+def test_gaps_are_not_history() -> None:
+    history = points(demand(1, 180), 10)
+    assert tune(history[::4], 0.002, history[-1].at).missing_seconds == 15 * 60
+    assert tune(history[::2], 0.002, history[-1].at).missing_seconds == 0
+
+
+def test_new_pools_assume_a_deviation_that_their_past_replaces() -> None:
+    quiet = points([6.0] * 30, 10)
+    tuned = TunedHeadroom(3.5, target_ratio=0.002)
+    assumed = decide_size(quiet, 10, LIMITS, EVALUATION, quiet[-1].at, headroom=tuned).needed
+    assert assumed is not None
+    assert assumed > 8
+    day = points([6.0] * 1440, 10)
+    known = decide_size(day, 10, LIMITS, EVALUATION, day[-1].at, headroom=tuned).needed
+    assert known == pytest.approx(6 / 0.85, rel=0.05)
+
+
+# The replay
+
+RULES = replace(sizing_rules(LIMITS, EVALUATION), horizon=Horizon(3, 10, 150, 10))
+
+
+def test_what_always_fits_is_served_and_what_never_fits_is_not() -> None:
+    steady = record_demand(points([5.0] * 120, 10), START + STEP * 119, STEP, 240)
+    (found,) = replay_candidates(steady, RULES, [2.0]).candidates
+    assert (found.unserved, found.shortages, found.replicas) == (0, 0, 90 * 6)  # 5 / 0.85, rounded up
+    small = replay_candidates(steady, replace(RULES, max=4), [2.0]).candidates[0]
+    assert small.unserved == pytest.approx(90 * 1.0)
+    assert small.shortages == 1
+
+
+@pytest.mark.parametrize(
+    ("capacities", "work", "demanded"),
+    [
+        ((4, 4, 4, 8, 8), (2, 4, 4, 7, 6), 7),  # more replicas showed what the demand was
+        ((4, 4, 8, 16, 16), (4, 4, 8, 11, 6), 11),  # in two steps
+        ((4, 4, 4, 4, 8), (2, 4, 4, 2, 7), 4),  # it ended by itself: nothing is known but the least
+    ],
+)
+def test_a_shortage_is_as_large_as_more_replicas_showed(
+    capacities: tuple[int, ...], work: tuple[float, ...], demanded: float
+) -> None:
+    before = points([2.0] * 60, 4)
+    after = [
+        DemandPoint(START + STEP * (60 + index), size, size, done / size)
+        for index, (size, done) in enumerate(zip(capacities, work, strict=True))
+    ]
+    record = record_demand([*before, *after], after[-1].at, STEP, 240)
+    found = replay_candidates(record, replace(RULES, min=2, max=2), [0.0])
+    least = 30 * 2.0 + sum(
+        max(each, demanded if each == size else 0) for size, each in zip(capacities, work, strict=True)
+    )
+    assert found.demanded >= least - 1e-9
+    assert found.demanded - least < 3  # of saturated steps, the expectation of what was not recorded
+
+
+# Persistence
+
+
+def persistence(values: Sequence[float]) -> float:
+    levels = [2.0] * len(values)
+    return running_persistence(DemandBounds(values, values, levels, levels), 3, 0.5 ** (1 / 150), 240)[-1]
+
+
+def bursts(length: int) -> list[float]:
+    return [8.0 if index % 40 < length else 2.0 for index in range(240)]
+
+
+def test_long_bursts_persist_and_short_ones_do_not() -> None:
+    lengths = [persistence(bursts(length)) for length in (1, 3, 6, 12, 24)]
+    assert lengths[:2] == [0, 0]
+    assert lengths == sorted(lengths)
+    assert 0.4 < lengths[2] < 0.6  # three of six minutes' bursts are left
+    assert lengths[4] > 0.8
+    assert persistence([2.0] * 240) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.sets(st.integers(0, 99), max_size=20))
+def test_unknown_steps_never_lower_the_persistence(seed: int, unknown: set[int]) -> None:
+    values = demand(seed, 100)
+    levels = [4.0] * 100
+    whole = running_persistence(DemandBounds(values, values, levels, levels), 3, 0.99, 50)
+    upper = [30.0 if index in unknown else value for index, value in enumerate(values)]
+    lower = [0.0 if index in unknown else value for index, value in enumerate(values)]
+    bounds = running_persistence(DemandBounds(upper, lower, levels, levels), 3, 0.99, 50)
+    assert all(0 <= one <= other + 1e-9 <= 1 + 1e-9 for one, other in zip(whole, bounds, strict=True))
+
+
+# What is stated
+
+
+def test_the_document_is_in_gpu_hours() -> None:
+    found = tune(points(demand(3, 300), 12), 0.002)
+    document = pool_slo(found, 4)
+    assert document["unserved_ratio"] == 0.002
+    assert found.chosen is not None
+    assert document["gpu_hours_per_day"] == pytest.approx(found.chosen.replicas * 4 * 24)
+    assert [each["unserved_ratio"] for each in document["frontier"]] == [each.unserved_ratio for each in found.frontier]
+    text = describe_headroom(found, 4)
+    for part in ("slo.unserved 0.2 %", "95 % confidence", "GPU-hours a day"):
+        assert part in text
+
+
+# Settings
+
+
+@pytest.mark.parametrize(("text", "ratio"), [("0.2%", 0.002), (" 0.05 % ", 0.0005), (0.25, 0.0025), ("10%", 0.1)])
+def test_the_objective_is_a_percentage(text: object, ratio: float) -> None:
+    pool = {"name": "p", "kind": "serving", "slo": {"unserved": text}}
+    assert Settings.model_validate({"pools": [pool]}).pools[0].unserved_ratio == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slo": {"unserved": "a lot"}}, "write it as in 0.2%"),
+        ({"slo": {"unserved": "0%"}}, "0.01% to 10%"),
+        ({"slo": {"unserved": 0.002}}, "did you mean 0.2%"),
+        ({"slo": {"unserved": "50%"}}, "0.01% to 10%"),
+        ({"slo": {}}, "no objective"),
+        ({"headroom_deviations": 2}, "remove one"),
+        ({"kind": "training"}, "set kind: serving"),
+    ],
+)
+def test_objectives_that_cannot_be_met_are_refused(change: dict[str, object], message: str) -> None:
+    pool = {"name": "p", "kind": "serving", "slo": {"unserved": "0.2%"}, **change}
+    with pytest.raises(ValidationError, match=message):
+        Settings.model_validate({"pools": [pool]})
+
+
+def test_headroom_by_hand_for_all_pools_contradicts_an_slo() -> None:
+    pool = {"name": "chat", "kind": "serving", "slo": {"unserved": "0.2%"}}
+    with pytest.raises(ValidationError, match=r"contradicts slo\.unserved of chat"):
+        Settings.model_validate({"pools": [pool], "evaluation": {"headroom_deviations": 3}})
