@@ -39,9 +39,9 @@ def restore_sigint() -> None:
 
 
 def run_on_terminal(
-    arguments: Sequence[str], until: str, number: int, environment: Mapping[str, str] = {}
+    arguments: Sequence[str], until: str, end: int | bytes, environment: Mapping[str, str] = {}
 ) -> tuple[str, int]:
-    """What a command shows on a terminal until there is this text and the signal ends it, and its exit code."""
+    """What a command shows on a terminal until there is this text and a signal or keys end it, and its exit code."""
     master, slave = pty.openpty()
     settings = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50", **environment}
     process = subprocess.Popen(
@@ -54,7 +54,10 @@ def run_on_terminal(
             shown += part
             if until in shown:
                 break
-        process.send_signal(number)
+        if isinstance(end, bytes):
+            os.write(master, end)
+        else:
+            process.send_signal(end)
         shown += "".join(read_terminal(master, 20))
         return shown, process.wait(60)
     finally:
@@ -95,8 +98,16 @@ def test_no_colours_where_nobody_wants_them(node: tuple[Program, str]) -> None:
 
 
 def test_top_on_a_terminal(node: tuple[Program, str]) -> None:
-    shown, code = run_on_terminal(["top", node[1]], "throttled by", signal.SIGINT)
+    shown, code = run_on_terminal(["top", node[1]], "UTILIZATION", signal.SIGINT)
     assert (code, "down: lost" in shown, "hw thermal" in shown) == (0, True, True)
+
+
+def test_top_by_keys(node: tuple[Program, str]) -> None:
+    shown, code = run_on_terminal(["top", node[1]], "UTILIZATION", b"t/lost\rq")
+    assert code == 0
+    assert "no known owner: 1 GPU" in shown
+    assert "filter 'lost': 1 of" in shown
+    assert shown.rstrip().endswith(("\x1b[?25h", "\x1b[?1049l"))  # the terminal is as it was
 
 
 def test_in_a_pipe_plain_lines_come_at_once(node: tuple[Program, str]) -> None:

@@ -53,7 +53,7 @@ COMMAND_GROUPS: Mapping[str, Mapping[str, CommandInfo]] = {
     "Jobs": {
         "batch-size": CommandInfo("batch_size", "Recommend a batch size from a few measured ones."),
         "probe": CommandInfo("probe", "Measure memory and throughput at several batch sizes."),
-        "estimate": CommandInfo("estimate", "Peak training memory without a GPU."),
+        "estimate": CommandInfo("estimate", "Estimate the peak memory of training, without a GPU."),
         "plan": CommandInfo("plan", "Plan the parallel layout of a training job."),
         "cost": CommandInfo("cost", "Find the instance type on which a job costs least."),
         "allocate": CommandInfo("allocate", "Lease GPUs (best fit) until they are released or the lease expires."),
@@ -64,7 +64,7 @@ COMMAND_GROUPS: Mapping[str, Mapping[str, CommandInfo]] = {
             "Print Prometheus recording rules for the series that dashboards and long windows read.",
         ),
         "mappings": CommandInfo(
-            "mappings", "List the exporters that are understood, or show what is made of one exporter's page."
+            "mappings", "List the mappings of exporters, or show what they make of a saved metrics page."
         ),
         "completion": CommandInfo("completion", "Print the shell completion script."),
     },

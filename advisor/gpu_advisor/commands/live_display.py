@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from gpu_advisor.commands.keyboard import keyboard
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -21,17 +23,19 @@ def run_live(
     render: Callable[[T, str], RenderableType],
     lines: Callable[[T | None, T], Iterable[str]],
     interval_seconds: float,
+    on_key: Callable[[str], bool] = lambda key: key != "q",
 ) -> None:
-    """Fetch and display at an interval until Ctrl-C or SIGTERM.
+    """Fetch and display at an interval until Ctrl-C or SIGTERM, or until `on_key` is false for a key.
 
-    On a terminal `render` draws the state and the error of the last fetch (or ""). In a pipe `lines` yields what
-    changed since the previous state. An error of the first fetch is raised; later ones are displayed.
+    On a terminal `render` draws the state and the error of the last fetch (or ""), and again after each key. In a pipe
+    `lines` yields what changed since the previous state. An error of the first fetch is raised; later ones are
+    displayed.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # restores the terminal
     try:
         state = fetch()
         if sys.stdout.isatty():
-            _on_terminal(state, fetch, render, interval_seconds)
+            _on_terminal(state, fetch, render, interval_seconds, on_key)
         else:
             _in_pipe(state, fetch, lines, interval_seconds)
     except KeyboardInterrupt:
@@ -39,23 +43,32 @@ def run_live(
 
 
 def _on_terminal(
-    state: T, fetch: Callable[[], T], render: Callable[[T, str], RenderableType], interval_seconds: float
+    state: T,
+    fetch: Callable[[], T],
+    render: Callable[[T, str], RenderableType],
+    interval_seconds: float,
+    on_key: Callable[[str], bool],
 ) -> None:
     from rich.live import Live
 
-    live = Live(render(state, ""), screen=True, auto_refresh=False)
-    try:  # not `with live`: an interrupt during its start would not restore the terminal
-        live.start()
-        while True:
-            live.refresh()
-            time.sleep(interval_seconds)
-            try:
-                state, error_text = fetch(), ""
-            except click.ClickException as error:
-                error_text = error.message
-            live.update(render(state, error_text))
-    finally:
-        live.stop()
+    live, error_text = Live(render(state, ""), screen=True, auto_refresh=False), ""
+    with keyboard() as keys:
+        try:  # not `with live`: an interrupt during its start would not restore the terminal
+            live.start()
+            while True:
+                live.refresh()
+                due = time.monotonic() + interval_seconds
+                while key := keys.wait(due - time.monotonic()):
+                    if not on_key(key):
+                        return
+                    live.update(render(state, error_text), refresh=True)
+                try:
+                    state, error_text = fetch(), ""
+                except click.ClickException as error:
+                    error_text = error.message
+                live.update(render(state, error_text))
+        finally:
+            live.stop()
 
 
 def _in_pipe(

@@ -6,14 +6,18 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from gpu_advisor.evaluation.money import BOUND_WORDS
 from gpu_advisor.rendering.escaping import escape_formula
+from gpu_advisor.web.page.template_filters import ago
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from gpu_advisor.documents import schema
 
 Format = Literal["table", "json", "csv"]
@@ -63,15 +67,21 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: st
 
 
 def _rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
     from rich.console import Console
+
+    Console().print(rich_table(headings, rows))
+
+
+def rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """For a terminal: severities and statuses have their colours."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+    return table
 
 
 def warn_if_stale(header: schema.Header) -> bool:
@@ -101,3 +111,16 @@ def format_savings(of: schema.SavingsFields, short: bool = False) -> str:
         return f"{bound}{month}{' (estimate)' if of['estimated'] else ''}"
     basis = f"; {of['price_basis']}" if of["price_basis"] else ""
     return f"{bound}{of['savings_per_hour']:,.2f} {of['currency']} per hour ({month} per month{basis})"
+
+
+def marks(each: schema.RecommendationDocument) -> list[str]:
+    """What else is to be known about a recommendation."""
+    return [word for word, applies in (("stale", each["held"]), ("snoozed", each["snoozed"])) if applies]
+
+
+def format_since(since: str, at: str | None) -> str:
+    """`3 h ago`: RFC 3339 times, relative to the evaluation's."""
+    # Python 3.10 does not parse the Z.
+    return since if at is None else ago(
+        *(datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp() for time in (since, at))
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -11,6 +12,7 @@ import click
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.known_values import require_known
+from gpu_advisor.commands.short_ids import short_ids
 from gpu_advisor.evaluation.recommendation import Severity
 from gpu_advisor.rendering.escaping import one_line
 
@@ -70,20 +72,39 @@ def command(
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
-def _show(answer: schema.Recommendations) -> None:
-    rows = [
+HEADINGS = ("severity", "worth a month", "recommendation", "change", "since", "", "id")
+SHORT_HEADINGS = ("severity", "worth a month", "recommendation", "since", "id")
+
+
+def rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
+    """A row of HEADINGS per recommendation, for a pipe."""
+    return [
         (
-            each["severity"], one_line(each["summary"]), f"{each['current']:g} -> {each['recommended']:g}",
-            output.format_savings(each, short=True),
-            each["since"][:19].replace("T", " "),
-            ", ".join(word for word, true in (("held", each["held"]), ("snoozed", each["snoozed"])) if true),
-            each["id"],
+            each["severity"], output.format_savings(each, short=True), one_line(each["summary"]),
+            f"{each['current']:g} -> {each['recommended']:g}", each["since"], ", ".join(output.marks(each)), each["id"],
         )
         for each in answer["recommendations"]
     ]  # fmt: skip
-    output.show_table(
-        ("severity", "recommendation", "change", "worth a month", "since (UTC)", "", "id"), rows, "No recommendations."
-    )
+
+
+def short_rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
+    """A row of SHORT_HEADINGS, for a terminal: since when relative to the evaluation, and short IDs."""
+    ids = short_ids(each["id"] for each in answer["recommendations"])
+    return [
+        (
+            each["severity"], output.format_savings(each, short=True),
+            one_line(each["summary"]) + "".join(f" ({mark})" for mark in output.marks(each)),
+            output.format_since(each["since"], answer["at"]), ids[each["id"]],
+        )
+        for each in answer["recommendations"]
+    ]  # fmt: skip
+
+
+def _show(answer: schema.Recommendations) -> None:
+    if sys.stdout.isatty():
+        output.show_table(SHORT_HEADINGS, short_rows(answer), "No recommendations.")
+    else:
+        output.show_table(HEADINGS, rows(answer), "No recommendations.")
     if answer["recommendations"]:
         click.echo(f"Together: {output.format_savings(answer['summary'])}")
     for word in answer["abstentions"]:

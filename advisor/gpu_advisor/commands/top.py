@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_advisor.commands import live_display, output
+from gpu_advisor.commands import live_display, output, top_view
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClient
 from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, take_snapshot
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Between the two scrapes of --once: counters are shown as rates.
 SAMPLE_INTERVAL_SECONDS = 1.0
+
+#: Samples of utilization that the history shows at most.
+MAX_HISTORY = 120
 
 HEADINGS = ("GPU", "name", "utilization", "memory", "power", "temp", "throttled by", "owner")
 
@@ -58,17 +62,19 @@ def command(
         time.sleep(SAMPLE_INTERVAL_SECONDS)
         _show(take_snapshot(reader.scrape(), first), format_)
         return
+    display = Display()
     before: list[ExporterScrape] = []
 
     def fetch() -> NodeSnapshot:
         now = reader.scrape()
         snapshot = take_snapshot(now, before[0] if before else None)
         before[:] = [now]
+        display.record(snapshot)
         return snapshot
 
-    fetch()
+    before[:] = [reader.scrape()]
     time.sleep(SAMPLE_INTERVAL_SECONDS)
-    live_display.run_live(fetch, render, lambda _, now: lines(now), interval)
+    live_display.run_live(fetch, display.render, lambda _, now: lines(now), interval, display.press)
 
 
 def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | None:
@@ -131,36 +137,43 @@ def _row(gpu: GpuSnapshot) -> tuple[str, ...]:
         return gpu.index, one_line(gpu.name), one_line(why), "", "", "", "", ""
     memory = f"{value_text(gpu.memory_used_bytes, 'bytes')} of {value_text(gpu.memory_total_bytes, 'bytes')}"
     power = f"{value_text(gpu.power_watts, 'watts')} of {value_text(gpu.power_limit_watts, 'watts')}"
-    count = "" if not gpu.processes else "1 process" if gpu.processes == 1 else f"{gpu.processes} processes"
-    used_by = "; ".join(gpu.owners) or count
     return (
         gpu.index, one_line(gpu.name), percent(gpu.utilization_ratio), memory, power,
         value_text(gpu.temperature_celsius, "celsius"), ", ".join(gpu.held_back_by).replace("_", " "),
-        one_line(used_by),
+        top_view.owner_of(gpu),
     )  # fmt: skip
 
 
-def render(now: NodeSnapshot, error_text: str) -> RenderableType:
-    """The node for a terminal."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
+class Display:
+    """What a terminal shows: the options that keys change, and the utilization so far."""
 
-    table = Table(*HEADINGS, box=box.SIMPLE_HEAD, pad_edge=False)
-    for gpu in now.gpus:
-        cells = [Text(cell) for cell in _row(gpu)]
-        if not gpu.up:
-            cells[2].stylize("bold red")
-        elif gpu.utilization_ratio is not None:
-            cells[2].stylize("green" if gpu.utilization_ratio >= TARGET_UTILIZATION_RATIO else "yellow")
-        cells[6].stylize("yellow")
-        table.add_row(*cells)
-    header_texts = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(header_lines(now))]
-    if error_text:
-        header_texts.append(Text(f"{one_line(error_text)} Showing the last known state.", style="bold red"))
-    return Group(*header_texts, table if now.gpus else Text("No GPU."))
+    def __init__(self) -> None:
+        self.options = top_view.TopOptions()
+        self._history: dict[str, deque[float | None]] = {}
 
+    def record(self, now: NodeSnapshot) -> None:
+        for gpu in now.gpus:
+            self._history.setdefault(gpu.uuid, deque(maxlen=MAX_HISTORY)).append(gpu.utilization_ratio)
 
-#: The default target of GPU utilization: an exporter has no access to the advisor's settings.
-TARGET_UTILIZATION_RATIO = 0.9
+    def press(self, key: str) -> bool:
+        """Whether to go on."""
+        options = top_view.press(self.options, key)
+        self.options = options or self.options
+        return options is not None
+
+    def render(self, now: NodeSnapshot, error_text: str) -> RenderableType:
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console()
+        unicode = (console.encoding or "").lower().startswith("utf")
+        texts = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(header_lines(now))]
+        if error_text:
+            texts.append(Text(f"{one_line(error_text)} Showing the last known state.", style="bold red"))
+        for spans in top_view.table(now.gpus, self.options, console.width, self._history, unicode):
+            texts.append(Text.assemble(*spans, no_wrap=True))
+        if not now.gpus:
+            texts.append(Text("No GPU."))
+        shown = len(top_view.chosen(now.gpus, self.options))
+        texts.append(Text(top_view.footer(self.options, shown, len(now.gpus)), style="dim"))
+        return Text("\n").join(texts)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_advisor.commands import advisor_client, live_display, output
+from gpu_advisor.commands.recommend import SHORT_HEADINGS, short_rows
 from gpu_advisor.documents import schema
 from gpu_advisor.rendering.escaping import one_line
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 #: Missed checks first, then unknown ones.
 _ORDER = {"missed": 0, "unknown": 1, "met": 2}
-_SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,8 @@ class WatchState:
 
     @property
     def recommendations(self) -> list[schema.RecommendationDocument]:
-        return sorted(
-            self.advice["recommendations"], key=lambda each: (_SEVERITY_ORDER[each["severity"]], each["since"])
-        )
+        """The most urgent first, as the advisor lists them."""
+        return self.advice["recommendations"]
 
 
 @click.command("watch")
@@ -112,12 +111,9 @@ def render(now: WatchState, error_text: str) -> RenderableType:
     warning_text = error_text or ("" if source["up"] else source["message"])
     if warning_text:
         parts.append(Text(f"{one_line(warning_text)} Showing the last known state.", style="bold red"))
-    todo = Table("severity", "recommendation", "change", "confidence", "id", box=box.SIMPLE_HEAD, pad_edge=False)
-    for each in now.recommendations:
+    todo = Table(*SHORT_HEADINGS, box=box.SIMPLE_HEAD, pad_edge=False)
+    for each, row in zip(now.recommendations, short_rows(answer), strict=True):
         style = output.STYLES[each["severity"]]
-        marks = "".join(f" ({word})" for word in ("held", "snoozed") if each[word])
-        change = f"{each['current']:g} -> {each['recommended']:g}" if each["unit"] != "affected GPUs" else ""
-        row = (each["severity"], one_line(each["summary"]) + marks, change, each["confidence"], each["id"][:8])
         todo.add_row(*(Text(cell, style=style if number == 0 else "") for number, cell in enumerate(row)))
     parts.append(todo if now.recommendations else Text("No recommendations.", style="green"))
     checks = Table("status", "scope", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)
