@@ -63,6 +63,15 @@ class ActionDocument(TypedDict):
     note: Annotated[str, Field(description="when or why, for people")]
 
 
+class FeedbackDocument(TypedDict):
+    """A person's verdict on a recommendation."""
+
+    verdict: Literal["accepted", "dismissed"]
+    reason: str
+    by: Annotated[str, Field(description="empty: unknown")]
+    made: Rfc3339Time
+
+
 class SnoozeDocument(TypedDict):
     reason: str
     made: Rfc3339Time
@@ -128,6 +137,7 @@ class RecommendationDocument(SavingsFields):
         Field(description="the last evaluation that made it; null: the present one. Its cause may come again soon"),
     ]
     snoozed: Annotated[SnoozeDocument | None, Field(description="null: not snoozed")]
+    feedback: Annotated[FeedbackDocument | None, Field(description="the latest; null: none")]
     projection: ProjectionDocument
     evidence: list[EvidenceDocument]
     rejected: list[AlternativeDocument]
@@ -275,6 +285,7 @@ class OutcomeDocument(TypedDict):
 
 
 class OutcomesDocument(PaginationHeader):
+    suggestions: Annotated[list[str], Field(description="what feedback suggests to change; nothing changes by itself")]
     outcomes: list[OutcomeDocument]
 
 

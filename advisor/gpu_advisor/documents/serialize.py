@@ -13,9 +13,11 @@ from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation, PoolState
+from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Projection, Reason, Recommendation, Scope
 from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.feedback import Feedback
 from gpu_advisor.state.outcomes import Outcome
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
@@ -91,6 +93,7 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
         "held": issued.held,
         "last_seen": None if issued.last_seen is None else format_rfc3339(issued.last_seen),
         "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
+        "feedback": feedback(issued.feedback) if issued.feedback else None,
         "projection": projection(of.projection),
         "evidence": [evidence(each) for each in of.evidence],
         "rejected": [{"action": each.action, "why_not": each.why_not} for each in of.rejected],
@@ -220,12 +223,17 @@ def abstentions_page(view: View, selection: Sequence[Abstention], page: int, per
     }
 
 
+def feedback(of: Feedback) -> schema.FeedbackDocument:
+    return {"verdict": of.verdict, "reason": of.reason, "by": of.by, "made": format_rfc3339(of.made)}
+
+
 def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int) -> schema.OutcomesDocument:
     return {
         **header(view),
         "total": len(selection),
         "page": page,
         "per_page": per_page,
+        "suggestions": list(view.suggestions),
         "outcomes": [outcome(each) for each in page_slice(selection, page, per_page)],
     }
 

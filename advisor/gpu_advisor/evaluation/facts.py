@@ -71,11 +71,11 @@ class Facts:
     jobs that report metrics themselves, by GPU uuid, and `profiles` the probe profiles of such jobs. `pool_histories`,
     the work in the last step of each (`pool_work_expressions`) and `demand_signals` are by pool, for scaled pools;
     `slo_histories` reach back a day, for pools whose headroom is tuned to an SLO.
-    `owners` and `leases` are by GPU; `activity` is the utilization of idle GPUs over the last day, by steps, or None if only windows
-    were read. `down_reasons` say why GPUs are down, by the exporter's word; `unmapped_exporters` says which exporters
-    are not read, `unmatched_hosts` which GPUs have no host metrics, and how to fix it. `unresolved` are GPUs with
-    overlapping series; `cluster_label` names the cluster in series, if they have one. `list_prices` are what GPUs cost
-    that have no price in the settings.
+    `owners` and `leases` are by GPU; `activity` is the utilization of idle GPUs over the last day, by steps, or None if
+    only windows were read. `down_reasons` say why GPUs are down, by the exporter's word; `unmapped_exporters` says
+    which exporters are not read, `unmatched_hosts` which GPUs have no host metrics, and how to fix it. `unresolved` are
+    GPUs with overlapping series; `cluster_label` names the cluster in series, if they have one. `list_prices` are what
+    GPUs cost that have no price in the settings. On `slurm_nodes`, by name, Slurm schedules.
     """
 
     at: float
@@ -112,6 +112,7 @@ class Facts:
     list_prices: Mapping[GpuVariant, ListPrice] = field(default_factory=dict)
     leases: Mapping[str, Lease] = field(default_factory=dict)
     serving: ServingFacts = field(default_factory=ServingFacts)
+    slurm_nodes: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         gpus_of_nodes: dict[str, list[Gpu]] = {}

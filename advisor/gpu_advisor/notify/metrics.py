@@ -16,6 +16,7 @@ from gpu_advisor.evaluation.money import Money
 from gpu_advisor.evaluation.policies import idle_lease
 from gpu_advisor.evaluation.scaling.hpa import round_past_tolerance
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
+from gpu_advisor.state.feedback import count_verdicts
 from gpu_advisor.state.outcomes import Outcomes
 from gpu_advisor.state.view import PublishedRecommendation, View
 
@@ -82,6 +83,7 @@ METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tu
         ("pool",),
     ),
     "gpu_advisor_outcomes_total": ("counter", "Resolved recommendations by outcome.", ("kind", "outcome")),
+    "gpu_advisor_feedback": ("gauge", "Recommendations that people accepted or dismissed.", ("kind", "verdict")),
     "gpu_advisor_projection_error_ratio": (
         "summary", "Absolute difference of observed and projected utilization, of recommendations applied as advised.",
         ("kind",),
@@ -133,7 +135,7 @@ class MetricsExposition:
         if cached is None or cached[0] is not view:
             cached = self._cache = (
                 view,
-                _text([*_health(view), *_recommendation_samples(view), *_outcomes(view.outcomes)]),
+                _text([*_health(view), *_recommendation_samples(view), *_outcomes(view.outcomes), *_feedback(view)]),
             )
         return cached[1] + _text([*_alertmanager_samples(alertmanagers)])
 
@@ -267,6 +269,11 @@ def _outcomes(outcomes: Outcomes) -> Iterator[Sample]:
         yield "gpu_advisor_outcomes_total", (kind, result), count
     for kind, (count, total) in sorted(outcomes.errors.items()):
         yield "gpu_advisor_projection_error_ratio", (kind,), SummaryValue(count, total)
+
+
+def _feedback(view: View) -> Iterator[Sample]:
+    for labels, count in sorted(count_verdicts(view.feedback).items()):
+        yield "gpu_advisor_feedback", labels, count
 
 
 def _pools(view: View) -> Iterator[Sample]:

@@ -116,7 +116,8 @@ def outcomes_section(document: Report) -> ReportSection:
     if outcome_list is None:
         return ReportSection("outcomes", name, ("Unknown: only a running advisor records outcomes; use --advisor.",))
     if not outcome_list:
-        return ReportSection("outcomes", name, ("No recommendation with a known outcome ended in this period.",))
+        words = "No recommendation with a known outcome ended in this period."
+        return ReportSection("outcomes", name, (words, *document["suggestions"]))
     rows = tuple(
         (
             TableCell(to_minute(each["ended"])),
@@ -138,7 +139,8 @@ def outcomes_section(document: Report) -> ReportSection:
         "ended (UTC)", "kind", "scope", "result", "size", "utilization before", "projected", "after", "error",
         "improved",
     )  # fmt: skip
-    return ReportSection("outcomes", name, (), (ReportTable("Before and after", head, rows),))
+    table = ReportTable("Before and after", head, rows)
+    return ReportSection("outcomes", name, tuple(document["suggestions"]), (table,))
 
 
 def missing_data_section(document: Report) -> ReportSection:

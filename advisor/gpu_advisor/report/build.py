@@ -70,6 +70,7 @@ def build_report(past: FleetHistory, view: View, settings: Settings, has_ledger:
         ).basis,
         "abstentions": first_page["abstentions"],
         "outcomes": _outcomes(view, past) if has_ledger else None,
+        "suggestions": list(view.suggestions),
     }
 
 

@@ -140,3 +140,4 @@ class Report(shapes.Header):
     outcomes: Annotated[
         list[shapes.OutcomeDocument] | None, Field(description="newest first; null from a one-shot evaluation")
     ]
+    suggestions: Annotated[list[str], Field(description="what feedback suggests to change in the settings")]

@@ -24,6 +24,7 @@ from gpu_advisor.sources.base import SamplesByLabels, Source, SourceError
 from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
 from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, missing_data, update_active
+from gpu_advisor.state.feedback import MAX_RECENT_FEEDBACK, Feedback, latest_by_id, suggest
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.storage.damage import DamagedFile
@@ -67,6 +68,7 @@ class AdvisorService:
         self._slo_histories = SloHistoryCache()
         self._alerts = ledger.alerts()
         self._snoozes = ledger.snoozes()
+        self._feedback = ledger.feedback()
         self._tracked, self._settling = ledger.tracked_recommendations()
         # Stored recommendations are stale until the first evaluation.
         former = [
@@ -77,8 +79,10 @@ class AdvisorService:
         self.view = View(
             settings.cluster,
             SourceStatus(source.name, source.address, False, "not_yet", "the first evaluation has not finished yet"),
-            issued=self._with_snoozes(by_urgency(former)),
+            issued=self._with_marks(by_urgency(former)),
             outcomes=outcomes.Outcomes().with_added(ledger.outcomes()),
+            feedback=self._feedback,
+            suggestions=tuple(suggest(self._feedback, settings.evaluation)),
         )
 
     def start(self) -> None:
@@ -193,15 +197,19 @@ class AdvisorService:
         with self._publishing:
             self.view = replace(
                 self.view,
-                issued=self._with_snoozes(self.view.issued if issued is None else issued),
+                issued=self._with_marks(self.view.issued if issued is None else issued),
                 failures=tuple(sorted(self._failures.items())),
                 **changes,
             )
 
-    def _with_snoozes(self, issued: Iterable[PublishedRecommendation]) -> tuple[PublishedRecommendation, ...]:
-        now = active_snoozes(self._snoozes, self._clock())
+    def _with_marks(self, issued: Iterable[PublishedRecommendation]) -> tuple[PublishedRecommendation, ...]:
+        """With the snoozes and the feedback of people."""
+        snoozes, feedback = active_snoozes(self._snoozes, self._clock()), latest_by_id(self._feedback)
         return tuple(
-            each if each.snoozed == now.get(each.id) else replace(each, snoozed=now.get(each.id)) for each in issued
+            replace(each, snoozed=snoozes.get(each.id), feedback=feedback.get(each.id))
+            if (each.snoozed, each.feedback) != (snoozes.get(each.id), feedback.get(each.id))
+            else each
+            for each in issued
         )
 
     def query_range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
@@ -224,6 +232,14 @@ class AdvisorService:
             others = {key: each for key, each in self._snoozes.items() if key != id_}
             self._snoozes = {**others, id_: snooze} if snooze else others
         self._publish()
+
+    def give_feedback(self, feedback: Feedback) -> None:
+        """Record feedback on a recommendation. Raises sqlite3.Error; then nothing has changed."""
+        self._ledger.add_feedback(feedback)
+        with self._publishing:
+            self._feedback = (*self._feedback, feedback)[-MAX_RECENT_FEEDBACK:]
+            known = self._feedback
+        self._publish(feedback=known, suggestions=tuple(suggest(known, self.settings.evaluation)))
 
     def _send_alerts(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
         """Update and send all alerts. Not with the evaluation's time: a slow evaluation would shorten their TTL."""

@@ -1,4 +1,4 @@
-"""The ledger: recommendations with their start times, projections and outcomes, snoozes, and the alerts sent last.
+"""The ledger: recommendations with their start times, projections, outcomes and feedback, snoozes, and the last alerts.
 
 SQLite, one writer. Decisions never depend on it: a lost ledger loses the history of recommendations, nothing else.
 Each write has only what changed: a large fleet has thousands of recommendations, and few change per evaluation. Rows
@@ -17,6 +17,7 @@ from typing import Any
 from gpu_advisor.evaluation.recommendation import Recommendation, Scope
 from gpu_advisor.state.active import ActiveRecommendation, Snooze
 from gpu_advisor.state.alert import Alert
+from gpu_advisor.state.feedback import MAX_RECENT_FEEDBACK, Feedback
 from gpu_advisor.state.outcomes import ClosedRecommendation, Outcome, TrackedRecommendation
 from gpu_advisor.state.serialization import deserialize, serialize
 from gpu_advisor.state.view import PublishedRecommendation
@@ -34,6 +35,8 @@ CREATE TABLE IF NOT EXISTS alerts (id TEXT PRIMARY KEY, alert TEXT NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS snoozes (
     id TEXT PRIMARY KEY, reason TEXT NOT NULL, made REAL NOT NULL, until REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS feedback (made REAL NOT NULL, feedback TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS feedback_made ON feedback (made);
 CREATE TABLE IF NOT EXISTS promises (id TEXT PRIMARY KEY, promise TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS settling (closed TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS outcomes (judged REAL NOT NULL, outcome TEXT NOT NULL);
@@ -127,6 +130,16 @@ class Ledger:
                 row = (id_, snooze.reason, snooze.made, snooze.until)
                 self._db.execute("INSERT INTO snoozes VALUES (?, ?, ?, ?)", row)
 
+    def feedback(self) -> tuple[Feedback, ...]:
+        """The most recent feedback, oldest first."""
+        rows = self._rows(f"SELECT feedback FROM feedback ORDER BY made DESC, rowid DESC LIMIT {MAX_RECENT_FEEDBACK}")
+        return tuple(each for (text,) in reversed(rows) if (each := deserialize(Feedback, text)))
+
+    def add_feedback(self, feedback: Feedback) -> None:
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT INTO feedback VALUES (?, ?)", (feedback.made, serialize(feedback)))
+
     def tracked_recommendations(self) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
         """The open ones by id, and the closed ones that wait for their outcome."""
         rows = self._rows("SELECT id, promise FROM promises")
@@ -165,11 +178,12 @@ class Ledger:
         return tuple(each for (text,) in texts if (each := deserialize(Outcome, text)))
 
     def delete_before(self, time: float) -> None:
-        """Delete recommendations that ended, outcomes judged and snoozes expired before `time` (Unix time)."""
+        """Delete recommendations that ended, outcomes judged, feedback made and snoozes expired before a Unix time."""
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM given WHERE ended < ?", (time,))
             self._db.execute("DELETE FROM outcomes WHERE judged < ?", (time,))
+            self._db.execute("DELETE FROM feedback WHERE made < ?", (time,))
             self._db.execute("DELETE FROM snoozes WHERE until < ?", (time,))
 
     def read_all(self) -> None:
@@ -177,6 +191,7 @@ class Ledger:
         self.active_recommendations()
         self.alerts()
         self.snoozes()
+        self.feedback()
         self.tracked_recommendations()
         self.outcomes()
 

@@ -8,6 +8,7 @@ from gpu_advisor.evaluation.actions import without_commands
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.feedback import Feedback
 from gpu_advisor.state.outcomes import NO_OUTCOMES, Outcomes
 from gpu_advisor.storage.damage import DamagedFile
 
@@ -43,6 +44,7 @@ class PublishedRecommendation:
     recommendation: Recommendation
     held: bool = False
     snoozed: Snooze | None = None
+    feedback: Feedback | None = None
     last_seen: float | None = None
     withdrawn: bool = False
 
@@ -75,6 +77,10 @@ class View:
     evaluations: int = 0
     failures: tuple[tuple[str, int], ...] = ()
     outcomes: Outcomes = NO_OUTCOMES
+    #: oldest first
+    feedback: tuple[Feedback, ...] = ()
+    #: what the feedback suggests to change in the settings
+    suggestions: tuple[str, ...] = ()
     #: state files that were damaged and moved aside at the start
     damaged: tuple[DamagedFile, ...] = ()
 

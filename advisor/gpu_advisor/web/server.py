@@ -62,6 +62,7 @@ class WebServer:
             samples=service.samples,
             allocation=allocation,
             reload=reload if web.enable_lifecycle else None,
+            give_feedback=service.give_feedback,
         )
         self.address = join_host_port(*listener.getsockname()[:2])
         self.url = f"{'https' if tls else 'http'}://{self.address}"

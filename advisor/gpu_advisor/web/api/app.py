@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.report.history_reader import SamplesQuery
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.feedback import Feedback
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api import (
     allocation_handlers,
@@ -36,7 +38,7 @@ from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
 from gpu_advisor.web.api.authentication import Authenticator
 from gpu_advisor.web.api.base import CSV, JSON, METRICS, TEXT
 from gpu_advisor.web.api.json_body import dump_json, parse_body, read_json
-from gpu_advisor.web.api.operations import OPERATIONS, SnoozeRequestBody
+from gpu_advisor.web.api.operations import OPERATIONS, FeedbackRequestBody, SnoozeRequestBody
 from gpu_advisor.web.api.problem_details import NO_EVALUATION, ProblemError, json_pointer
 from gpu_advisor.web.api.query_parameters import parse_query
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
@@ -48,6 +50,10 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 1 << 20
 MAX_SNOOZE_SECONDS = 366 * 86400
+
+
+def _refuse_feedback(_: Feedback) -> None:
+    raise sqlite3.OperationalError("there is none")
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class ApiContext:
     query_range: RangeQuery | None = None
     samples: SamplesQuery | None = None
     allocation: AllocationService | None = None
+    give_feedback: Callable[[Feedback], None] = _refuse_feedback
     #: Reads the settings again, and raises ConfigError; None where that is not switched on.
     reload: Callable[[], None] | None = None
     what_if_lock: threading.Lock = field(
@@ -159,6 +166,15 @@ class _Handlers:
         self._save_snooze(id_, None)
         return Response(status=HTTPStatus.NO_CONTENT)
 
+    def feedback(self, id_: str) -> Response:
+        self._query_parameters("feedback")
+        kind = query_filters.kind_of_recommendation(self._context.view(), id_)
+        body = parse_body(FeedbackRequestBody)
+        feedback = Feedback(id_, kind, body.verdict, body.reason, body.by, self._context.clock())
+        with _ledger_errors():
+            self._context.give_feedback(feedback)
+        return Response(dump_json(serialize.feedback(feedback)), content_type=JSON)
+
     def what_if(self) -> Response:
         self._query_parameters("what_if")
         changes, view = read_json(), self._context.view()
@@ -237,11 +253,17 @@ class _Handlers:
         return _conditional_response(self._renderings.get(self._context.view(), request.full_path, render))
 
     def _save_snooze(self, id_: str, snooze: Snooze | None) -> None:
-        try:
+        with _ledger_errors():
             self._context.snooze(id_, snooze)
-        except sqlite3.Error as error:
-            words = f"cannot write the ledger ({error}), nothing was changed: check the disk of state_dir"
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
+
+
+@contextmanager
+def _ledger_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        words = f"cannot write the ledger ({error}), nothing was changed: check the disk of state_dir"
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, words) from error
 
 
 def _conditional_response(cached_response: RenderedResponse) -> Response:

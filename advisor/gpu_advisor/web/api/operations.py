@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from gpu_advisor.documents import schema
 from gpu_advisor.evaluation.recommendation import CheckStatus, Reason, ScopeKind, Severity
@@ -22,6 +22,20 @@ class SnoozeRequestBody(StrictModel):
 
     reason: str = Field(min_length=1, max_length=500, description="shown beside the recommendation")
     until: AwareDatetime = Field(description="RFC 3339, in the future, within a year")
+
+
+class FeedbackRequestBody(StrictModel):
+    """A verdict on a recommendation. It changes no threshold; GET /outcomes has what feedback suggests."""
+
+    verdict: Literal["accepted", "dismissed"]
+    reason: str = Field("", max_length=500, description="why; needed to dismiss")
+    by: str = Field("", max_length=100, description="who says so")
+
+    @model_validator(mode="after")
+    def _dismissals_have_a_reason(self) -> FeedbackRequestBody:
+        if self.verdict == "dismissed" and not self.reason.strip():
+            raise ValueError("to dismiss a recommendation, give a reason, as in 'too early'")
+        return self
 
 
 class PoolOverride(StrictModel):
@@ -65,6 +79,10 @@ OPERATIONS: dict[str, Operation] = {
     "end_snooze": Operation(
         "DELETE", "/recommendations/{id}/snooze", "End the snooze", {}, status=204, errors=(404, 503),
         changes_state=True,
+    ),
+    "feedback": Operation(
+        "POST", "/recommendations/{id}/feedback", "Accept or dismiss a recommendation, also one that has resolved",
+        {JSON: schema.FeedbackDocument}, body=FeedbackRequestBody, errors=(404, 503), changes_state=True,
     ),
     "checks": Operation(
         "GET", "/checks", "The checklist: met, missed (by how much) or unknown (why)",

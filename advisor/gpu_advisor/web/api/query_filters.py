@@ -44,6 +44,14 @@ def find_recommendation(view: View, id_: str) -> PublishedRecommendation:
     raise ProblemError(HTTPStatus.NOT_FOUND, f"no active recommendation {id_!r}: see GET /recommendations")
 
 
+def kind_of_recommendation(view: View, id_: str) -> str:
+    """Of an active recommendation, or of one with a recent outcome. Raises ProblemError if there is none."""
+    for outcome in reversed(view.outcomes.recent):
+        if outcome.closed.promise.id == id_:
+            return outcome.closed.promise.kind
+    return find_recommendation(view, id_).recommendation.kind
+
+
 def filter_checks(view: View, query: Mapping[str, Any]) -> list[Check]:
     wanted = (query["item"], query["status"], query["scope_kind"], query["scope"])
     return [
