@@ -72,6 +72,8 @@ def busy_reason(facts: Facts, gpu: observed.Gpu) -> str:
     for signal in (signals.FATAL_ERRORS, signals.ROW_REMAP_FAILED):
         if (facts.value(signal, gpu.uuid) or 0) > 0:
             return "failed recently"
+    if gpu.node in facts.slurm_nodes:  # a second book of leases beside a scheduler's would give GPUs twice
+        return "on a node that Slurm schedules: submit the request there (gpu-advisor allocate --backend slurm)"
     owner = facts.jobs.get(gpu.uuid) or facts.reported_jobs.get(gpu.uuid)
     if owner:
         return f"used by {owner}"

@@ -17,6 +17,7 @@ from gpu_advisor.observation.identity import (
     find_down_targets,
     find_duplicate_gpus,
     gpu_key,
+    gpus_of_targets,
     jobs_by_gpu,
     qualify,
     shared_uuids,
@@ -131,11 +132,14 @@ def build_facts(
         gpu_key(dict(labels), shared): 1.0 for labels in _rows_of_exporters(gpu_inventory.present, without_health)
     }
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
+    gpus = build_gpus(
+        gpu_inventory, up, targets, drivers_by_target, nodes, canonical_targets(results["recent_targets"], label)
+    )
+    owners = _owners(results, settings, observed, shared, label)
+    on_slurm = gpus_of_targets(gpu_inventory, (_canonical_cluster(labels, label) for labels in results["slurm"]))
     return Facts(
         at=at,
-        gpus=build_gpus(
-            gpu_inventory, up, targets, drivers_by_target, nodes, canonical_targets(results["recent_targets"], label)
-        ),
+        gpus=gpus,
         nodes=nodes,
         values=values,
         expressions={name: union(*parts.values()) for name, parts in families.items()},
@@ -152,13 +156,18 @@ def build_facts(
         exporters_of_duplicates=find_duplicate_gpus(gpu_inventory),
         jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["owners"]), shared),
         reported_jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["reports"]), shared),
-        owners=_owners(results, settings, observed, shared, label),
+        owners=owners,
         down_reasons=down_reasons_by_gpu(
             (_canonical_cluster(labels, label) for labels in results["down_reasons"]), shared
         ),
         unresolved=frozenset(unresolved),
         unmatched_hosts=explain_unmatched_hosts(gpu_inventory, nodes),
         cluster_label=label,
+        slurm_nodes=frozenset(
+            gpu.node
+            for gpu in gpus
+            if gpu.uuid in on_slurm or any(owner.kind == "slurm" for owner in owners.get(gpu.uuid, ()))
+        ),
     )
 
 

@@ -134,6 +134,16 @@ def down_reasons_by_gpu(rows: Iterable[Labels], shared: Collection[str] = ()) ->
     return {uuid: next(iter(reasons)) for uuid, reasons in found.items() if len(reasons) == 1}
 
 
+def gpus_of_targets(inventory: GpuInventory, series: Iterable[Labels]) -> frozenset[str]:
+    """The keys of the GPUs, present and recent, of the scrape targets that these series come from."""
+    targets = {target_key(labels) for labels in series}
+    if not targets:
+        return frozenset()
+    shared = shared_uuids(inventory)
+    rows = (labels for labels in (*inventory.present, *inventory.recent) if target_key(labels) in targets)
+    return frozenset(gpu_key(dict(labels), shared) for labels in rows)
+
+
 def find_down_targets(targets: Mapping[TargetKey, float], gpu_series: Iterable[Labels]) -> tuple[str, ...]:
     """Addresses of targets that are down, of the jobs with GPU series; of all jobs if none has any."""
     jobs = {target_key(labels).job for labels in gpu_series}

@@ -22,6 +22,9 @@ from gpu_advisor.sources.exporters.mapping import ExporterMapping, mappings, own
 #: A target that is no longer scraped, and its GPUs, count as removed after this time.
 REMOVED_AFTER_SECONDS = 300
 
+#: What gpu-exporter reads of Slurm, where there is one, also while no job runs.
+SLURM_NODE = (Matcher("source", "=~", "slurm_cgroups|scontrol"), Matcher("state", "=~", "ok|stale"))
+
 #: Series read unchanged, besides signals and the mappings' identity series.
 IDENTITY_EXPRESSIONS: dict[str, Expression] = {
     "drivers": Selector("gpu_exporter_driver_info"),
@@ -29,6 +32,7 @@ IDENTITY_EXPRESSIONS: dict[str, Expression] = {
     "owners": Selector("gpu_owner_info"),
     "owner_starts": Selector("gpu_owner_start_time_seconds"),
     "down_reasons": Selector("gpu_down_info"),
+    "slurm": Selector("gpu_exporter_owner_source_info", matchers=SLURM_NODE),
     "targets": Selector("up"),
     "recent_targets": Selector("up", "count", REMOVED_AFTER_SECONDS),
     "reports": Selector("training_batch_size"),

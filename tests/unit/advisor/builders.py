@@ -120,13 +120,14 @@ def labels(**pairs: str) -> Labels:
 
 @dataclass
 class ExporterTarget:
-    """One exporter: whether it answers, in what state its driver is, and its GPUs."""
+    """One exporter: whether it answers, in what state its driver and its sources of owners are, and its GPUs."""
 
     instance: str
     cards: list[GpuSpec] = field(default_factory=list)
     up: bool = True
     driver: str = "ok"
     job: str = "gpu"
+    owner_sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -219,6 +220,11 @@ class FakeSource:
         if select.metric == "gpu_exporter_driver_info":
             answering = [target for target in self.targets if target.up]
             return {labels(driver="nvidia", state=target.driver, **target.identity): 1.0 for target in answering}
+        if select.metric == "gpu_exporter_owner_source_info":
+            matches = compile_matchers(select.matchers)
+            sources = (labels(source=source, state=state, **target.identity) for target in self.targets if target.up
+                       for source, state in target.owner_sources.items())  # fmt: skip
+            return {each: 1.0 for each in sources if matches(dict(each))}
         reporting = self._reporting(at)
         if select.metric == "gpu_info":
             before = self._reporting(at - select.window_seconds) if select.window_seconds else []

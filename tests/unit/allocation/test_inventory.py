@@ -15,10 +15,11 @@ from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.hardware.gpu_types import DEFAULT_MEMORY_GB
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.state.view import SourceStatus, View
 
-from tests.unit.advisor.builders import AT, GpuSpec, facts
+from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec, facts
 
 GIB = 2**30
 CARD = GpuSpec("GPU-1", 0.0, memory=0.0, name="NVIDIA A100-SXM4-80GB")
@@ -44,6 +45,8 @@ FREE: dict[str, tuple[Facts, str]] = {
     "a process": (gpu_facts(processes=1), "used by a process"),
     "somebody's, and idle": (gpu_facts(jobs={"GPU-1": "team/pod"}), "used by team/pod"),
     "a job that reports itself": (gpu_facts(reported_jobs={"GPU-1": "run-7"}), "used by run-7"),
+    "on a node of Slurm": (gpu_facts(slurm_nodes=frozenset({CARD.node})), "on a node that Slurm schedules"),
+    "beside a node of Slurm": (gpu_facts(slurm_nodes=frozenset({"other"})), ""),
     "down": (gpu_facts(replace(CARD, up=False)), "down"),
     "silent": (gpu_facts(replace(CARD, up=None)), "not reporting"),
     "processes not told, nothing held": (gpu_facts(processes=None), ""),
@@ -52,6 +55,28 @@ FREE: dict[str, tuple[Facts, str]] = {
     "processes and memory not told": (gpu_facts(replace(CARD, memory=None), processes=None), "not known to be free"),
     "processes and work not told": (gpu_facts(replace(CARD, utilization=None), processes=None), "not known to be free"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sources", "is_slurm"),
+    [
+        ({"slurm_cgroups": "ok"}, True),
+        ({"scontrol": "stale"}, True),
+        ({"scontrol": "failed"}, False),  # the program is there, no controller answers, and no slurmd has cgroups
+        ({"processes": "ok", "pod_resources": "ok"}, False),
+    ],
+)
+def test_no_gpu_is_leased_where_slurm_schedules(sources: dict[str, str], is_slurm: bool) -> None:
+    """Also while none of its jobs runs: there is no second book of leases beside a scheduler."""
+    slurm = ExporterTarget("slurm-node:9816", [GpuSpec("GPU-1", 0.0, memory=0.0, node="s")], owner_sources=sources)
+    other = ExporterTarget(
+        "other:9816", [GpuSpec("GPU-2", 0.0, memory=0.0, node="o")], owner_sources={"processes": "ok"}
+    )
+    found = evaluate(FakeSource([slurm, other]), Settings(), AT).facts
+    assert found.slurm_nodes == ({"s"} if is_slurm else set())
+    inventory = inventory_from_facts(found)
+    assert inventory is not None
+    assert {node.name: node.gpus[0].free for node in inventory.nodes} == {"s": not is_slurm, "o": True}
 
 
 @pytest.mark.parametrize("name", FREE)
