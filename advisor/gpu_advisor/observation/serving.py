@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.history import step_bounds
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.gpus import assign_gpus
 from gpu_advisor.evaluation.serving.signals import SERVING_SIGNALS
 from gpu_advisor.promql.expressions import (
     Aggregate,
+    AggregateOp,
     ConstantLabel,
     Expression,
     Labels,
@@ -25,6 +27,7 @@ from gpu_advisor.promql.expressions import (
     Vector,
     union,
 )
+from gpu_advisor.settings import EvaluationSettings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.exporters.serving.mapping import ServerMapping, server_mappings
 from gpu_advisor.sources.query_plan import leaves_of, plan_queries
@@ -39,11 +42,22 @@ MIN_LEAVES_PER_QUERY = 12
 #: The label that tells parts of one query apart.
 PART_LABEL = "_part"
 
-#: The history of a server's curve: its length, its step, and the window of a point (seconds).
-HISTORY_SECONDS, HISTORY_STEP_SECONDS, HISTORY_WINDOW_SECONDS = 6 * 3600, 60, 120
+#: The window of a point of a server's history, in steps.
+HISTORY_WINDOW_STEPS = 2
 
 #: The signals of a curve's points, and of the demand.
 CURVE_SIGNALS = ("running", "generation_token_rate", "itl_mean", "prompt_token_rate")
+
+#: The parts of a demand: how a signal is aggregated over replicas.
+DEMAND_PARTS: Mapping[str, tuple[AggregateOp, str]] = {
+    "total_tokens": ("sum", "generation_token_rate"),
+    "replicas": ("count", "running"),
+    "total_waiting": ("sum", "waiting"),
+}
+
+Parts = dict[tuple[str, str], dict[str, dict[float, float]]]
+Histories = dict[tuple[str, str], tuple[CurvePoint, ...]]
+Demands = dict[tuple[str, str], tuple[DemandSample, ...]]
 
 
 def read_serving(
@@ -80,7 +94,7 @@ def read_serving(
     plan = plan_queries(wanted, max(MIN_LEAVES_PER_QUERY, ceil(leaves / MAX_WINDOW_QUERIES)))
     values = plan.read(source, at)
     replicas = build_replicas(found, values, cluster_label)
-    histories = _read_histories(source, found, at, matchers, cluster_label)
+    histories, demand = _read_histories(source, found, at, evaluation, matchers, cluster_label)
     return ServingFacts(
         replicas=assign_gpus(replicas, facts.gpus, facts.owners, facts.nodes),
         expressions=expressions,
@@ -89,6 +103,7 @@ def read_serving(
         helm_values={each.name: each.helm for each in found},
         model_labels={each.name: each.labels.get("model", "") for each in found},
         histories=histories,
+        demand=demand,
         window_seconds=evaluation.window_seconds,
         queries=2 + len(plan.combined),
     )
@@ -175,42 +190,71 @@ def _samples(replica: ServingReplica) -> tuple[float, str]:
 
 
 def _read_histories(
-    source: Source, mappings: Sequence[ServerMapping], at: float, matchers: tuple[Matcher, ...], cluster_label: str
-) -> dict[tuple[str, str], tuple[CurvePoint, ...]]:  # fmt: skip
-    """Points of the curve of each server and model over the last hours: one query."""
+    source: Source,
+    mappings: Sequence[ServerMapping],
+    at: float,
+    evaluation: EvaluationSettings,
+    matchers: tuple[Matcher, ...],
+    cluster_label: str,
+) -> tuple[Histories, Demands]:
+    """The points of the curve of each server and model, and its demand, over the pools' history: one query."""
     parts: list[Expression] = []
     for mapping in mappings:
         label = mapping.labels.get("model")
         by = (label,) if label else ()
-        for name in CURVE_SIGNALS:
-            every = signal_expressions(mapping, HISTORY_WINDOW_SECONDS, matchers, cluster_label)
-            if name in every:
-                parts.append(ConstantLabel(Aggregate("avg", by, every[name]), PART_LABEL, f"{mapping.name}/{name}"))
+        every = signal_expressions(mapping, HISTORY_WINDOW_STEPS * evaluation.step_seconds, matchers, cluster_label)
+        parts += [
+            ConstantLabel(Aggregate("avg", by, every[name]), PART_LABEL, f"{mapping.name}/{name}")
+            for name in CURVE_SIGNALS
+            if name in every
+        ]
+        parts += [
+            ConstantLabel(Aggregate(op, by, every[name]), PART_LABEL, f"{mapping.name}/{part}")
+            for part, (op, name) in DEMAND_PARTS.items()
+            if name in every
+        ]
     if not parts:
-        return {}
-    end = at // HISTORY_STEP_SECONDS * HISTORY_STEP_SECONDS
-    series = source.range(union(*parts), end - HISTORY_SECONDS, end, HISTORY_STEP_SECONDS)
-    return curve_points(series, {each.name: each.labels.get("model", "") for each in mappings})
+        return {}, {}
+    first, last = step_bounds(at, evaluation)
+    series = source.range(union(*parts), first, last, evaluation.step_seconds)
+    by_part = _by_part(series, {each.name: each.labels.get("model", "") for each in mappings})
+    return curve_points(by_part), demand_samples(by_part)
 
 
-def curve_points(
-    series: Mapping[Labels, TimeSeries], model_labels: Mapping[str, str]
-) -> dict[tuple[str, str], tuple[CurvePoint, ...]]:
-    """Series of means by server, model and signal -> the points of steps that have all of them. Pure."""
-    by_signal: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
+def _by_part(series: Mapping[Labels, TimeSeries], model_labels: Mapping[str, str]) -> Parts:
+    """Series by server and model, and by the part of the query."""
+    found: Parts = {}
     for labels, points in series.items():
         each = dict(labels)
         server, _, name = each.get(PART_LABEL, "").partition("/")
         key = server, each.get(model_labels.get(server, ""), "")
-        by_signal.setdefault(key, {})[name] = dict(points)
+        found.setdefault(key, {})[name] = {time: value for time, value in points if math.isfinite(value)}
+    return found
+
+
+def curve_points(parts: Parts) -> Histories:
+    """The steps that have all that a point of the curve needs. Pure."""
     found = {}
-    for key, signals in by_signal.items():
+    for key, signals in parts.items():
         if all(name in signals for name in CURVE_SIGNALS):
             running, rate, itl, prompts = (signals[name] for name in CURVE_SIGNALS)
-            rows = [
+            found[key] = tuple(
                 CurvePoint(running[time], rate[time], itl[time], prompts.get(time, 0.0) * running[time] / rate[time])
                 for time in sorted(running)
-                if time in rate and time in itl and running[time] > 0 and rate[time] > 0 and itl[time] > 0
-            ]
-            found[key] = tuple(row for row in rows if all(map(math.isfinite, (row.tokens_per_second, row.itl_seconds))))
+                if running[time] > 0 and rate.get(time, 0.0) > 0 and itl.get(time, 0.0) > 0
+            )
+    return found
+
+
+def demand_samples(parts: Parts) -> Demands:
+    """The demand of the steps that have all of its parts. Pure."""
+    found = {}
+    for key, signals in parts.items():
+        if all(name in signals for name in DEMAND_PARTS):
+            tokens, replicas, waiting = (signals[name] for name in DEMAND_PARTS)
+            found[key] = tuple(
+                DemandSample(time, replicas[time], tokens[time], waiting[time])
+                for time in sorted(tokens)
+                if time in replicas and time in waiting
+            )
     return found

@@ -139,7 +139,7 @@ PAGES = (
 
 
 def replica_of(page: Page, folder: Path) -> ServingReplica:
-    lines = []
+    lines: list[str] = []
     target = {"job": "models", "instance": "h:8000"}
     for step in range(21):
         rows = {**page.gauges, **{name: rate * step * STEP_SECONDS for name, rate in page.rates.items()}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpu_advisor.promql.expressions import Expression, TimeSeries
+from gpu_advisor.promql.expressions import Expression
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,8 +50,20 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class DemandSample:
+    """All replicas of a model in the step that ends at `at` (Unix time): how many report, the tokens that they generate
+    per second, and the requests that wait."""
+
+    at: float
+    replicas: float
+    tokens_per_second: float
+    waiting: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServingFacts:
-    """`expressions` are by server and signal, over all of its series; `histories` are by server and model.
+    """`expressions` are by server and signal, over all of its series; `histories`, of the curve's
+    points, and `demand` are by server and model.
 
     `flags` and `helm_values` are by server and setting. `interval_seconds` is the scrape interval of each job.
     """
@@ -64,6 +76,6 @@ class ServingFacts:
     model_labels: Mapping[str, str] = field(default_factory=dict)
     intervals: Mapping[str, float] = field(default_factory=dict)
     histories: Mapping[tuple[str, str], tuple[CurvePoint, ...]] = field(default_factory=dict)
-    demand: Mapping[tuple[str, str], TimeSeries] = field(default_factory=dict)
+    demand: Mapping[tuple[str, str], tuple[DemandSample, ...]] = field(default_factory=dict)
     window_seconds: int = 300
     queries: int = 0

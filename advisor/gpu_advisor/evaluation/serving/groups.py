@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
 
 
@@ -19,7 +19,8 @@ class Objectives:
 
 @dataclass(frozen=True, slots=True)
 class ServingGroup:
-    """Replicas of one server and model in one namespace and cluster. `at` and `window_seconds` are the evaluation's."""
+    """Replicas of one server and model in one namespace and cluster. `at` and `window_seconds` are the evaluation's;
+    `demand` is empty where several groups have the same server and model."""
 
     server: str
     model: str
@@ -30,6 +31,7 @@ class ServingGroup:
     curve: StepModel | None
     at: float
     window_seconds: float
+    demand: tuple[DemandSample, ...] = ()
 
     @property
     def name(self) -> str:
@@ -58,7 +60,10 @@ def serving_groups(serving: ServingFacts, at: float) -> tuple[ServingGroup, ...]
     for each in serving.replicas:
         # Without a model's name, the job is what belongs together.
         members.setdefault((each.server, each.cluster, each.namespace, each.model or each.job), []).append(each)
-    return tuple(
-        make_group(found, serving.histories.get((found[0].server, found[0].model), ()), at, serving.window_seconds)
-        for _, found in sorted(members.items())
-    )
+    found = []
+    for _, replicas in sorted(members.items()):
+        key = replicas[0].server, replicas[0].model
+        group = make_group(replicas, serving.histories.get(key, ()), at, serving.window_seconds)
+        same = sum(1 for other in members.values() if (other[0].server, other[0].model) == key)
+        found.append(replace(group, demand=serving.demand.get(key, ()) if same == 1 else ()))
+    return tuple(found)

@@ -5,21 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.policies.scale_pool import SUBJECT as SCALE_SUBJECT
 from gpu_advisor.evaluation.policies.scale_pool import scaling_limits
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Recommendation, Scope
+from gpu_advisor.evaluation.recommendation import (
+    Abstention,
+    Alternative,
+    Evidence,
+    LabelSelection,
+    Projection,
+    Reason,
+    Recommendation,
+    Scope,
+)
 from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
 from gpu_advisor.evaluation.serving.advisers import advise, near_misses
-from gpu_advisor.evaluation.serving.decision_table import ServingCause
+from gpu_advisor.evaluation.serving.decision_table import SIZE_KINDS, ServingCause
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.signals import BY_NAME
+from gpu_advisor.evaluation.serving.sizing import size_group
+from gpu_advisor.evaluation.serving.step_model import MIN_POINTS
 from gpu_advisor.promql.expressions import Matcher
 from gpu_advisor.settings import PoolSettings, Settings
 
 SUBJECT = "serving"
+
+#: The evidence of a number of replicas.
+SIZE_SIGNALS = ("generation_token_rate", "running", "waiting", "itl_p95", "ttft_p95")
 
 #: Samples that a window needs before it tells anything.
 MIN_SAMPLES = 5
@@ -110,10 +126,57 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         facts.serving.titles.get(group.server, group.server), facts.serving.flags.get(group.server, {}),
         facts.serving.helm_values.get(group.server, {}), _is_shared(facts, group),
     )  # fmt: skip
+    sized = _sized(facts, settings, served, diagnosis) if served.configured and objectives != Objectives() else None
+    if sized is not None:
+        yield sized
     for cause in diagnosis.causes:
+        if cause.kind in SIZE_KINDS and isinstance(sized, Recommendation):
+            continue  # one number of replicas
         advice = advise(diagnosis, cause.name, options)
         if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
             yield found
+
+
+def _sized(
+    facts: Facts, settings: Settings, served: ServedPool, diagnosis: GroupDiagnosis
+) -> Recommendation | Abstention | None:
+    """The number of replicas for the demand expected, if it differs from the present one, or why it is unknown."""
+    group, limits = served.group, scaling_limits(settings, served.pool)
+    last = step_bounds(facts.at, settings.evaluation)[1]
+    found = size_group(group, served.objectives, limits, settings.evaluation, last)
+    if found is None:
+        message = (
+            f"the curve of {group.name} is unknown: it needs {MIN_POINTS} steps of "
+            f"{settings.evaluation.step_seconds} s with running requests, inter-token latencies and token counts, and slo.itl_p95"
+        )
+        return Abstention(Reason.INSUFFICIENT_HISTORY, SCALE_SUBJECT, served.scope, message, group.gpus)
+    decision, work = found
+    if decision.reason is not None:
+        return Abstention(decision.reason, SCALE_SUBJECT, served.scope, decision.why, group.gpus)
+    present, grows = len(group.replicas), decision.replicas > len(group.replicas)
+    if decision.replicas == present:
+        return None
+    return Recommendation(
+        kind="scale_up" if grows else "scale_down",
+        direction="up" if grows else "down",
+        scope=served.scope,
+        severity="warning" if grows else "info",
+        summary=f"Scale {group.name} from {present} to {decision.replicas} replicas: {decision.why}",
+        current=present,
+        recommended=decision.replicas,
+        unit="replicas",
+        diagnosis="overloaded" if grows else "oversized",
+        explanation=f"By its own curve, a replica generates {work:.0f} tokens per second within the objective. Demand "
+        f"is {decision.level or 0:.1f} replicas' worth; {decision.expected or 0:.1f} are expected when a new replica "
+        f"serves, in {limits.start_delay_seconds:g} s.",
+        confidence="medium" if group.curve is None or group.curve.error_ratio > 0.1 else "high",
+        projection=Projection(),
+        evidence=tuple(_evidence(facts, diagnosis, SIZE_SIGNALS)),
+        rejected=(Alternative("scale on GPU utilization", "a language model shows 100 % at almost any load"),),
+        actions=(Action("scale_replicas", served.pool.settings.name, {"replicas": decision.replicas}),),
+        gpus=group.gpus,
+        nodes=tuple(sorted({each.node for each in group.replicas if each.node})),
+    )
 
 
 def _is_shared(facts: Facts, group: ServingGroup) -> bool | None:

@@ -1,0 +1,83 @@
+"""Replicas of a language model for its objectives: work per replica by its own curve, sized as other pools. Pure.
+
+A replica's work is what it generates while 95 % of the time the requests running leave the inter-token latency within
+its objective: of n running on average, n + 1.64 sqrt(n) at most (arrivals at random are Poisson distributed).
+"""
+
+from __future__ import annotations
+
+import math
+
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, decide_size
+from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.step_model import StepModel
+from gpu_advisor.settings import EvaluationSettings
+
+#: The 95th percentile of a normal distribution, in standard deviations.
+Z95 = 1.645
+
+#: The share of the KV cache that requests may fill, and of the time that prompts may take: beyond, first tokens queue.
+KV_ROOM, PREFILL_ROOM = 0.9, 0.7
+
+
+def mean_below(most: float) -> float:
+    """The mean of a Poisson distribution whose 95th percentile is `most`."""
+    return max(0.0, (math.sqrt(most + Z95**2 / 4) - Z95 / 2) ** 2)
+
+
+def work_per_replica(
+    curve: StepModel, itl: float, prompt_ratio: float, running_for_full_cache: float = math.inf
+) -> float | None:
+    """Tokens per second that a replica generates within an inter-token latency (seconds); None if it serves none."""
+    most = min(curve.largest(itl, prompt_ratio), KV_ROOM * running_for_full_cache)
+    mean = mean_below(most) if math.isfinite(most) else most
+    if mean < 1 or not math.isfinite(mean):
+        return None
+    work = curve.tokens_per_second(mean, prompt_ratio)
+    prefill = prompt_ratio * curve.per_prompt_token
+    return min(work, PREFILL_ROOM / prefill) if prefill > 0 else work
+
+
+def group_work(group: ServingGroup, objectives: Objectives) -> tuple[float, float] | None:
+    """Work per replica (tokens per second) and mean tokens of an answer; None if the curve or a signal is missing."""
+    sizes = [
+        (output, prompt)
+        for each in group.replicas
+        if (output := each.value("output_tokens")) and (prompt := each.value("prompt_tokens"))
+    ]
+    if group.curve is None or objectives.itl is None or not sizes:
+        return None
+    output, prompt = (sum(column) / len(sizes) for column in zip(*sizes, strict=True))
+    full = min((each for each in map(_running_for_full_cache, group.replicas)), default=math.inf)
+    work = work_per_replica(group.curve, objectives.itl, prompt / output, full)
+    return None if work is None else (work, output)
+
+
+def _running_for_full_cache(replica: ServingReplica) -> float:
+    running, used = replica.value("running"), replica.value("kv_usage")
+    return running / used if running and used else math.inf
+
+
+def demand_points(group: ServingGroup, work: float, output: float, drain_seconds: float) -> tuple[DemandPoint, ...]:
+    """The demand in replicas' worth of work. Requests that wait are to be served within `drain_seconds`."""
+    found = []
+    for each in group.demand:
+        demand = (each.tokens_per_second + each.waiting * output / drain_seconds) / work
+        busy = min(1.0, demand / each.replicas) if each.replicas else 1.0
+        found.append(DemandPoint(each.at, each.replicas, each.replicas, busy, demand))
+    return tuple(found)
+
+
+def size_group(
+    group: ServingGroup, objectives: Objectives, limits: ScalingLimits, evaluation: EvaluationSettings, at: float
+) -> tuple[SizingDecision, float] | None:
+    """How many replicas the group should have, and the work of one; None if that does not follow from its signals."""
+    found = group_work(group, objectives)
+    if found is None or not group.demand:
+        return None
+    work, output = found
+    drain = max(limits.start_delay_seconds, evaluation.step_seconds)
+    points = demand_points(group, work, output, drain)
+    return decide_size(points, len(group.replicas), limits, evaluation, at), work
