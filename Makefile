@@ -188,7 +188,7 @@ bench-batch: $(VENV)/.test
 # Without their dependencies: configurations need none of the kernels.
 test-frameworks: $(VENV)/.test
 	@$(PYTHON) -m venv $(VENV)/frameworks
-	@$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(VENV)/frameworks/bin/python -c 'import site; print(site.getsitepackages()[0])')/tests.pth"
+	@$(BIN)/python -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" > "$$($(VENV)/frameworks/bin/python -c 'import site; print(site.getsitepackages()[0])')/tests.pth"
 	$(VENV)/frameworks/bin/pip install --quiet --no-deps wheel ninja msgpack hjson py-cpuinfo einops docstring-parser shtab tomli \
 	  tyro typeguard megatron-core==0.16.1 torchtitan==0.2.2
 	DS_BUILD_OPS=0 $(VENV)/frameworks/bin/pip install --quiet --no-deps --no-build-isolation deepspeed==0.19.8

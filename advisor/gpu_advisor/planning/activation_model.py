@@ -5,7 +5,8 @@ of which tensor parallelism divides all but 10*s*b*h, and sequence parallelism t
 https://arxiv.org/abs/2205.05198, section 4). The table of kept tensors gives the same, and also grouped-query and
 latent attention, gates, experts, models without dropout, and adapters beside a frozen base. The term
 5*a*s/h is that of the scores; FlashAttention does not keep them (https://arxiv.org/abs/2205.14135), nor does the
-paper's selective recomputation.
+paper's selective recomputation. A layer that also attends to an encoder keeps a second attention, with its norm and
+its input; the encoder's output is one for all layers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from dataclasses import dataclass
 
 from gpu_advisor.planning.layout import Adapters, Kernels, ParallelLayout
 from gpu_advisor.planning.transformer_shape import TransformerShape
+
+#: Tensors of the feed-forward width that 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) keeps beside its input and
+#: output, written out as in transformers' NewGELUActivation
+#: (https://github.com/huggingface/transformers/blob/main/src/transformers/activations.py).
+COMPOSED_GELU_TENSORS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +39,29 @@ def activation_bytes_per_token(
     value, mask = bytes_a_value, 1 if shape.dropout else 0
     eager_norm = kernels == "eager" and shape.upcast_norm
     # Inputs of the two norms: eager RMSNorm keeps a float32 copy; with trained weights also its output in 16 bits.
-    norm_inputs = 2 * (4 if eager_norm else value) * shape.hidden
+    blocks = 1 + shape.attentions
+    norm_inputs = blocks * (4 if eager_norm else value) * shape.hidden
     if eager_norm and adapters is None:
-        norm_inputs += 2 * value * shape.hidden
-    matmul_inputs = float(2 * value * shape.hidden)
+        norm_inputs += blocks * value * shape.hidden
+    matmul_inputs = blocks * value * shape.hidden
     if adapters is not None and adapters.dropout:
         matmul_inputs += (value + 1) * shape.hidden  # the dropped-out input, and its mask
     if adapters is not None and adapters.quantization != "none":
         # Products with quantized weights keep their inputs once more (bitsandbytes' autograd functions).
         matmul_inputs += value * (3 * shape.hidden + shape.used_ffn)
     attention = value * (shape.query_width + 2 * shape.key_value_width + shape.output_width + shape.latent_width)
-    tensors = 4 if shape.gated else 2  # gate, its activation, up projection and product; or input and output of GELU
+    attention *= shape.attentions
+    # Gate, its activation, up projection and product; or input and output of GELU. ReLU needs its output alone.
+    tensors = (4 if shape.gated else 2) - shape.relu
+    if kernels == "eager" and shape.composed_gelu:
+        tensors += COMPOSED_GELU_TENSORS
     feed_forward = tensors * value * shape.used_ffn
     # The softmax output; with dropout also its mask and output.
-    scores = (2 * value + 1 if shape.dropout else value) * shape.heads * shape.sequence
+    scores = (2 * value + 1 if shape.dropout else value) * shape.heads * shape.sequence * shape.attentions
     return ActivationBytes(
-        divided=attention + feed_forward, whole=norm_inputs + matmul_inputs + 2 * mask * shape.hidden, scores=scores
+        divided=attention + feed_forward,
+        whole=norm_inputs + matmul_inputs + blocks * mask * shape.hidden,
+        scores=scores,
     )
 
 
@@ -58,8 +71,11 @@ def selective_bytes_per_token(shape: TransformerShape, bytes_a_value: int) -> Ac
     PyTorch's selective activation checkpointing is used in torchtitan
     (https://github.com/pytorch/torchtitan/blob/main/torchtitan/distributed/activation_checkpoint.py)."""
     value = bytes_a_value
-    divided = value * (shape.query_width + shape.key_value_width + shape.output_width + shape.used_ffn)
-    return ActivationBytes(divided + 4 * shape.heads, value * shape.hidden * (2 if shape.gated else 1), 0.0)
+    attention = shape.query_width + shape.key_value_width + shape.output_width
+    divided = value * (shape.attentions * attention + shape.used_ffn)
+    return ActivationBytes(
+        divided + 4 * shape.attentions * shape.heads, value * shape.hidden * (2 if shape.gated else 1), 0.0
+    )
 
 
 def layer_bytes(of: ActivationBytes, shape: TransformerShape, layout: ParallelLayout) -> float:

@@ -129,23 +129,32 @@ class _Fields:
         self._config = config
 
     def number(self, *names: str, default: int = 0) -> int:
-        for name in names:
-            for key in (name, f"text_config.{name}", f"decoder.{name}"):
-                value = self._fields.get(key)
-                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                    return value
+        """What the config says counts before defaults, and before what follows from other fields."""
+        for source in (self._config, self._fields):
+            for name in names:
+                for key in (name, f"text_config.{name}", f"decoder.{name}"):
+                    value = source.get(key)
+                    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                        return value
         return default
 
     def has(self, word: str) -> bool:
         """Whether a field of the config, of whatever type, has the word in its name."""
         return any(word in name for name in self._config)
 
+    def says(self, *words: str) -> bool:
+        """Whether a field's value is one of the words."""
+        return any(value in words for value in self._config.values() if isinstance(value, str))
+
 
 def _dimensions(read: _Fields, counts: ParameterCounts, groups: list[TensorGroup]) -> dict[str, Any]:
     hidden = read.number("hidden_size", "n_embd", "d_model", "model_dim", default=1)
     heads = read.number("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads", default=1)
     layers = read.number("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", default=1)
-    layers += read.number("encoder_layers", "num_decoder_layers") if _has_encoder(groups) else 0
+    cross_layers = 0
+    if _has_encoder(groups):
+        cross_layers = read.number("num_decoder_layers", "decoder_layers", default=layers)
+        layers = cross_layers + read.number("encoder_layers", "num_layers", "num_hidden_layers", default=layers)
     experts = read.number("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts",
                           default=1) if counts.experts else 1  # fmt: skip
     ffn = read.number("intermediate_size", "n_inner", "ffn_dim", "d_ff", "decoder_ffn_dim", "ffn_hidden_size",
@@ -181,7 +190,10 @@ def _dimensions(read: _Fields, counts: ParameterCounts, groups: list[TensorGroup
         "dense_ffn": ffn if experts > 1 else 0,
         "value_width": value_width,
         "latent_width": latent + read.number("q_lora_rank") if latent else 0,
-        "upcast_norm": read.has("rms_norm_eps") or (read.has("layer_norm_epsilon") and "wi_0" in names),
+        "upcast_norm": read.has("rms_norm_eps") or (read.has("layer_norm_epsilon") and "DenseReluDense" in names),
+        "composed_gelu": read.says("gelu_new", "gated-gelu"),
+        "relu": read.says("relu"),
+        "cross_layers": cross_layers,
     }  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class StepTime:
 
 def operations_per_token(shape: TransformerShape) -> float:
     """Floating-point operations of a training step per token, without recomputation."""
-    return 6 * shape.used_parameters + 12 * shape.layers * shape.query_width * shape.sequence
+    return 6 * shape.used_parameters + 12 * shape.attentions * shape.layers * shape.query_width * shape.sequence
 
 
 def published_mfu(gpu_type: str) -> float:

@@ -27,7 +27,10 @@ class TransformerShape:
     weights. `positions`: number of learned positions. `experts`: feed-forward blocks per layer, of which each token
     uses `experts_used`, and further blocks of `shared_ffn` in all. `dense_layers` have one block of `dense_ffn`.
     `value_width`: of attention's output, `latent_width`: of compressed keys and queries (MLA). `upcast_norm`: norms
-    that eager code computes in float32 (RMSNorm). `counts`: exact numbers from the table of architectures.
+    that eager code computes in float32 (RMSNorm). `composed_gelu`: an activation that eager code computes in several
+    operations, each of which keeps a tensor; `relu`: one that keeps its output alone. `cross_layers`: of `layers`,
+    those that also attend to an encoder.
+    `counts`: exact numbers from the table of architectures.
     """
 
     layers: int
@@ -53,6 +56,9 @@ class TransformerShape:
     value_width: int = 0
     latent_width: int = 0
     upcast_norm: bool = False
+    composed_gelu: bool = False
+    relu: bool = False
+    cross_layers: int = 0
     counts: ParameterCounts | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +82,11 @@ class TransformerShape:
     def output_width(self) -> int:
         """Of attention's output before its projection."""
         return self.value_width or self.query_width
+
+    @property
+    def attentions(self) -> float:
+        """Attention blocks of a layer, the mean of the layers."""
+        return 1 + self.cross_layers / self.layers
 
     @property
     def used_ffn(self) -> float:
