@@ -1,0 +1,137 @@
+"""Pools with an SLO, from the source to the recommendation and the API's document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from gpu_advisor.documents import serialize
+from gpu_advisor.evaluation.engine import Evaluation, decide
+from gpu_advisor.evaluation.history import PoolSample, step_bounds
+from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
+from gpu_advisor.observation.slo_history import SloHistoryCache
+from gpu_advisor.observation.utilization_history import read_pool_histories
+from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries
+from gpu_advisor.settings import EvaluationSettings, Settings
+from gpu_advisor.sources import algebra
+from gpu_advisor.sources.matchers import compile_matchers
+
+from tests.unit.advisor.builders import AT, FakeSource, GpuSpec, facts, labels
+
+STEP = 60
+DAY = 1440
+
+
+def settings(**pool: object) -> Settings:
+    chosen: dict[str, object] = {"name": "p", "kind": "serving", "gpu": {"min": 1, "max": 64}, **pool}
+    return Settings.model_validate({"pools": [chosen]})
+
+
+def evaluate(chosen: Settings, minutes: int = DAY, gpus: int = 16) -> Evaluation:
+    """GPUs whose pool was at a third, with a burst of four minutes every half hour."""
+    last = step_bounds(AT, chosen.evaluation)[1]
+    shares = [(last - STEP * ago, 0.6 if ago % 30 < 4 else 0.3) for ago in range(minutes - 1, -1, -1)]
+    cards = [GpuSpec(f"GPU-{i}", 0.3, trail=tuple(shares[-240:])) for i in range(gpus)]
+    samples = tuple(PoolSample(at, gpus, share * gpus) for at, share in shares)
+    return decide(replace(facts(cards, chosen), slo_histories={"p": samples}), chosen)
+
+
+def test_a_recommendation_states_what_the_slo_costs() -> None:
+    found = evaluate(settings(slo={"unserved": "0.2%"}, gpus_per_replica=2), gpus=40)
+    (advice,) = (each for each in found.recommendations if each.kind == "scale_down")
+    assert "tuned to slo.unserved 0.2 %" in advice.explanation
+    assert "Other objectives: 0.05 % with" in advice.explanation
+    (state,) = found.pools
+    assert state.headroom is not None
+    document = serialize.pool(state, 1)["slo"]
+    assert document is not None
+    assert document["unserved_ratio"] == 0.002
+    assert document["headroom_deviations"] == state.headroom.deviations
+    assert document["history_seconds"] > 20 * 3600
+    assert {"unserved_ratio", "headroom_deviations", "gpu_hours_per_day"} == set(document["frontier"][0])
+
+
+def test_without_history_the_headroom_is_the_default_and_says_what_is_missing() -> None:
+    (state,) = evaluate(settings(slo={"unserved": "0.2%"}), minutes=30).pools
+    assert isinstance(state.headroom, TunedHeadroom)
+    assert (state.headroom.deviations, state.headroom.missing_seconds) == (3.5, 1800)
+    document = serialize.pool(state, None)["slo"]
+    assert document is not None
+    assert (document["reached_ratio"], document["gpu_hours_per_day"], document["frontier"]) == (None, None, [])
+
+
+def test_a_pool_without_an_slo_has_no_such_document_and_may_set_its_own_headroom() -> None:
+    default, own = evaluate(settings()), evaluate(settings(headroom_deviations=0))
+    assert serialize.pool(default.pools[0], None)["slo"] is None
+    assert dict(own.desired_replicas)["p"] < dict(default.desired_replicas)["p"]
+
+
+def test_stricter_objectives_have_more_replicas() -> None:
+    sizes = [
+        dict(evaluate(settings(slo={"unserved": text}), gpus=30).desired_replicas)["p"]
+        for text in ("0.05%", "1%", "10%")
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+
+
+# Reading the day once
+
+MEMBERS = {"a": ("GPU-1", "GPU-2"), "b": ("GPU-3",)}
+EVERYWHERE = ("GPU-1", "GPU-2", "GPU-3", "GPU-4")
+UTILIZATION = Selector("gpu_utilization_ratio")
+
+
+class RecordedSource(FakeSource):
+    """GPUs whose utilization is a function of time; counts the steps that were queried."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.steps = 0
+
+    def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
+        found: dict[Labels, list[tuple[float, float]]] = {}
+        for index in range(int((end - start) // step) + 1):
+            at = start + index * step
+            self.steps += 1
+
+            def known(part: Expression, now: float = at) -> dict[Labels, float] | None:
+                if not isinstance(part, Selector):
+                    return None
+                matches = compile_matchers(part.matchers)
+                rows = {labels(uuid=uuid): (now // step + number) % 7 / 7 for number, uuid in enumerate(EVERYWHERE)}
+                return {key: value for key, value in rows.items() if matches(dict(key))}
+
+            for key, value in algebra.evaluate_expression(expression, known).items():
+                found.setdefault(key, []).append((at, value))
+        return {key: tuple(series) for key, series in found.items()}
+
+
+@pytest.mark.parametrize("history_seconds", [4 * 3600, 36 * 3600])
+def test_each_completed_step_is_read_once_and_the_result_is_that_of_reading_it_all(history_seconds: int) -> None:
+    evaluation = EvaluationSettings(
+        history_seconds=history_seconds, step_seconds=300, scale_up_stabilization_seconds=300
+    )
+    source, cache = RecordedSource(), SloHistoryCache()
+    members = dict(MEMBERS)
+
+    def read(cached: SloHistoryCache, at: float) -> tuple[dict[str, tuple[PoolSample, ...]], int]:
+        recent = read_pool_histories(source, members, EVERYWHERE, UTILIZATION, at, evaluation).histories
+        before = source.steps
+        found = cached.read(source, members, recent, EVERYWHERE, UTILIZATION, at, evaluation)
+        assert found.queries <= 1
+        return dict(found.histories), source.steps - before
+
+    whole, steps = read(cache, AT)
+    assert steps == max(0, (24 * 3600 - history_seconds) // 300)
+    assert all(len(samples) == max(24 * 3600, history_seconds) // 300 for samples in whole.values())
+    for minutes in (1, 7, 60, 200):
+        found, steps = read(cache, AT + 60 * minutes)
+        assert steps == 0
+        assert found == read(SloHistoryCache(), AT + 60 * minutes)[0]
+    members["b"] = ("GPU-3", "GPU-4")
+    changed, _ = read(cache, AT + 60 * 201)
+    assert changed == read(SloHistoryCache(), AT + 60 * 201)[0]
+    late = AT + 48 * 3600  # nothing was read in between
+    assert read(cache, late)[0] == read(SloHistoryCache(), late)[0]
