@@ -40,7 +40,7 @@ def activation_bytes_per_token(
     eager_norm = kernels == "eager" and shape.upcast_norm
     # Inputs of the two norms: eager RMSNorm keeps a float32 copy; with trained weights also its output in 16 bits.
     blocks = 1 + shape.attentions
-    norm_inputs = blocks * (4 if eager_norm else value) * shape.hidden
+    norm_inputs: float = blocks * (4 if eager_norm else value) * shape.hidden
     if eager_norm and adapters is None:
         norm_inputs += blocks * value * shape.hidden
     matmul_inputs = blocks * value * shape.hidden
@@ -49,7 +49,7 @@ def activation_bytes_per_token(
     if adapters is not None and adapters.quantization != "none":
         # Products with quantized weights keep their inputs once more (bitsandbytes' autograd functions).
         matmul_inputs += value * (3 * shape.hidden + shape.used_ffn)
-    attention = value * (shape.query_width + 2 * shape.key_value_width + shape.output_width + shape.latent_width)
+    attention: float = value * (shape.query_width + 2 * shape.key_value_width + shape.output_width + shape.latent_width)
     attention *= shape.attentions
     # Gate, its activation, up projection and product; or input and output of GELU. ReLU needs its output alone.
     tensors = (4 if shape.gated else 2) - shape.relu
