@@ -3,7 +3,7 @@
     demo_node.py FOLDER EXPORTER-ARGUMENT...
 
 Without history, recommendations on idle GPUs would take half an hour. The history is written to FOLDER/NODE.om in the
-OpenMetrics format; the service `demo-past` imports it.
+OpenMetrics format; the service `demo-past`, which is another user of the group that owns FOLDER, imports it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def main(folder: Path, arguments: list[str]) -> None:
             out.writelines(add_target_labels(line, target) for line in child.stdout or ())
         if child.returncode:
             sys.exit(child.returncode)
+        folder.chmod(0o750)
+        unfinished.chmod(0o640)
         unfinished.rename(history)
     os.execvp("gpu-exporter", ["gpu-exporter", *arguments])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import subprocess
@@ -148,6 +149,28 @@ def test_all_ranks_of_a_synchronous_job_are_on_one_node():
     """A straggler is detected by comparison with its peers."""
     [fleet] = [text for _, _, text in demo_fleets() if "straggler" in text]
     assert "held-up" in fleet
+
+
+def test_the_demos_history_is_readable_for_the_group_that_imports_it(tmp_path):
+    """The image creates the folder for its user only: 0700."""
+    service, (user, _, group) = SERVICES["demo-past"], SERVICES[DEMO[0]]["user"].partition(":")
+    assert group in service["group_add"]
+    assert not service["user"].startswith(f"{user}:")
+    program, folder = tmp_path / "bin/gpu-exporter", tmp_path / "past"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'gpu_up{uuid=\"a\"} 1 5'\n")
+    program.chmod(0o755)
+    folder.mkdir(mode=0o700)
+    command = [sys.executable, str(ROOT / "docker/demo_node.py"), str(folder), "--simulate=1xT4-16GB"]
+    old = os.umask(0o077)
+    try:
+        subprocess.run(command, env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}, check=True)
+    finally:
+        os.umask(old)
+    (history,) = folder.iterdir()
+    assert history.suffix == ".om"
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert history.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize(
