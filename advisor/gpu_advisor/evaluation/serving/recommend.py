@@ -147,7 +147,8 @@ def _sized(
     if found is None:
         message = (
             f"the curve of {group.name} is unknown: it needs {MIN_POINTS} steps of "
-            f"{settings.evaluation.step_seconds} s with running requests, inter-token latencies and token counts, and slo.itl_p95"
+            f"{settings.evaluation.step_seconds} s with running requests, inter-token latencies and token counts, and "
+            "slo.itl_p95"
         )
         return Abstention(Reason.INSUFFICIENT_HISTORY, SCALE_SUBJECT, served.scope, message, group.gpus)
     decision, work = found
