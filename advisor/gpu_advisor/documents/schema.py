@@ -263,6 +263,15 @@ class Abstentions(PaginationHeader):
     abstentions: list[AbstentionDocument]
 
 
+class MeasurementDocument(TypedDict):
+    """The mean of a signal over the GPUs of a recommendation, when it was made and when it was judged."""
+
+    signal: str
+    unit: str
+    before: float
+    after: float
+
+
 class OutcomeDocument(TypedDict):
     """Outcome of a resolved recommendation."""
 
@@ -280,6 +289,8 @@ class OutcomeDocument(TypedDict):
     utilization_before_ratio: float | None
     utilization_projected_ratio: float | None
     utilization_after_ratio: float | None
+    measured: Annotated[MeasurementDocument | None, Field(description="null: see not_measured")]
+    not_measured: Annotated[str, Field(description="why nothing was measured; empty if something was")]
     improved: bool | None
     projection_error_ratio: Annotated[float | None, Field(description="observed minus projected utilization")]
 

@@ -18,6 +18,7 @@ from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, P
 from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.feedback import Feedback
+from gpu_advisor.state.measures import Measurement
 from gpu_advisor.state.outcomes import Outcome
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
@@ -255,9 +256,15 @@ def outcome(of: Outcome) -> schema.OutcomeDocument:
         "utilization_before_ratio": tracked.utilization_ratio,
         "utilization_projected_ratio": tracked.projected_ratio,
         "utilization_after_ratio": of.utilization_ratio,
+        "measured": measurement(of.measured) if of.measured else None,
+        "not_measured": of.not_measured,
         "improved": of.improved,
         "projection_error_ratio": of.error_ratio,
     }
+
+
+def measurement(of: Measurement) -> schema.MeasurementDocument:
+    return {"signal": of.signal, "unit": of.unit, "before": of.before, "after": of.after}
 
 
 def recommendation_summary(id_: str, of: Recommendation) -> schema.RecommendationSummary:

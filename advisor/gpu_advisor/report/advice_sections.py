@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu_advisor.documents.schema import CheckDocument, MoneySummaryDocument, RecommendationDocument
+from gpu_advisor.documents.schema import CheckDocument, MoneySummaryDocument, OutcomeDocument, RecommendationDocument
 from gpu_advisor.evaluation.money import BOUND_WORDS
 from gpu_advisor.report.formatting import (
     UNKNOWN,
@@ -111,6 +111,16 @@ def _recommendation_row(document: Report, number: int, each: RecommendationDocum
     )
 
 
+def _measured(of: OutcomeDocument) -> str:
+    """What changed on the GPUs, or why that is unknown."""
+    found = of["measured"]
+    if found is None:
+        return of["not_measured"]
+    if found["unit"] == "ratio":
+        return f"{humanize(found['signal'])}: {percent(found['before'])} → {percent(found['after'])}"
+    return f"{humanize(found['signal'])}: {found['before']:.4g} → {found['after']:.4g} {humanize(found['unit'])}"
+
+
 def outcomes_section(document: Report) -> ReportSection:
     outcome_list, name = document["outcomes"], "Outcomes"
     if outcome_list is None:
@@ -132,12 +142,13 @@ def outcomes_section(document: Report) -> ReportSection:
             number_cell(document, f"/outcomes/{number}/utilization_after_ratio", percent),
             number_cell(document, f"/outcomes/{number}/projection_error_ratio", percentage_points),
             TableCell({True: "yes", False: "no", None: UNKNOWN}[each["improved"]]),
+            TableCell(_measured(each)),
         )
         for number, each in enumerate(outcome_list)
     )
     head = (
         "ended (UTC)", "kind", "scope", "result", "size", "utilization before", "projected", "after", "error",
-        "improved",
+        "improved", "measured",
     )  # fmt: skip
     table = ReportTable("Before and after", head, rows)
     return ReportSection("outcomes", name, tuple(document["suggestions"]), (table,))

@@ -1,4 +1,4 @@
-"""Outcomes of recommendations: was it applied, did utilization improve, was the projection right? Pure.
+"""Outcomes of recommendations: was it applied, did it help, was the projection right? Pure.
 
 A recommendation is tracked from when it is made, with its projection. It is closed when it resolves or when the size of
 its scope changes, and its outcome is judged once utilization has settled.
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Recommendation, Scope
+from gpu_advisor.state.measures import Measurement, measure, values_before
 
 #: Differences of utilization below this (two percentage points) are noise, not an improvement.
 MIN_IMPROVEMENT_RATIO = 0.02
@@ -40,6 +42,7 @@ class UtilizationSnapshot:
     at: float
     utilization: Mapping[tuple[str, str], float]
     sizes: Mapping[tuple[str, str], Mapping[str, float]]
+    facts: Facts | None = None
 
     def size(self, tracked: TrackedRecommendation) -> float | None:
         """None if the recommendation is not about the size of a pool; 0 if the pool no longer exists."""
@@ -50,7 +53,10 @@ class UtilizationSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRecommendation:
-    """A recommendation's projection, and the utilization when it was made. `given` is a Unix time; ratios are 0..1."""
+    """A recommendation's projection, and what was measured when it was made. `given` is a Unix time; ratios are 0..1.
+
+    `before` are the means over `gpus`, by signal.
+    """
 
     id: str
     kind: str
@@ -62,6 +68,8 @@ class TrackedRecommendation:
     recommended: float
     utilization_ratio: float | None
     projected_ratio: float | None
+    gpus: tuple[str, ...] = ()
+    before: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,10 @@ class ClosedRecommendation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`improved` and `error_ratio` (observed minus projected utilization) are None if data is insufficient."""
+    """`improved` and `error_ratio` (observed minus projected utilization) are None if data is insufficient.
+
+    `measured` is what changed on its GPUs; None if that is unknown, for the reason `not_measured`.
+    """
 
     closed: ClosedRecommendation
     judged: float
@@ -83,6 +94,8 @@ class Outcome:
     utilization_ratio: float | None
     improved: bool | None
     error_ratio: float | None
+    measured: Measurement | None = None
+    not_measured: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +138,14 @@ def take_snapshot(evaluation: Evaluation) -> UtilizationSnapshot:
         for check in evaluation.checks
         if check.item == "gpu_utilization" and check.value is not None
     }
-    return UtilizationSnapshot(evaluation.at, utilization, sizes)
+    return UtilizationSnapshot(evaluation.at, utilization, sizes, evaluation.facts)
 
 
 def track(id_: str, since: float, advice: Recommendation, snapshot: UtilizationSnapshot) -> TrackedRecommendation:
     return TrackedRecommendation(
         id_, advice.kind, advice.direction, advice.scope, advice.unit, since, advice.current, advice.recommended,
-        snapshot.utilization.get(_key(advice.scope)), advice.projection.utilization_ratio,
+        snapshot.utilization.get(_key(advice.scope)), advice.projection.utilization_ratio, advice.gpus,
+        {} if snapshot.facts is None else values_before(advice.kind, advice.gpus, snapshot.facts),
     )  # fmt: skip
 
 
@@ -159,7 +173,7 @@ def close_ended(
         elif present.recommended == former.recommended:
             still[id_] = former
         else:
-            still[id_] = replace(present, given=former.given)
+            still[id_] = replace(present, given=former.given, gpus=former.gpus, before=former.before)
     return still, tuple(closed)
 
 
@@ -170,7 +184,7 @@ def judge_settled(
     waiting, outcomes = [], []
     for closed in settling:
         age = snapshot.at - closed.at
-        is_observed = _key(closed.promise.scope) in snapshot.utilization
+        is_observed = _key(closed.promise.scope) in snapshot.utilization or _is_measured(closed.promise, snapshot)
         if age < settle_seconds or (not is_observed and age < MAX_SETTLE_PERIODS * settle_seconds):
             waiting.append(closed)
         else:
@@ -189,7 +203,14 @@ def _outcome(closed: ClosedRecommendation, snapshot: UtilizationSnapshot) -> Out
         improved = (-gain if tracked.direction == "up" else gain) > MIN_IMPROVEMENT_RATIO
     if observed is not None and tracked.projected_ratio is not None and closed.size == tracked.recommended:
         error = observed - tracked.projected_ratio  # the projection holds for the recommended size only
-    return Outcome(closed, snapshot.at, result, observed, improved, error)
+    measured = measure(tracked.kind, tracked.gpus, tracked.before, snapshot.facts)
+    if isinstance(measured, str):
+        return Outcome(closed, snapshot.at, result, observed, improved, error, None, measured)
+    return Outcome(closed, snapshot.at, result, observed, measured.improved, error, measured)
+
+
+def _is_measured(tracked: TrackedRecommendation, snapshot: UtilizationSnapshot) -> bool:
+    return isinstance(measure(tracked.kind, tracked.gpus, tracked.before, snapshot.facts), Measurement)
 
 
 def _result(closed: ClosedRecommendation) -> OutcomeResult:
