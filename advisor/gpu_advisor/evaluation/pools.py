@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.recommendation import Scope
 from gpu_advisor.evaluation.signals import MEMORY_USED, PROCESSES, UTILIZATION
-from gpu_advisor.settings import PoolSettings
+from gpu_advisor.evaluation.workload_kind import PoolInference, infer_kinds
+from gpu_advisor.settings import PoolKind, PoolSettings
 
 #: Drivers and display servers allocate a little memory even on an unused GPU.
 ALLOCATED_MEMORY_RATIO = 0.05
@@ -17,8 +18,15 @@ ALLOCATED_MEMORY_RATIO = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Pool:
+    """`inference` is what its GPUs are used for, as far as that is known, where the settings give no kind.
+
+    An inferred kind is for diagnoses and for people. What acts by itself, an autoscaler's metrics, needs a kind that
+    somebody set.
+    """
+
     settings: PoolSettings
     gpus: tuple[Gpu, ...]
+    inference: PoolInference | None = None
 
     @property
     def scope(self) -> Scope:
@@ -27,6 +35,12 @@ class Pool:
     @property
     def uuids(self) -> tuple[str, ...]:
         return tuple(gpu.uuid for gpu in self.gpus)
+
+    def kind_of(self, gpu: Gpu) -> PoolKind:
+        """What a GPU is used for: as set for the pool, else as inferred."""
+        if self.settings.kind != "undecided" or self.inference is None:
+            return self.settings.kind
+        return self.inference.kind_of(gpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,15 @@ def assign_pools(
             settings[name] = pool or PoolSettings(name=name)
         members.setdefault(name, []).append(gpu)
     return tuple(Pool(settings[name], tuple(found)) for name, found in members.items())
+
+
+def with_inferred_kinds(facts: Facts, pools: Sequence[Pool], configured: Collection[PoolSettings]) -> tuple[Pool, ...]:
+    """Pools whose kind nobody set have an inference: those of kind `undecided`, and those of what is served."""
+    names = {settings.name for settings in configured if settings.kind != "undecided"}
+    return tuple(
+        pool if pool.settings.name in names else replace(pool, inference=infer_kinds(facts, pool.gpus))
+        for pool in pools
+    )
 
 
 def _default_pool_name(gpu: Gpu, configured: Sequence[PoolSettings]) -> str:

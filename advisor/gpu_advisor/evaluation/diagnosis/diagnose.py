@@ -114,7 +114,7 @@ def _diagnose_gpu(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> GpuDiagno
         return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
     if coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
         return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
-    features = LazyFeatures(GpuSignals(facts, gpu, peers, pool.settings.kind))
+    features = LazyFeatures(GpuSignals(facts, gpu, peers, pool.kind_of(gpu)))
     row, missing_features, borderline = match_row(features)
     secondary_rows = tuple(row for row in SECONDARY_ROWS if all_of(row.conditions, features) is Truth.YES)
     return GpuDiagnosis(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second, pcie_bytes_per_second
 from gpu_advisor.evaluation.diagnosis.peers import Peers, job_group, model_group, ratio_of
@@ -52,6 +51,7 @@ from gpu_advisor.evaluation.signals import (
     UTILIZATION,
     Signal,
 )
+from gpu_advisor.settings import PoolKind
 
 #: SM activity of kernels of a large batch while they run.
 FULL_SM_ACTIVITY = 0.85
@@ -60,8 +60,6 @@ FULL_SM_ACTIVITY = 0.85
 #: (https://docs.jax.dev/en/latest/gpu_memory_allocation.html, https://docs.vllm.ai/en/latest/configuration/engine_args/).
 #: The memory used by such a process does not show what it needs.
 PREALLOCATION_RANGE = (0.70, 0.935)
-
-PoolKind = Literal["training", "serving", "undecided"]
 
 #: Below this utilization, power says more about idle clocks than about kernels.
 MIN_UTILIZATION_FOR_POWER = 0.1
