@@ -340,7 +340,7 @@ def main() -> int:
     reached = goals(results)
     print("\n".join(map(str, reached)))
     if not smoke:
-        print(f"written to {write('allocation', results)}")
+        print(f"written to {write('allocation', {**results, 'goals': [vars(goal) for goal in reached]})}")
     return 1 if missed_goals(reached) else 0
 
 

@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     print(table([["pools", "seconds"], [str(FEW), f"{few:.2f}"], [str(MANY), f"{many:.2f}"]]))
     goal = Goal(f"{MANY} pools within {GOAL_RATIO:g} times of {FEW}", many <= GOAL_RATIO * few, f"{many / few:.2f}")
     print(goal)
-    print(f"written: {write('pools', {'gpus': GPUS, 'seconds': {str(FEW): few, str(MANY): many}, 'goal': vars(goal)})}")
+    document = {"gpus": GPUS, "seconds": {str(FEW): few, str(MANY): many}, "goals": [vars(goal)]}
+    print(f"written: {write('pools', document)}")
     return 1 if missed_goals([goal]) else 0
 
 

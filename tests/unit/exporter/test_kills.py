@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def xids(page: str) -> float:
     return sum(map(float, re.findall(r'^gpu_xid_errors_total\{uuid="[^"]+",xid="48"\} (\S+)$', page, re.MULTILINE)))
 
 
-def test_kills_lose_no_gpu_and_no_xid_and_double_none(tmp_path: Path) -> None:
+def test_kills_lose_no_gpu_and_no_xid_and_double_none(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     try:
         library = build(tmp_path)
     except NoCompilerError as error:
@@ -78,6 +81,7 @@ def test_kills_lose_no_gpu_and_no_xid_and_double_none(tmp_path: Path) -> None:
             finally:
                 process.send_signal(signal.SIGKILL)
                 process.wait(30)
+    record_property("seen", f"{KILLS} kills, {len(expected)} GPUs and {KILLS} Xids")
     state = tmp_path / "state"
     assert state.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in state.iterdir() if path.is_file()} == {0o600}
