@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from gpu_advisor.evaluation.savings import MoneySummary, summarize, urgency, wit
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 from gpu_advisor.evaluation.serving.decision_table import SIZE_KINDS
 from gpu_advisor.evaluation.serving.groups import serving_groups
-from gpu_advisor.evaluation.serving.recommend import conclude, pools_by_gpu, served_pools, sized_by_requests
+from gpu_advisor.evaluation.serving.recommend import ServedPool, conclude, pools_by_gpu, served_pools, sized_by_requests
 from gpu_advisor.settings import Settings
 
 
@@ -42,18 +43,25 @@ class Evaluation:
     abstentions: tuple[Abstention, ...]
     queries: int = field(default=0)
     prices: Prices = field(default_factory=lambda: Prices({}, "USD"))
+    served: tuple[ServedPool, ...] = ()
 
     @property
     def desired_replicas(self) -> tuple[tuple[str, int], ...]:
         """Replicas that each pool set to serving should have, without pools that the advisor abstains on."""
         abstained = {each.scope for each in self.abstentions if each.subject == scale_pool.SUBJECT}
         advised = {each.scope: each for each in self.recommendations if each.kind in (*scale_pool.KINDS, *SIZE_KINDS)}
+        by_requests = sized_by_requests(self.served)
+        counts = Counter[str]()
+        for one in self.served:
+            if one.pool.settings.name in by_requests:
+                counts[one.pool.settings.name] += len(one.group.replicas)
         replicas: list[tuple[str, int]] = []
         for pool in (state.pool for state in self.pools):
             is_set = pool.settings.kind == "serving" and pool.inference is None
-            if is_set and pool.gpus and pool.scope not in abstained:
+            serving = counts.get(pool.settings.name, 0)
+            if is_set and (pool.gpus or serving) and pool.scope not in abstained:
                 advice = advised.get(pool.scope)
-                present = len(without_lost(self.facts, pool.gpus)) // pool.settings.gpus_per_replica
+                present = serving or len(without_lost(self.facts, pool.gpus)) // pool.settings.gpus_per_replica
                 replicas.append((pool.settings.name, int(advice.recommended) if advice else present))
         return tuple(replicas)
 
@@ -97,6 +105,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
         abstentions=tuple(abstentions),
         queries=queries,
         prices=prices,
+        served=served,
     )
 
 

@@ -52,7 +52,7 @@ def test_objectives_in_the_pool_of_the_models_name(tmp_path: Path) -> None:
 def test_a_healthy_server_needs_no_advice(tmp_path: Path) -> None:
     found = evaluated(CLASSES["healthy"](1), tmp_path)
     assert found.recommendations == ()
-    assert found.desired_replicas == ()  # six minutes are no history to size by
+    assert found.desired_replicas == ((CLASSES["healthy"](1).model.name, 1),)
 
 
 @pytest.mark.parametrize("replicas", [1, 40])
