@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-
 #: What keys without a character of their own send (ECMA-48).
 _ESCAPE_SEQUENCE = r"\x1b[\[O][0-9;]*[~A-Za-z]"
 

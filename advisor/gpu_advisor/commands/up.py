@@ -7,8 +7,14 @@ from pathlib import Path
 
 import click
 
+from gpu_advisor.commands import progress
 from gpu_advisor.commands.run_service import log_to_stderr, run_service
-from gpu_advisor.runtime.local_exporter import import_simulated_history, run_exporter, state_dir_for
+from gpu_advisor.runtime.local_exporter import (
+    SIMULATED_HISTORY,
+    import_simulated_history,
+    run_exporter,
+    state_dir_for,
+)
 from gpu_advisor.settings import (
     ConfigError,
     EmbeddedSourceSettings,
@@ -30,6 +36,10 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
         return validate_host_port(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _progress_text(samples: int, seconds: float) -> str:
+    return f"simulating {SIMULATED_HISTORY} of history: {samples:,} samples in {seconds:.0f} s"
 
 
 @click.command("up")
@@ -62,7 +72,8 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
 
     def fill_history(history: History) -> None:
         if simulate:
-            import_simulated_history(history, exporter_address, simulate)
+            with progress.shown(progress.Progress(_progress_text)) as line:
+                import_simulated_history(history, exporter_address, simulate, line.update)
 
     jobs = Path(settings.state_dir, "jobs")
     extra_output = f"metrics   http://{exporter_address}/metrics\njobs      report to {jobs.resolve()}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from gpu_advisor.commands import output, recommend, top_view, watch
 from gpu_advisor.commands.node_snapshot import GpuSnapshot
+from gpu_advisor.commands.progress import Progress
 from gpu_advisor.commands.text_bars import bar, sparkline
 from gpu_advisor.commands.top_view import TopOptions, chosen, press, table
 from gpu_advisor.documents import serialize
@@ -185,3 +186,34 @@ def test_a_tree_has_every_gpu_below_its_owner() -> None:
 def test_a_bar_is_as_wide_as_it_is_told(ratio: float | None, width: int, unicode: bool) -> None:
     assert len(bar(ratio, width, unicode)) == width
     assert len(sparkline([ratio, None, ratio], width, unicode)) == width
+
+
+class Terminal(io.StringIO):
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.mark.parametrize(
+    ("terminal", "seconds", "shown"),
+    [
+        (True, [0.1, 1.9], ""), (False, [0.1, 1.9], ""), (False, [1, 2, 3, 11], "2 after 2 s\n"),
+        (False, [2, 12], "1 after 2 s\n2 after 12 s\n"),
+        (True, [2, 2.1, 2.5], "\r1 after 2 s\x1b[K\r3 after 2 s\x1b[K\r\x1b[K"),
+    ],
+)  # fmt: skip
+def test_progress_shows_what_takes_longer_than_two_seconds(
+    terminal: bool, seconds: Sequence[float], shown: str
+) -> None:
+    now = [0.0]
+    stream = Terminal(terminal)
+    progress = Progress(lambda count, after: f"{count} after {after:.0f} s", stream, lambda: now[0])
+    for count, at in enumerate(seconds, 1):
+        now[0] = at
+        progress.update(count)
+        progress.tick()
+    progress.end()
+    assert stream.getvalue() == shown
