@@ -24,6 +24,9 @@ from gpu_advisor.hardware.gpu_table import GPU_SPECS
 from gpu_advisor.hardware.gpu_types import GIB, nominal_gb, parse_gpu_type
 
 REQUIRED_COLUMNS = ("InstanceType", "AcceleratorName", "AcceleratorCount", "Price", "Region")
+_OPTIONAL_COLUMNS = ("vCPUs", "MemoryGiB", "GpuInfo", "SpotPrice", "AvailabilityZone")
+#: Spellings of the columns that editors and spreadsheets make: by the name in lower case.
+_COLUMNS = {name.lower(): name for name in (*REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS)}
 _ALL_REGIONS = "any"
 
 #: GPUs of GCP's machine types: https://cloud.google.com/compute/docs/gpus
@@ -57,8 +60,9 @@ def convert_catalogue(
     """Raises CostError if it is not such a file. Empty `regions`: all."""
     if not re.fullmatch(r"[a-z][a-z0-9-]*", provider):
         raise CostError(f"{provider!r} is not a provider: write a short name in lower case, such as aws or lambda")
-    table = csv.DictReader(io.StringIO(text))
+    table = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
     try:
+        table.fieldnames = [_COLUMNS.get(name.strip().lower(), name) for name in table.fieldnames or ()]
         missing = sorted(set(REQUIRED_COLUMNS) - set(table.fieldnames or ()))
         lines = [_with_all_columns(line) for line in table]
     except csv.Error as error:

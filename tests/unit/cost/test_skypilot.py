@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 import pytest
@@ -142,6 +143,15 @@ def test_columns_that_are_absent() -> None:
     text = "InstanceType,AcceleratorName,AcceleratorCount,Price,Region\ngpu_1x,H100,1,2.5,here\n"
     (offer,) = convert_catalogue(text, "lambda", DAY, "test").offers
     assert (offer.provider, str(offer.gpu), offer.vcpus, offer.spot_price_per_hour) == ("lambda", "H100", None, None)
+
+
+@pytest.mark.parametrize(
+    "respell", [lambda header: "\ufeff" + header, str.lower, lambda header: header.replace(",", " , ")]
+)
+def test_headers_as_spreadsheets_write_them(respell: Callable[[str], str]) -> None:
+    row = line()
+    found = convert_catalogue(respell(AWS.strip()) + "\n" + row, "aws", DAY, "test")
+    assert found == aws(row)
 
 
 def test_only_the_regions_asked_for() -> None:
