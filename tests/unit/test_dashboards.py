@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from gpu_advisor.notify.metrics import METRIC_FAMILIES as ADVISOR_METRICS
+from gpu_advisor.sources.exporters.serving.mapping import server_mappings
 from gpu_exporter import metrics
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.host.base import HostSettings
@@ -55,7 +56,8 @@ UIDS = {f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "reco
 def known_metrics() -> set[str]:
     """All metric names: recorded by rules, or published by the exporter, jobs, the advisor and Prometheus."""
     own = {family.name for family in vars(metrics).values() if isinstance(family, metrics.MetricFamily)}
-    return own | host_metrics() | PRESSURE | ADVISOR_METRICS.keys() | PROMETHEUS | recorded_names() | job_metrics()
+    known = own | host_metrics() | PRESSURE | ADVISOR_METRICS.keys() | PROMETHEUS | recorded_names() | job_metrics()
+    return known | {name for mapping in server_mappings() for name in mapping.metric_names}
 
 
 def recorded_names() -> set[str]:

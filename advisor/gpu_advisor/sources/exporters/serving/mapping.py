@@ -92,6 +92,20 @@ class ServerMapping(_StrictModel):
         """The labels that tell the models and engines of one page apart."""
         return tuple(self.labels.values())
 
+    @property
+    def metric_names(self) -> frozenset[str]:
+        """All metrics that it reads."""
+        forms = [form for each in self.quantities.values() for form in each]
+        plain = [each.metric for form in forms for each in (form.gauge, form.counter) if each]
+        parts = [each.metric for form in forms if form.per for each in (form.per.part, form.per.whole)]
+        buckets = [
+            form.histogram.metric + suffix
+            for form in forms
+            if form.histogram
+            for suffix in ("_bucket", "_sum", "_count")
+        ]
+        return frozenset((self.detect, *plain, *parts, *buckets, *(info.metric for info in self.info.values())))
+
     def expression(
         self,
         quantity: str,
