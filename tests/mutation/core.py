@@ -24,6 +24,7 @@ _CORE = {
         "calibration/points.py",
         "calibration/prior.py",
         "calibration/throughput_fit.py",
+        "cost/list_prices.py",
         "cost/offer_ranking.py",
         "cost/offer_throughput.py",
         "cost/offers.py",
@@ -69,6 +70,7 @@ TESTS = (
             "diagnosis",
             "features",
             "identity",
+            "money",
             "outcomes",
             "policies",
             "policies_diagnosed",
@@ -80,6 +82,7 @@ TESTS = (
             "scale_faults",
             "settings",
             "signals",
+            "waste",
             "what_if",
         )
     ),
