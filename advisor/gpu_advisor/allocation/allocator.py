@@ -42,10 +42,22 @@ class ValidationResult:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLimits:
-    """Default and maximum duration of a lease, in seconds."""
+    """Default and maximum duration of a lease in seconds, and limits of `memory_gb` of a request (None: no limit)."""
 
     lease_seconds: float = 3600
     max_lease_seconds: float = 7 * 86400
+    min_memory_gb: float | None = None
+    max_memory_gb: float | None = None
+
+    def check_memory(self, request: GpuRequest) -> None:
+        """Raises InvalidRequestError."""
+        asked, low, high = request.memory_gb, self.min_memory_gb, self.max_memory_gb
+        if asked is not None and low is not None and asked < low:
+            words = f"{asked:g}: below {low:g} GB (resources.memory.min_gb): ask for at least that, or leave it out"
+            raise InvalidRequestError("memory_gb", words)
+        if asked is not None and high is not None and asked > high:
+            words = f"{asked:g}: above {high:g} GB (resources.memory.max_gb): ask for at most that on each GPU"
+            raise InvalidRequestError("memory_gb", words)
 
     def seconds(self, requested: float | None) -> float:
         """The duration of a lease. Raises InvalidRequestError."""
@@ -88,7 +100,7 @@ class Allocator:
 
     def validate(self, request: GpuRequest) -> ValidationResult:
         """Check a request without allocating."""
-        validate_request(request, self.types())
+        self._check(request)
         try:
             placement = place(request, self._current(), self.snapshot().lease_by_gpu)
         except UnsatisfiableRequestError as error:
@@ -101,7 +113,7 @@ class Allocator:
         self, request: GpuRequest, client_token: str | None = None, lease_seconds: float | None = None
     ) -> Allocation:
         """Lease GPUs for `lease_seconds`. Idempotent by client token: the same token returns the same allocation."""
-        validate_request(request, self.types())
+        self._check(request)
         seconds = self.limits.seconds(lease_seconds)
         if client_token is not None and not 1 <= len(client_token) <= MAX_TOKEN_LENGTH:
             raise InvalidRequestError("client_token", f"must have 1 to {MAX_TOKEN_LENGTH} characters, or be absent")
@@ -125,7 +137,7 @@ class Allocator:
 
     def preview(self, request: GpuRequest) -> Allocation:
         """The allocation that a request would get now, without a lease."""
-        validate_request(request, self.types())
+        self._check(request)
         now = self.leases.clock()
         placed = self._place_or_fall_back(request, self.snapshot().lease_by_gpu)
         return _make_allocation("preview", "", request, placed, now, now)
@@ -146,6 +158,10 @@ class Allocator:
 
     def close(self) -> None:
         self.leases.close()
+
+    def _check(self, request: GpuRequest) -> None:
+        validate_request(request, self.types())
+        self.limits.check_memory(request)
 
     def _place_or_fall_back(self, request: GpuRequest, leased: Collection[str]) -> Placement | str:
         """The placement, or with cpu_fallback the reason for falling back to the CPU."""

@@ -157,9 +157,11 @@ def _allocation_service(settings: Settings, service: AdvisorService) -> Allocati
         leases = LeaseManager(LeaseStore(Path(allocation_settings.database or Path(settings.state_dir) / "leases.db")))
     except LeaseStoreError as error:
         raise StartupError(str(error)) from error
-    allocator = Allocator(
-        leases, machines, LeaseLimits(allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds)
+    memory = settings.resources.memory
+    limits = LeaseLimits(
+        allocation_settings.lease_seconds, allocation_settings.longest_lease_seconds, memory.min_gb, memory.max_gb
     )
+    allocator = Allocator(leases, machines, limits)
     monitor = InventoryMonitor(
         allocator, machines, allocation_settings.monitor_update_interval, allocation_settings.resource_change_threshold
     )

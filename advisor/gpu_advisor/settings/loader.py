@@ -10,6 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gpu_advisor.settings.resource_manager_file import MOVED_KEYS, MovedKeyError, move_keys, original_path
 from gpu_advisor.settings.root import Settings
 
 
@@ -47,10 +48,14 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError(
             "\n".join(f"{path}:{line}: {_dotted(key)}: duplicate key: remove one" for key, line in duplicates)
         )
+    given = values if isinstance(values, dict) else {}
     try:
-        return Settings.model_validate({} if values is None else values)
+        return Settings.model_validate({} if values is None else move_keys(given) if given else values)
+    except MovedKeyError as error:
+        raise ConfigError(f"{path}:{lines.get(error.path, 1)}: {_dotted(error.path)}: {error}") from error
     except ValidationError as error:
-        raise ConfigError("\n".join(_error_message(path, lines, problem) for problem in error.errors())) from error
+        problems = [{**problem, "loc": original_path(tuple(problem["loc"]), given)} for problem in error.errors()]
+        raise ConfigError("\n".join(_error_message(path, lines, problem) for problem in problems)) from error
 
 
 _Path = tuple[str | int, ...]
@@ -103,7 +108,7 @@ def _error_message(path: Path, lines: dict[_Path, int], problem: Any) -> str:
 
 
 def _known_keys() -> list[str]:
-    return sorted(set(_keys(Settings)))
+    return sorted({*_keys(Settings), *MOVED_KEYS})
 
 
 def _keys(model: type[BaseModel]) -> Iterator[str]:

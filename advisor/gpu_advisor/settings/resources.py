@@ -30,31 +30,31 @@ class GpuLimits(StrictModel):
 
 
 class MemoryLimits(StrictModel):
-    """GPU memory: the target in percent, and the limits of a job's request in GB."""
+    """GPU memory: the target in percent, and the limits of `memory_gb` of a GPU request (by default, none)."""
 
-    min_gb: float = Field(8, gt=0)
-    max_gb: float = Field(128, gt=0)
+    min_gb: float | None = Field(None, gt=0, description="GB; a request for less is refused")
+    max_gb: float | None = Field(None, gt=0, description="GB; a request for more is refused")
     target_usage: TargetPercent = Field(85, description="percent of the GPU's memory")
     tolerance: PercentagePoints = Field(5, description="percentage points to either side")
 
     @model_validator(mode="after")
     def _ordered(self) -> MemoryLimits:
-        if self.min_gb > self.max_gb:
+        if self.min_gb is not None and self.max_gb is not None and self.min_gb > self.max_gb:
             raise ValueError(f"min_gb ({self.min_gb:g}) is above max_gb ({self.max_gb:g}): swap them")
         return self
 
 
 class CpuLimits(StrictModel):
-    """Node CPU: the target in percent, and the limits of a job's request in cores."""
+    """Node CPU: the target in percent, and the cores of a job, to which advice on data loading keeps."""
 
-    min_cores: int = Field(4, ge=1)
-    max_cores: int = Field(32, ge=1)
+    min_cores: int | None = Field(None, ge=1, description="cores that a job has at least")
+    max_cores: int | None = Field(None, ge=1, description="cores that a job has at most")
     target_usage: TargetPercent = Field(80, description="percent of all cores")
     tolerance: PercentagePoints = Field(10, description="percentage points to either side")
 
     @model_validator(mode="after")
     def _ordered(self) -> CpuLimits:
-        if self.min_cores > self.max_cores:
+        if self.min_cores is not None and self.max_cores is not None and self.min_cores > self.max_cores:
             raise ValueError(f"min_cores ({self.min_cores}) is above max_cores ({self.max_cores}): swap them")
         return self
 

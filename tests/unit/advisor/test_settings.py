@@ -118,7 +118,9 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
 def test_the_shape_of_the_documentation_loads(tmp_path: Path) -> None:
     file = tmp_path / "advisor.yaml"
     file.write_text(EXAMPLE)
-    assert load_settings(file).resources == Settings().resources
+    found = load_settings(file).resources
+    assert found.gpu == Settings().resources.gpu
+    assert (found.memory.min_gb, found.memory.max_gb, found.cpu.min_cores, found.cpu.max_cores) == (8, 128, 4, 32)
     file.write_text(EXAMPLE.replace("max: 8", "max: 16"))
     assert load_settings(file).resources.gpu.max == 16
 

@@ -59,7 +59,7 @@ def _actions(finding: Finding) -> Iterator[Action]:
         yield from notes(
             "preprocess once whatever is the same in each epoch (decode, resize, tokenize), and store the result",
             "decode and augment on the GPU (NVIDIA DALI, torchvision.transforms.v2 on CUDA tensors)",
-            "request more CPU cores per GPU; more num_workers than cores is slower",
+            f"request more CPU cores per GPU{_at_most(finding)}; more num_workers than cores is slower",
         )
     elif finding.at_least("input_rate", COPY_BOUND_BYTES_PER_SECOND):
         yield configure_trainer(str(finding.scope), dataloader_pin_memory=True)
@@ -72,6 +72,20 @@ def _actions(finding: Finding) -> Iterator[Action]:
             dataloader_pin_memory=True,
         )
         yield copy
-        yield from notes("start with num_workers = CPU cores per GPU; raise it while steps get shorter")
+        yield from notes(
+            f"start with num_workers = CPU cores per GPU{_at_least(finding)}; raise it while steps get shorter"
+            f"{_at_most(finding)}"
+        )
         if finding.mean("cpu") is None:
             yield from notes("to see what limits the loader: run gpu-exporter or node_exporter on the host")
+
+
+def _at_least(finding: Finding) -> str:
+    """The cores that a job has, by the settings."""
+    cores = finding.settings.resources.cpu.min_cores
+    return "" if cores is None else f", at least {cores} (resources.cpu.min_cores)"
+
+
+def _at_most(finding: Finding) -> str:
+    cores = finding.settings.resources.cpu.max_cores
+    return "" if cores is None else f", up to {cores} (resources.cpu.max_cores)"
