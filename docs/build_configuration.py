@@ -48,7 +48,7 @@ One YAML file: `gpu-advisor serve --config advisor.yml` ([example](../advisor/ad
 tokens never appear in logs, metrics or pages; `..._file` keys keep them out of this file as well.
 
 The file of a GPU resource manager loads as it is: `gpu_resource`, `default_gpu_resource_name`, `gpu_memory_specs`,
-`monitor_update_interval`, `resource_change_threshold` and `log_level` at the top level are the settings of `allocation`.
+`monitor_update_interval`, `resource_change_threshold` and `log_level` at the top level are those of `allocation`.
 """
 
 PRESET = "### Presets of `pools[].demand`\n"
