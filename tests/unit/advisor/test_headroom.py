@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from gpu_advisor.documents.slo import pool_slo
-from gpu_advisor.evaluation.scaling.candidate_replay import record_demand, replay_candidates
+from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, RecordedDemand, record_demand
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.forecast import Horizon
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom, tuning_time
@@ -132,9 +132,9 @@ RULES = replace(sizing_rules(LIMITS, EVALUATION), horizon=Horizon(3, 10, 150, 10
 
 def test_what_always_fits_is_served_and_what_never_fits_is_not() -> None:
     steady = record_demand(points([5.0] * 120, 10), START + STEP * 119, STEP, 240)
-    (found,) = replay_candidates(steady, RULES, [2.0]).candidates
+    found = CandidateReplay(steady, RULES).candidate(2.0)
     assert (found.unserved, found.shortages, found.replicas) == (0, 0, 90 * 6)  # 5 / 0.85, rounded up
-    small = replay_candidates(steady, replace(RULES, max=4), [2.0]).candidates[0]
+    small = CandidateReplay(steady, replace(RULES, max=4)).candidate(2.0)
     assert small.unserved == pytest.approx(90 * 1.0)
     assert small.shortages == 1
 
@@ -156,12 +156,20 @@ def test_a_shortage_is_as_large_as_more_replicas_showed(
         for index, (size, done) in enumerate(zip(capacities, work, strict=True))
     ]
     record = record_demand([*before, *after], after[-1].at, STEP, 240)
-    found = replay_candidates(record, replace(RULES, min=2, max=2), [0.0])
+    found = CandidateReplay(record, RULES)
     least = 30 * 2.0 + sum(
         max(each, demanded if each == size else 0) for size, each in zip(capacities, work, strict=True)
     )
     assert found.demanded >= least - 1e-9
     assert found.demanded - least < 3  # of saturated steps, the expectation of what was not recorded
+
+
+def test_a_packed_past_is_the_same() -> None:
+    history = points(demand(1, 50), 6)
+    record = record_demand([*history[:20], *history[23:]], history[-1].at, STEP, 240)
+    assert None in record.work
+    assert any(record.saturated)
+    assert RecordedDemand.unpack(record.pack()) == record
 
 
 # Persistence

@@ -12,10 +12,11 @@ demand is known (benchmarks/demand.py).
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, exp, sqrt
+from math import ceil, exp, isnan, nan, sqrt
 
 from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO, DemandPoint, align_to_steps
 from gpu_advisor.evaluation.scaling.forecast import (
@@ -51,6 +52,24 @@ class RecordedDemand:
     capacity: tuple[float, ...]
     saturated: tuple[bool, ...]
     has_signal: bool  # the work is by a demand signal, which shows the demand beyond the capacity
+
+    def pack(self) -> bytes:
+        """The same in 24 bytes a step: a key of a cache."""
+        work = (nan if value is None else value for value in self.work)
+        return array("d", (float(self.has_signal), *work, *self.capacity, *map(float, self.saturated))).tobytes()
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> RecordedDemand:
+        values = array("d")
+        values.frombytes(packed)
+        count = (len(values) - 1) // 3
+        work, capacity, saturated = (values[1 + count * part : 1 + count * (part + 1)] for part in range(3))
+        return cls(
+            tuple(None if isnan(value) else value for value in work),
+            tuple(capacity),
+            tuple(map(bool, saturated)),
+            bool(values[0]),
+        )
 
 
 def record_demand(history: Sequence[DemandPoint], at: float, step_seconds: float, steps: int) -> RecordedDemand:
@@ -93,16 +112,6 @@ class CandidateResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
-    """A replay of `steps` counted steps. `demanded` is their work; `deviation_sum` sums the deviations, in replicas."""
-
-    steps: int
-    demanded: float
-    deviation_sum: float
-    candidates: tuple[CandidateResult, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Step:
     """What every candidate knows at a step, and the work that came in it.
 
@@ -119,16 +128,23 @@ class _Step:
     peak_level: float
 
 
-def replay_candidates(record: RecordedDemand, rules: SizingRules, deviations: Sequence[float]) -> Replay:
-    """Replay each amount of headroom over the same past."""
-    steps = _prepare_steps(record, rules)
-    counted = [step for step in steps[WARM_UP_STEPS:] if step.known]
-    return Replay(
-        steps=len(counted),
-        demanded=sum(step.work + step.mean_excess for step in counted),
-        deviation_sum=sum(step.up[1] for step in counted),
-        candidates=tuple(_replay_candidate(each, steps, rules, not record.has_signal) for each in deviations),
-    )
+class CandidateReplay:
+    """Replays any amount of headroom over the same past.
+
+    `steps` are counted, `demanded` is their work, and `deviation_sum` sums their deviations, in replicas.
+    """
+
+    def __init__(self, record: RecordedDemand, rules: SizingRules) -> None:
+        self._rules, self._hidden = rules, not record.has_signal
+        self._prepared = _prepare_steps(record, rules)
+        counted = [step for step in self._prepared[WARM_UP_STEPS:] if step.known]
+        self.steps = len(counted)
+        self.demanded = sum(step.work + step.mean_excess for step in counted)
+        self.deviation_sum = sum(step.up[1] for step in counted)
+
+    def candidate(self, deviations: float) -> CandidateResult:
+        """What this headroom would have given."""
+        return _replay_candidate(deviations, self._prepared, self._rules, self._hidden)
 
 
 def _prepare_steps(record: RecordedDemand, rules: SizingRules) -> list[_Step]:

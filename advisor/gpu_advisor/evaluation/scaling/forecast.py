@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from gpu_advisor.evaluation.scaling.demand_history import DemandEstimate
-from gpu_advisor.evaluation.scaling.persistence import DemandBounds, burst_bounds, running_persistence
+from gpu_advisor.evaluation.scaling.persistence import DemandBounds, faded_sums, running_persistence
 
 #: Deviation of a pool without a past, and its weight in steps: from the generated days of benchmarks/demand.py.
 PRIOR_DEVIATION, PRIOR_STEPS = 0.8, 60.0
@@ -105,11 +105,12 @@ def _forecast(bounds: DemandBounds, horizon: Horizon) -> Forecast:
 
 def expect(bounds: DemandBounds, persistence: Sequence[float], horizon: Horizon) -> tuple[float, ...]:
     """At each step, the demand expected when a replica requested then is ready: a rise goes on, a fall does not."""
-    ahead, over, high, low = horizon.ahead_steps, horizon.trend_steps, bounds.high, bounds.low
-    rises = (max(0.0, high[i] - low[max(0, i - over)]) * ahead / over for i in range(len(high)))
+    over, high = horizon.trend_steps, bounds.high
+    before = [*list(bounds.low[:1]) * over, *bounds.low]
+    share = horizon.ahead_steps / over
     return tuple(
-        level + rise + share * burst_bounds(bounds, i)[1]
-        for i, (level, rise, share) in enumerate(zip(high, rises, persistence, strict=True))
+        level + (level - low) * share + part * burst if level > low else level + part * burst
+        for level, low, part, burst in zip(high, before, persistence, bounds.most_bursts, strict=False)
     )
 
 
@@ -121,21 +122,18 @@ def running_deviations(
     With incomplete data the persistence is an upper bound; the lower one, which the least forecast needs, is 0.
     """
     ahead, fade = horizon.ahead_steps, horizon.fade
-    weights = horizon.prior_steps
-    squares = weights * PRIOR_DEVIATION**2
-    expired = fade**window_steps
-    recent: list[float] = []
-    found: list[float] = []
-    for index, value in enumerate(bounds.upper):
-        squares, weights = squares * fade, weights * fade
-        if index >= ahead:
-            start = index - ahead
-            level = bounds.low[start]
-            burst = persistence[start] * burst_bounds(bounds, start)[0] if bounds.exact else 0.0
-            excess = max(0.0, value - level - burst) / excess_scale(level)
-            recent.append(excess * excess)
-            squares, weights = squares + recent[-1], weights + 1
-            if len(recent) > window_steps:
-                squares, weights = squares - expired * recent[-1 - window_steps], weights - expired
-        found.append(sqrt(max(0.0, squares) / weights) if weights else 0.0)
-    return found
+    forecasts = bounds.low
+    if bounds.exact:
+        forecasts = [
+            level + share * burst
+            for level, share, burst in zip(bounds.low, persistence, bounds.most_bursts, strict=True)
+        ]
+    squares = [
+        (value - forecast) ** 2 / sqrt(level + 1) if value > forecast else 0.0
+        for value, forecast, level in zip(bounds.upper[ahead:], forecasts, bounds.low, strict=False)
+    ]
+    unknown = [0.0] * min(ahead, len(bounds.upper))
+    prior, weight = horizon.prior_steps * PRIOR_DEVIATION**2, horizon.prior_steps
+    sums = faded_sums(unknown + squares, fade, window_steps, prior)
+    weights = faded_sums(unknown + [1.0] * len(squares), fade, window_steps, weight)
+    return [sqrt(max(0.0, total) / count) if count else 0.0 for total, count in zip(sums, weights, strict=True)]

@@ -16,12 +16,11 @@ from itertools import accumulate, pairwise
 from math import ceil, exp, log, sqrt
 
 from gpu_advisor.evaluation.scaling.candidate_replay import (
+    CandidateReplay,
     CandidateResult,
     RecordedDemand,
-    Replay,
     SizingRules,
     record_demand,
-    replay_candidates,
 )
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 
@@ -125,21 +124,20 @@ def tune_headroom(
         return TunedHeadroom(
             default_deviations, target_ratio=target_ratio, history_seconds=recorded, missing_seconds=missing
         )
-    return _tune(record, step_seconds, rules, target_ratio)
+    return _tune(record.pack(), step_seconds, rules, target_ratio)
 
 
 def _recorded_seconds(record: RecordedDemand, step_seconds: float) -> float:
     return sum(work is not None for work in record.work) * step_seconds
 
 
-@lru_cache(maxsize=2048)
-def _tune(record: RecordedDemand, step_seconds: float, rules: SizingRules, target_ratio: float) -> TunedHeadroom:
-    """Cached by content: a completed hour is replayed once, whatever evaluates it how often."""
-    found = _replay(record, rules)
+@lru_cache(maxsize=1024)
+def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: float) -> TunedHeadroom:
+    """Cached by content, in 35 kB a pool and day: a completed hour is replayed once, however often it is evaluated."""
+    found = CandidateReplay(RecordedDemand.unpack(packed), rules)
     frontier = _frontier(found)
     deviations = ceil(100 * _deviations_for(frontier, target_ratio) - 1e-6) / 100
-    chosen = _interpolate(frontier, deviations)
-    (own,) = replay_candidates(record, rules, (deviations,)).candidates
+    own = found.candidate(deviations)
     return TunedHeadroom(
         deviations=deviations,
         target_ratio=target_ratio,
@@ -147,34 +145,30 @@ def _tune(record: RecordedDemand, step_seconds: float, rules: SizingRules, targe
         reached_ratio=own.unserved / found.demanded if found.demanded else 0.0,
         upper_ratio=_upper_bound(own, found),
         shortages=round(own.shortages),
-        chosen=chosen,
+        chosen=_interpolate(frontier, deviations),
         frontier=tuple(
             dict.fromkeys(_interpolate(frontier, _deviations_for(frontier, ratio)) for ratio in FRONTIER_RATIOS)
         ),
     )
 
 
-@lru_cache(maxsize=2048)
-def _replay(record: RecordedDemand, rules: SizingRules) -> Replay:
-    return replay_candidates(record, rules, [deviations for deviations, _ in UNSERVED_BY_DEVIATIONS])
-
-
-def _frontier(found: Replay) -> tuple[FrontierPoint, ...]:
+def _frontier(found: CandidateReplay) -> tuple[FrontierPoint, ...]:
     """The candidates with the unserved share expected of each: never rising with the headroom.
 
     Without candidates that cost no less than one with more headroom: too little headroom ends in saturation, which is
     answered by large steps.
     """
+    candidates = [found.candidate(deviations) for deviations, _ in UNSERVED_BY_DEVIATIONS]
     prior_weight = PRIOR_STEPS / max(1, found.steps)
     demanded = max(found.demanded, 1e-9) * (1 + prior_weight)
     shares = [
         (candidate.unserved + prior_weight * usual * found.deviation_sum) / demanded
-        for candidate, (_, usual) in zip(found.candidates, UNSERVED_BY_DEVIATIONS, strict=True)
+        for candidate, (_, usual) in zip(candidates, UNSERVED_BY_DEVIATIONS, strict=True)
     ]
     steps = max(1, found.steps)
     points = [
         FrontierPoint(candidate.deviations, share, candidate.replicas / steps)
-        for candidate, share in zip(found.candidates, accumulate(shares, min), strict=True)
+        for candidate, share in zip(candidates, accumulate(shares, min), strict=True)
     ]
     kept: list[FrontierPoint] = []
     for point in reversed(points):
@@ -207,7 +201,7 @@ def _interpolate(frontier: Sequence[FrontierPoint], deviations: float) -> Fronti
     return frontier[-1]
 
 
-def _upper_bound(own: CandidateResult, found: Replay) -> float:
+def _upper_bound(own: CandidateResult, found: CandidateReplay) -> float:
     """Upper bound (95 %) of the unserved share: that of the number of shortages, times their mean size.
 
     For a Poisson count n: the approximation of Wilson and Hilferty to half of the chi-square quantile at 2n + 2 degrees

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 #: Evidence against persistence beforehand (ridge regression), in squared replicas.
 RIDGE = 20.0
@@ -28,13 +29,26 @@ class DemandBounds:
     def exact(self) -> bool:
         return self.upper is self.lower
 
+    @property
+    def least_bursts(self) -> list[float]:
+        return _bursts(self.lower, self.high)
 
-def burst_bounds(bounds: DemandBounds, index: int) -> tuple[float, float]:
-    """The least and the largest burst that a step may have had."""
-    return (
-        max(0.0, bounds.lower[index] - bounds.high[index]),
-        max(0.0, bounds.upper[index] - bounds.low[index]),
-    )
+    @property
+    def most_bursts(self) -> list[float]:
+        return _bursts(self.upper, self.low)
+
+
+def _bursts(values: Sequence[float], levels: Sequence[float]) -> list[float]:
+    return [value - level if value > level else 0.0 for value, level in zip(values, levels, strict=True)]
+
+
+def faded_sums(values: Sequence[float], fade: float, window_steps: int, initial: float = 0.0) -> list[float]:
+    """At each step, the sum of the values up to it, at most `window_steps` back, in which each step leaves `fade`."""
+    if len(values) > window_steps:
+        expired = fade**window_steps
+        rest = (value - expired * old for value, old in zip(values[window_steps:], values, strict=False))
+        values = [*values[:window_steps], *rest]
+    return list(accumulate(values, lambda total, value: total * fade + value, initial=initial))[1:]
 
 
 def running_persistence(bounds: DemandBounds, ahead_steps: int, fade: float, window_steps: int) -> list[float]:
@@ -42,20 +56,17 @@ def running_persistence(bounds: DemandBounds, ahead_steps: int, fade: float, win
 
     `fade` is what is left of a step's weight after one step.
     """
-    expired = fade**window_steps
-    products: list[tuple[float, float]] = []
-    product = square = 0.0
-    found: list[float] = []
-    for index, value in enumerate(bounds.upper):
-        product, square = product * fade, square * fade
-        if index >= ahead_steps:
-            start = index - ahead_steps
-            least, most = burst_bounds(bounds, start)
-            above = value - bounds.low[start]
-            products.append(((most if above > 0 else least) * above, least * least))
-            product, square = product + products[-1][0], square + products[-1][1]
-            if len(products) > window_steps:
-                oldest = products[-1 - window_steps]
-                product, square = product - expired * oldest[0], square - expired * oldest[1]
-        found.append(min(1.0, max(0.0, product) / (max(0.0, square) + RIDGE)))
-    return found
+    most = bounds.most_bursts
+    least = most if bounds.exact else bounds.least_bursts
+    unknown = [0.0] * min(ahead_steps, len(most))
+    above = [value - level for value, level in zip(bounds.upper[ahead_steps:], bounds.low, strict=False)]
+    products = [(x if y > 0 else z) * y for x, y, z in zip(most, above, least, strict=False)]
+    squares = [z * z for z in least[: len(above)]]
+    return [
+        min(1.0, max(0.0, product) / (max(0.0, square) + RIDGE))
+        for product, square in zip(
+            faded_sums(unknown + products, fade, window_steps),
+            faded_sums(unknown + squares, fade, window_steps),
+            strict=True,
+        )
+    ]
