@@ -18,6 +18,9 @@ from benchmarks.serving.situation import Load
 DAY_SECONDS, STEP_SECONDS, WINDOW_SECONDS = 86_400, 15, 300
 DAYS = 7
 
+#: Parts of a step, much shorter than a request.
+SUB_STEPS = 10
+
 HARDWARE, MODEL = GPUS[0], MODELS[0]
 LOAD = Load(0.0, 900.0, 250.0)
 COST = step_cost(HARDWARE, MODEL, Settings(256, 2048, 1))
@@ -96,22 +99,25 @@ class Fleet:
         self.pending = [ready for ready in self.pending if ready > at]
         self.seconds_used += self.total * STEP_SECONDS
         room = self.serving * MAX_NUM_SEQS
-        waiting_before = self.waiting
-        self.waiting += arrivals
-        admitted = min(self.waiting, max(0.0, room - self.running))
-        self.waiting -= admitted
-        self.running += admitted
-        sequences = max(1.0, self.running / self.serving)
-        itl = interval(COST, LOAD, sequences)
-        finished = min(self.running, self.running / itl / LOAD.output * STEP_SECONDS)
+        running = finished = seconds = queue = 0.0
+        for _ in range(SUB_STEPS):
+            before = self.waiting
+            self.waiting += arrivals / SUB_STEPS
+            admitted = min(self.waiting, max(0.0, room - self.running))
+            self.waiting -= admitted
+            self.running += admitted
+            itl = interval(COST, LOAD, max(1.0, self.running / self.serving))
+            done = min(self.running, self.running / itl / LOAD.output * STEP_SECONDS / SUB_STEPS)
+            queue = max(queue, before / (done * SUB_STEPS / STEP_SECONDS) if done else 0.0)
+            running += self.running / SUB_STEPS
+            finished, seconds = finished + done, seconds + done * itl
+            self.running -= done
+        itl = seconds / finished if finished else 0.0
         tokens = finished * LOAD.output / STEP_SECONDS
-        queue = waiting_before / (finished / STEP_SECONDS) if finished else 0.0
         ttft = queue + 2 * LOAD.prompt * COST.per_prefill_token + itl
-        self.running -= finished
         context = LOAD.prompt + LOAD.output / 2
-        used = min(1.0, (self.running + finished / 2) * context / (self.serving * KV_TOKENS))
-        mean = self.running + finished / 2
-        return Scrape(at + STEP_SECONDS, self.serving, mean, self.waiting, used, tokens, itl), ttft
+        used = min(1.0, running * context / (self.serving * KV_TOKENS))
+        return Scrape(at + STEP_SECONDS, self.serving, running, self.waiting, used, tokens, itl), ttft
 
 
 def poisson(draw: random.Random, mean: float) -> int:
