@@ -108,7 +108,8 @@ class PoolSettings(StrictModel):
     name: str = Field(min_length=1)
     kind: PoolKind = Field(
         "undecided",
-        description="serving pools are scaled; others are only checked for idle GPUs; undecided: unspecified",
+        description="serving pools are scaled; others are only checked for idle GPUs; undecided: unspecified, inferred "
+        "for diagnoses as far as jobs, servers and owners show it",
     )
     match: dict[Literal["uuid", "name", "node", "vendor"], Regex] = Field(
         default_factory=dict, description="regular expressions, each matching the whole value of a GPU property"
