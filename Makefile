@@ -202,6 +202,7 @@ bench-finder: $(VENV)/.test
 # The advisor's pool sizes compared with autoscalers and an oracle, over generated days: about ten minutes.
 bench-backtest: $(VENV)/.test
 	$(BIN)/python -m benchmarks.backtest
+	$(BIN)/python -m benchmarks.slo_backtest
 
 # Health and metrics under 1,600 idle, slow and one-byte clients, with and without TLS, next to other servers.
 bench-connections: $(VENV)/.test
