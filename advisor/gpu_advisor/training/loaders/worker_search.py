@@ -22,6 +22,10 @@ OWN_PROCESS_RATIO = (5**0.5 - 1) / 2
 NEIGHBOR_DIVISOR = 10
 #: Numbers within this share of the best are measured again: on a shared machine a single measurement may be off.
 RETRY_RATIO = 0.7
+#: Where two measurements of a number differ by more than this share, others use the machine: more numbers are measured
+#: again, once more.
+STABLE_RATIO = 0.85
+NOISY_RETRY_RATIO = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +43,32 @@ class WorkerRate:
 def search_worker_rates(measure: Callable[[int], float | None], max_workers: int) -> list[WorkerRate]:
     """The measured rates, by number of workers.
 
-    Doubles the number until there was no gain twice in a row, bisects between the best and its neighbors until they are
-    a tenth apart, then measures the best ones again and keeps the higher rate: interference only slows down.
+    Doubles the number until there was no gain twice in a row, the second time confirmed; bisects between the best and
+    its neighbors until they are a tenth apart; then measures the best ones again, and more of them where the rates
+    changed. The higher rate of a number counts: interference only slows down.
     `measure` returns samples per second, or None to stop the search.
     """
     rates: dict[int, float] = {}
+    changes: list[float] = []
 
     def try_count(number: int) -> bool:
         rate = measure(number)
         if rate is None:
             return False
+        if number in rates:
+            changes.append(min(rate, rates[number]) / max(rate, rates[number], 1e-9))
         rates[number] = max(rate, rates.get(number, 0.0))
         return True
+
+    def retry(ratio: float) -> bool:
+        least = ratio * max(rates.values(), default=0.0)
+        return all(try_count(number) for number in sorted(rates) if rates[number] >= least)
 
     best, idle = 0.0, 0
     for number in _doubling_counts(max_workers):
         if not try_count(number):
+            break
+        if rates[number] <= best * MIN_GAIN_RATIO and idle and not try_count(number):
             break
         idle = 0 if rates[number] > best * MIN_GAIN_RATIO else idle + 1
         best = max(best, rates[number])
@@ -62,9 +76,8 @@ def search_worker_rates(measure: Callable[[int], float | None], max_workers: int
             break
     while (between := _count_between_neighbors(rates)) is not None and try_count(between):
         pass
-    for number in [number for number in rates if rates[number] >= RETRY_RATIO * max(rates.values())]:
-        if not try_count(number):
-            break
+    if retry(RETRY_RATIO) and min(changes, default=1.0) < STABLE_RATIO:
+        retry(NOISY_RETRY_RATIO)
     return [WorkerRate(number, rates[number]) for number in sorted(rates)]
 
 
