@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gpu_advisor.backtest.trace import Trace, TraceError
 from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.rendering.did_you_mean import hint
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources.base import Source
 
@@ -15,11 +16,10 @@ from gpu_advisor.sources.base import Source
 def find_serving_pool(settings: Settings, name: str) -> PoolSettings:
     """The serving pool of that name. Raises TraceError."""
     found = next((pool for pool in settings.pools if pool.name == name), None)
-    serving = ", ".join(pool.name for pool in settings.pools if pool.kind == "serving")
     if found is None or found.kind != "serving":
-        raise TraceError(
-            f"no serving pool {name!r} in the settings: choose from {serving or 'none; add one under pools'}"
-        )
+        serving = [pool.name for pool in settings.pools if pool.kind == "serving"]
+        fix = hint(name, serving) or "; there is none: add one under pools"
+        raise TraceError(f"--pool {name!r}: no such serving pool in the settings{fix}")
     return found
 
 

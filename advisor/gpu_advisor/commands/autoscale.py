@@ -11,6 +11,7 @@ import click
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.evaluation.scaling.hpa import ScaleStep, plan_scale_step
+from gpu_advisor.rendering.did_you_mean import hint
 from gpu_advisor.rendering.escaping import one_line
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ def _serving_pools(answer: schema.WhatIf, pool: str | None) -> list[schema.WhatI
     known = [each for each in answer["pools"] if each["sized"] and pool in (None, each["name"])]
     if known:
         return known
-    names = ", ".join(each["name"] for each in answer["pools"] if each["sized"])
+    names = [each["name"] for each in answer["pools"] if each["sized"]]
     if pool is not None and names:
-        raise CommandError(f"no serving pool {pool!r}: choose from {names}")
+        raise CommandError(f"--pool {pool!r}: no such serving pool{hint(pool, names)}")
     raise CommandError(
         "no serving pools: configure one, e.g. pools: [{name: chat, kind: serving, match: {node: 'inference-.*'}}], "
         "and pass the file with --config, or query an advisor that has it"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.evaluation.policies import KINDS
+from gpu_advisor.rendering.did_you_mean import hint
 
 if TYPE_CHECKING:
     from gpu_advisor.commands.advisor_client import AdvisorClient
-
-#: More names than this are not listed in a message.
-MAX_LISTED = 20
 
 
 def require_known(client: AdvisorClient, filters: Mapping[str, str]) -> None:
@@ -30,13 +27,4 @@ def require_known(client: AdvisorClient, filters: Mapping[str, str]) -> None:
             known[scope] = {each["scope"]["name"] for each in checks if each["scope"]["kind"] == scope}
     for name, value in wanted.items():
         if value not in known[name]:
-            raise CommandError(f"--{name} {value!r}: no such {name}{_hint(value, known[name])}")
-
-
-def _hint(value: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    near = difflib.get_close_matches(value, names, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    shown = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
-    return f"; there are {shown}" if names else ""
+            raise CommandError(f"--{name} {value!r}: no such {name}{hint(value, known[name])}")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.recommendation import Recommendation
+from gpu_advisor.rendering.did_you_mean import hint
 from gpu_advisor.settings import CostSettings, PoolSettings, ResourceSettings, Settings
 
 
@@ -78,8 +79,8 @@ def _pools(settings: Settings, changes: Any) -> list[PoolSettings]:
     names = [pool.name for pool in settings.pools]
     unknown = sorted(set(changes) - set(names))
     if unknown:
-        fix = f"choose from {', '.join(names)}" if names else "no pool is configured: change `resources` instead"
-        raise WhatIfError([(("pools", unknown[0]), f"no such pool; {fix}")])
+        fix = hint(unknown[0], names) or "; no pool is configured: change `resources` instead"
+        raise WhatIfError([(("pools", unknown[0]), f"no such pool{fix}")])
     return [_pool(settings, pool, changes.get(pool.name, {})) for pool in settings.pools]
 
 

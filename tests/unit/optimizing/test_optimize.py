@@ -73,7 +73,7 @@ def test_it_says_what_is_missed_and_what_to_do(monkeypatch: pytest.MonkeyPatch) 
         (("--target-gpu", "95"), "give a lower --target-gpu"),
         (("--target-gpu", "80"), "thresholds contradict each other"),
         (("--target-gpu", "80"), "--scale-up and --scale-down"),
-        (("--target-gpu", "90", "--pool", "nix"), "choose from chat, rest"),
+        (("--target-gpu", "90", "--pool", "nix"), "there are chat, rest"),
     ],
 )
 def test_a_target_that_cannot_be_is_refused_with_the_fix(

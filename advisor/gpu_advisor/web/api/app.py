@@ -29,6 +29,7 @@ from gpu_advisor.web.api import (
     authentication,
     browser_guard,
     csv_export,
+    known_names,
     openapi,
     problem_details,
     query_filters,
@@ -243,6 +244,7 @@ class _Handlers:
         query_values, path, query = self._query_parameters(operation), request.path, request.args.to_dict()
 
         def render(view: View) -> RenderedResponse:
+            known_names.require_known(view, query_values)
             found = apply_filters(view, query_values)
             if as_csv and query_values["format"] == "csv":
                 return render_response(as_csv(found).encode("utf-8", "replace"), f"{CSV}; charset=utf-8")

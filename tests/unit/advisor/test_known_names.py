@@ -1,0 +1,77 @@
+"""A filter's name that is not known is an error with a hint, in the API and so in every command that uses it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from gpu_advisor.backtest.recorded_demand import find_serving_pool
+from gpu_advisor.backtest.trace import TraceError
+from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes
+from gpu_advisor.rendering.did_you_mean import hint
+from gpu_advisor.settings import Settings
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
+from gpu_advisor.web.api.app import ApiContext, create_app
+
+from tests.unit.advisor.builders import AT, GpuSpec, concluded
+
+SETTINGS = Settings.model_validate(
+    {"pools": [{"name": "chat", "kind": "serving", "match": {"node": "chat-.*"}}, {"name": "batch", "match": {}}]}
+)
+EVALUATION = concluded([GpuSpec("g0", 0.0, node="node-a"), GpuSpec("g1", 0.0, node="node-a", index="1")], SETTINGS)
+VIEW = View(
+    "c",
+    SourceStatus("fake", "memory", True),
+    EVALUATION,
+    tuple(PublishedRecommendation(each.id("c"), AT, each) for each in EVALUATION.recommendations),
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/recommendations?kind=idle_reclam", "did you mean idle_reclaim?"),
+        ("/recommendations?kind=idle_reclaim", ""),
+        ("/recommendations?pool=chaat", "did you mean chat?"),
+        ("/recommendations?pool=chat", ""),  # known, and empty
+        ("/recommendations?node=node-b", "did you mean node-a?"),
+        ("/recommendations?node=node-a", ""),
+        ("/recommendations?kind=x&format=csv", "no such kind; there are "),
+        ("/checks?item=gpu_utilisation", "did you mean gpu_utilization?"),
+        ("/checks?item=gpu_utilization", ""),
+        ("/outcomes?kind=idle", "no such kind"),
+        ("/outcomes?pool=batsh", "did you mean batch?"),
+    ],
+)
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_filters_of_the_api(path: str, words: str, evaluated: bool) -> None:
+    view = VIEW if evaluated else replace(VIEW, evaluation=None, issued=())
+    answer = create_app(ApiContext(lambda: view, lambda: (), lambda _id, _snooze: None)).test_client().get(path)
+    if words and (evaluated or "kind=" in path):
+        assert answer.status_code == 400
+        assert words in answer.get_json()["detail"]
+    else:
+        assert answer.status_code == 200
+
+
+def test_pools_of_what_if_and_backtest() -> None:
+    with pytest.raises(WhatIfError, match=r"no such pool; did you mean chat\?"):
+        apply_changes(SETTINGS, {"pools": {"chaat": {"gpu": {"max": 4}}}})
+    for wrong in ("chaat", "batch"):  # batch is no serving pool
+        with pytest.raises(TraceError, match=r"no such serving pool in the settings; .*chat"):
+            find_serving_pool(SETTINGS, wrong)
+    with pytest.raises(TraceError, match="there is none: add one under pools"):
+        find_serving_pool(Settings(), "chat")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "words"),
+    [
+        ("chaat", ["chat"], "; did you mean chat?"),
+        ("zzz", ["b", "a"], "; there are a, b"),
+        ("zzz", [f"p{n:02d}" for n in range(25)], ", p19, ..."),
+        ("zzz", [], ""),
+    ],
+)
+def test_hints(name: str, known: list[str], words: str) -> None:
+    assert hint(name, known).endswith(words)
