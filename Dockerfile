@@ -12,6 +12,8 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY exporter exporter
 COPY advisor advisor
+# advisor/gpu_advisor/documents/runbooks links there.
+COPY docs/runbooks docs/runbooks
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 # Virtual environments are built here and copied without pip.
