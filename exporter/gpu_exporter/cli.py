@@ -28,8 +28,9 @@ log = logging.getLogger("gpu_exporter")
 
 USAGE_ERROR = 2
 
-_M_ARENA_MAX = -8
-"""A parameter of mallopt(3)."""
+_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1
+_MALLOC_PARAMETERS = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 64 * 1024), (_M_TRIM_THRESHOLD, 128 * 1024))
+"""Of mallopt(3), and their values: a number, bytes, bytes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,14 +69,20 @@ def _build(settings: ExporterSettings) -> Sampler:
     return build_sampler(settings, build_drivers(settings, _fleet(settings)))
 
 
-def _share_malloc_arena() -> None:
-    """Let all threads allocate from one arena of glibc's malloc.
+def _bound_malloc() -> None:
+    """Keep what glibc's malloc holds small; other C libraries do not have these parameters (mallopt(3)).
 
-    By default each thread gets one of its own, which keeps what the largest page ever took: 7 MiB after 16 scrapes at
-    once. The interpreter's lock makes threads allocate in turn anyway. Other C libraries have no arenas.
+    One arena for all threads: by default each thread gets one of its own, which keeps what the largest page ever took:
+    7 MiB after 16 scrapes at once. The interpreter's lock makes threads allocate in turn anyway.
+
+    Pages have mappings of their own, which are given back when they are freed. By default the first page that is freed
+    raises the threshold, later pages lie among small blocks, and after an hour with slow clients the heap is twice as
+    large (benchmarks/soak).
     """
     with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        library = ctypes.CDLL(None)
+        for parameter, value in _MALLOC_PARAMETERS:
+            library.mallopt(parameter, value)
 
 
 def _on_signal(name: str, action: Callable[[], object]) -> None:
@@ -102,7 +109,7 @@ def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callab
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: threading.Thread(target=server.shutdown).start())
     _on_signal("SIGHUP", lambda: _reload(sampler))
-    _share_malloc_arena()
+    _bound_malloc()
     sampler.start()
     _on_signal("SIGUSR1", sampler.release_drivers)
     host, port = server.server_address[:2]
