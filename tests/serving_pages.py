@@ -27,12 +27,12 @@ def scraped(text: str, at: float, target: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}{{{extra}{',' + labels if brace else '}'} {value} {at}"
 
 
-def simulated_lines(situation: Situation, run: Run, job: str = "vllm") -> Iterator[str]:
+def simulated_lines(situation: Situation, run: Run, job: str = "vllm", start: float = START) -> Iterator[str]:
     blocks = situation.settings.kv_tokens // 16
     for number, samples in enumerate(run.samples):
         target = {"job": job, "instance": f"10.0.0.{number}:8000"}
         for sample in samples:
-            yield from scraped(page(sample, situation.model.name, blocks), START + sample.at, target)
+            yield from scraped(page(sample, situation.model.name, blocks), start + sample.at, target)
 
 
 def write_openmetrics(lines: Iterable[str], path: Path) -> Path:

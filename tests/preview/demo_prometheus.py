@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
+from benchmarks.serving.draw import CLASSES
+from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS, run
 from tests.own_processes import exporter
 from tests.preview.demo_history import (
     END,
@@ -21,6 +23,7 @@ from tests.preview.demo_history import (
     scraped_samples,
 )
 from tests.servers import Prometheus, create_blocks, free_port, prometheus
+from tests.serving_pages import simulated_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
@@ -45,9 +48,17 @@ def demo_prometheus(
         for path in RULES:
             found += evaluate_rules(server.url, path.read_text(), begin, END)
         source.close()
+    found += _serving_samples()
     _import(found, folder / "made.txt", blocks)
     with prometheus(folder, blocks=blocks) as server:
         yield server
+
+
+def _serving_samples() -> Iterator[str]:
+    """A simulated inference server at its batch limit, in the last minutes."""
+    situation = CLASSES["batch_limit_bound"](7)
+    start = END - WARM_UP_SECONDS - WINDOW_SECONDS
+    return (f"{line}\n" for line in simulated_lines(situation, run(situation), start=start))
 
 
 def _import(lines: Iterable[str], path: Path, blocks: Path) -> None:

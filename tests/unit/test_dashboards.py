@@ -50,7 +50,7 @@ DEPRECATED = {
     "grafana-worldmap-panel",
     "grafana-piechart-panel",
 }
-UIDS = {f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "recommendations", "cost", "stack")}
+UIDS = {f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "recommendations", "cost", "serving", "stack")}
 
 
 def known_metrics() -> set[str]:
@@ -268,7 +268,7 @@ def _bad_unit(panel: DashboardJson) -> bool:
 
 def _bare_counter(panel: DashboardJson) -> bool:
     text = " ".join(target["expr"] for target in panel["targets"])
-    inside = r"\b(?:rate|irate|increase)\(\w+_total(?:\{[^}]*\})?\["
+    inside = r"\b(?:rate|irate|increase)\([\w:]+_total(?:\{[^}]*\})?\["
     return len(re.findall(r"\w+_total\b", text)) != len(re.findall(inside, text))
 
 

@@ -8,12 +8,38 @@ import click
 
 from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.calibration.serving_probe import ServingProbe, run_serving_probe
 from gpu_advisor.commands.batch_size import parse_memory, parse_sizes
 from gpu_advisor.extras import install_hint
+from gpu_advisor.settings.slo import parse_latency
 
 
 def _limit(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     return None if value is None else parse_memory(context, parameter, value)
+
+
+def _latency(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else parse_latency(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+
+
+def _probe_server(probe: ServingProbe) -> None:
+    click.echo("at a time  requests  tokens/s  TTFT p95  ITL p95")
+    try:
+        for level in run_serving_probe(probe):
+            latencies = (f"{1000 * each:.0f} ms" if each is not None else "-" for each in (level.ttft, level.itl))
+            ttft, itl = latencies
+            click.echo(
+                f"{level.concurrency:9}  {level.requests:8}  {level.tokens_per_second:8.0f}  {ttft:>8}  {itl:>7}"
+            )
+            if level.stop:
+                click.echo(f"stopped: {level.stop}", err=level.stop.startswith("error"))
+                if level.stop.startswith("error"):
+                    raise SystemExit(1)
+    except CalibrationError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @click.command("probe", short_help="Measure memory and throughput at several batch sizes.")
@@ -37,6 +63,19 @@ def _limit(context: click.Context, parameter: click.Parameter, value: str | None
               help="Profile to write, or a folder, where GPU, workload and precision name it.")  # fmt: skip
 @click.option("--textfile", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
               help="Publish it as well, through this textfile directory of an exporter.")  # fmt: skip
+@click.option("--serving", "serving_url", metavar="URL",
+              help="Measure a live inference server instead, at rising concurrency. It is real load.")  # fmt: skip
+@click.option("--model", help="With --serving: the served model, if there are several.")
+@click.option("--concurrency", default="1,2,4,8,16,32", show_default=True, callback=parse_sizes,
+              help="With --serving: requests at a time.")  # fmt: skip
+@click.option("--max-seconds", type=click.FloatRange(min=1), default=120.0, show_default=True,
+              help="With --serving: time of all levels.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(min=1), default=100_000, show_default=True,
+              help="With --serving: tokens generated in all.")  # fmt: skip
+@click.option("--slo-ttft", callback=_latency, metavar="DURATION",
+              help="With --serving: stop when the time to first token (p95) exceeds it, as in 500ms.")  # fmt: skip
+@click.option("--slo-itl", callback=_latency, metavar="DURATION",
+              help="With --serving: stop when the inter-token latency (p95) exceeds it, as in 50ms.")  # fmt: skip
 def command(
     workload: str,
     job: str | None,
@@ -50,6 +89,13 @@ def command(
     trace: bool,
     output: Path,
     textfile: Path | None,
+    serving_url: str | None,
+    model: str | None,
+    concurrency: tuple[int, ...],
+    max_seconds: float,
+    max_tokens: int,
+    slo_ttft: float | None,
+    slo_itl: float | None,
 ) -> None:
     """Run a small training workload at several batch sizes, each in its own process, and write a profile.
 
@@ -57,7 +103,16 @@ def command(
       gpu-advisor probe --workload my.training:factory --sizes 8,16,32 --precision bfloat16
 
     A factory is called with (batch_size, device, precision) and returns a function that runs one training step.
+
+    With --serving, the load on a live inference server rises until an objective is missed, an error occurs, or a cap on
+    time or tokens is reached.
     """
+    if serving_url is not None:
+        probe = ServingProbe(
+            serving_url, model, concurrency, max_seconds=max_seconds, max_tokens=max_tokens, ttft=slo_ttft, itl=slo_itl
+        )
+        _probe_server(probe)
+        return
     from rich.console import Console
     from rich.progress import Progress
 

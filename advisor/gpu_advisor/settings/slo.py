@@ -38,7 +38,7 @@ MIN_LATENCY_SECONDS, MAX_LATENCY_SECONDS = 0.001, 600.0
 _LATENCY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)\s*")
 
 
-def _parse_latency(value: object) -> float:
+def parse_latency(value: object) -> float:
     """Seconds from `500ms` or `2s`. Raises ValueError: a bare number may be either."""
     match = _LATENCY.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -50,7 +50,7 @@ def _parse_latency(value: object) -> float:
 
 
 LatencySeconds = Annotated[
-    float, BeforeValidator(_parse_latency, json_schema_input_type=Annotated[str, Field(pattern=_LATENCY.pattern)])
+    float, BeforeValidator(parse_latency, json_schema_input_type=Annotated[str, Field(pattern=_LATENCY.pattern)])
 ]
 
 UnservedPercent = Annotated[float, BeforeValidator(_parse_percent)]

@@ -1,0 +1,177 @@
+"""A load ladder on a live inference server: throughput and latencies at several concurrencies, through its API of
+completions (https://platform.openai.com/docs/api-reference/completions), which vLLM, SGLang, TGI and others serve.
+
+It is real load. It ends at the first error, at the first objective that is missed, and at its caps on time and tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import requests
+
+from gpu_advisor.calibration.errors import CalibrationError
+
+#: Requests that a level needs for a percentile.
+MIN_REQUESTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ServingProbe:
+    """`url` is the server's root. Caps are of the whole ladder; objectives are in seconds, None for none."""
+
+    url: str
+    model: str | None = None
+    levels: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    level_seconds: float = 10.0
+    max_seconds: float = 120.0
+    max_tokens: int = 100_000
+    ttft: float | None = None
+    itl: float | None = None
+    prompt_words: int = 100
+    answer_tokens: int = 64
+    timeout_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One concurrency. Latencies (seconds) are 95th percentiles, None if too few requests ended. `stop` says why the
+    ladder ends here; empty: it goes on."""
+
+    concurrency: int
+    requests: int
+    tokens_per_second: float
+    ttft: float | None
+    itl: float | None
+    stop: str = ""
+
+
+@dataclass(slots=True)
+class _Meter:
+    """What the clients of a level measured. `left` are the tokens that may still be generated."""
+
+    left: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+    first: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    tokens: int = 0
+    error: str = ""
+
+    def reserve(self, tokens: int) -> bool:
+        with self.lock:
+            if self.left < tokens:
+                return False
+            self.left -= tokens
+            return True
+
+    def add(self, first: float, gaps: Sequence[float], unused: int) -> None:
+        with self.lock:
+            self.first.append(first)
+            self.gaps += gaps
+            self.tokens += 1 + len(gaps)
+            self.left += unused
+
+    def fail(self, message: str) -> None:
+        with self.lock:
+            self.error = self.error or message
+        self.stop.set()
+
+
+def run_serving_probe(probe: ServingProbe) -> Iterator[Level]:
+    """The levels, one after the other. Raises CalibrationError if the server does not answer at all."""
+    url, model = probe.url.rstrip("/"), probe.model or _only_model(probe)
+    began, left = time.monotonic(), probe.max_tokens
+    for concurrency in probe.levels:
+        remaining = probe.max_seconds - (time.monotonic() - began)
+        if remaining <= 0:
+            return
+        meter = _Meter(left)
+        level = _measure(probe, url, model, concurrency, min(probe.level_seconds, remaining), meter)
+        left = meter.left
+        yield level
+        if level.stop:
+            return
+
+
+def _only_model(probe: ServingProbe) -> str:
+    address = f"{probe.url.rstrip('/')}/v1/models"
+    try:
+        response = requests.get(address, timeout=probe.timeout_seconds)
+        response.raise_for_status()
+        names = [str(each["id"]) for each in response.json()["data"]]
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        raise CalibrationError(f"{address}: no list of models ({error}): check --serving, or name --model") from None
+    if len(names) != 1:
+        raise CalibrationError(f"{address} serves {', '.join(names) or 'no model'}: name one with --model")
+    return names[0]
+
+
+def _measure(probe: ServingProbe, url: str, model: str, concurrency: int, seconds: float, meter: _Meter) -> Level:
+    began = time.monotonic()
+    clients = [
+        threading.Thread(target=_client, args=(probe, url, model, began + seconds, meter), daemon=True)
+        for _ in range(concurrency)
+    ]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    took = time.monotonic() - began
+    enough = len(meter.first) >= MIN_REQUESTS
+    ttft = _percentile(meter.first) if enough else None
+    itl = _percentile(meter.gaps) if enough and meter.gaps else None
+    rate = meter.tokens / took if took > 0 else 0.0
+    return Level(concurrency, len(meter.first), rate, ttft, itl, _why_stop(probe, meter, ttft, itl))
+
+
+def _why_stop(probe: ServingProbe, meter: _Meter, ttft: float | None, itl: float | None) -> str:
+    if meter.error:
+        return f"error: {meter.error}"
+    for name, value, objective in (("time to first token", ttft, probe.ttft), ("inter-token latency", itl, probe.itl)):
+        if value is not None and objective is not None and value > objective:
+            return f"{name} {value:.3g} s is above its objective of {objective:g} s"
+    return "cap on tokens" if meter.left < probe.answer_tokens else ""
+
+
+def _client(probe: ServingProbe, url: str, model: str, until: float, meter: _Meter) -> None:
+    prompt = " ".join(["word"] * probe.prompt_words)
+    body = {"model": model, "prompt": prompt, "max_tokens": probe.answer_tokens, "stream": True, "ignore_eos": True}
+    with requests.Session() as session:
+        while time.monotonic() < until and not meter.stop.is_set() and meter.reserve(probe.answer_tokens):
+            try:
+                times = _ask(session, f"{url}/v1/completions", body, probe.timeout_seconds)
+            except (requests.RequestException, ValueError) as error:
+                meter.fail(str(error))
+                return
+            gaps = [later - earlier for earlier, later in itertools.pairwise(times[1:])]
+            meter.add(times[1] - times[0], gaps, max(0, probe.answer_tokens - len(times) + 1))
+
+
+def _ask(session: requests.Session, url: str, body: object, timeout: float) -> list[float]:
+    """When the request was sent, and when each part of its answer came. Raises ValueError for an empty answer."""
+    times = [time.monotonic()]
+    with session.post(url, json=body, stream=True, timeout=timeout) as response:
+        if response.status_code != requests.codes.ok:
+            raise ValueError(f"HTTP {response.status_code}: {response.text[:200]}")
+        for line in response.iter_lines(chunk_size=1):
+            if line.startswith(b"data: ") and line != b"data: [DONE]" and _has_text(line[6:]):
+                times.append(time.monotonic())
+    if len(times) < 2:
+        raise ValueError("an answer without a token")
+    return times
+
+
+def _has_text(data: bytes) -> bool:
+    found = json.loads(data)
+    return isinstance(found, dict) and bool(found.get("choices"))
+
+
+def _percentile(values: Sequence[float], share: float = 0.95) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
