@@ -59,6 +59,7 @@ def test_feedback_is_shown_and_survives_a_restart(tmp_path: Path) -> None:
     assert client.post(path, json=body).get_json() == made
     assert client.get("/recommendations").get_json()["recommendations"][0]["feedback"] == made
     assert 'gpu_advisor_feedback{kind="idle_reclaim",verdict="dismissed"} 1.0' in client.get("/metrics").text
+    assert "Dismissed by <bdi>ada</bdi>: <bdi>too early</bdi>" in client.get(f"/page/{id_}").text
     assert client.get("/outcomes").get_json()["suggestions"] == []
     for wrong, status in (({"verdict": "dismissed"}, 422), ({"verdict": "maybe"}, 422), ({}, 422)):
         assert client.post(path, json=wrong).status_code == status

@@ -89,6 +89,7 @@ def test_probes_need_no_name_and_logins_replace_it() -> None:
 
 CHANGES = [
     ("POST", "/recommendations/x/snooze"), ("DELETE", "/recommendations/x/snooze"), ("POST", "/api/v1/gpu/allocate"),
+    ("POST", "/recommendations/x/feedback"),
     ("POST", "/api/v1/gpu/allocations/x/renew"), ("DELETE", "/api/v1/gpu/allocations/x"),
 ]  # fmt: skip
 
