@@ -2,13 +2,16 @@
 PYTHON ?= python3
 SIMULATE ?=
 STATE_DIR ?= state
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-vllm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api bench-grid lock sbom audit soak rules dashboards preview docs docs-site golden clean
 
+# More options of `gpu-advisor up`: make up ARGS='--advisor-address 0.0.0.0:9817'
 up: $(VENV)/.up
-	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE))
+	@echo "3/3  gpu-advisor up"
+	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE)) $(ARGS)
 
 # Lint and tests run side by side: the tests wait for servers much of the time, hence also a worker more than cores.
 test:
@@ -277,13 +280,14 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/pip
 
 # Rewrite the golden pages after an intended change; review the diff.
 golden: $(VENV)/.test
-	$(BIN)/python -m pytest tests/unit/exporter/test_golden.py --update-golden
+	$(BIN)/python -m pytest tests/unit/exporter/test_golden.py tests/unit/advisor/test_terminal.py --update-golden
 
 # One stamp per set of requirements; a new version also reinstalls, because the package metadata has it.
 VERSION_FILE := exporter/gpu_exporter/__init__.py
 
 $(VENV)/.up: pyproject.toml $(VERSION_FILE) | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable '.[advisor]'
+	@echo "2/3  dependencies, the first time about a minute"
+	@$(BIN)/pip install --quiet --editable '.[advisor]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VERSION_FILE) tests/constraints.txt | $(BIN)/pip
@@ -298,6 +302,7 @@ $(VENV)/exporter/.ready: pyproject.toml $(VERSION_FILE) | $(BIN)/pip
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "1/3  environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "Python's venv module is needed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
