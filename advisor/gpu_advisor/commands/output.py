@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from gpu_advisor.evaluation.money import BOUND_WORDS
 from gpu_advisor.rendering.escaping import escape_formula
 from gpu_advisor.web.page.template_filters import ago
 
@@ -100,17 +99,6 @@ def format_ratio(value: float | None, unit: str = "ratio") -> str:
     if value is None:
         return "-"
     return f"{value * 100:.1f} %" if unit == "ratio" else f"{value:g}"
-
-
-def format_savings(of: schema.SavingsFields, short: bool = False) -> str:
-    """What is saved or recovered, by the hour and by the month; `short`: by the month only. A dash if unknown."""
-    if of["savings_per_hour"] is None or of["savings_per_month"] is None or of["savings_bound"] is None:
-        return "-"
-    bound, month = BOUND_WORDS[of["savings_bound"]], f"{of['savings_per_month']:,.0f} {of['currency']}"
-    if short:
-        return f"{bound}{month}{' (estimate)' if of['estimated'] else ''}"
-    basis = f"; {of['price_basis']}" if of["price_basis"] else ""
-    return f"{bound}{of['savings_per_hour']:,.2f} {of['currency']} per hour ({month} per month{basis})"
 
 
 def marks(each: schema.RecommendationDocument) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from gpu_advisor.commands import advisor_client, output
+from gpu_advisor.commands import advisor_client, money, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.known_values import require_known
 from gpu_advisor.commands.short_ids import short_ids
@@ -80,7 +80,7 @@ def rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
     """A row of HEADINGS per recommendation, for a pipe."""
     return [
         (
-            each["severity"], output.format_savings(each, short=True), one_line(each["summary"]),
+            each["severity"], money.format_savings(each, short=True), one_line(each["summary"]),
             f"{each['current']:g} -> {each['recommended']:g}", each["since"], ", ".join(output.marks(each)), each["id"],
         )
         for each in answer["recommendations"]
@@ -92,7 +92,7 @@ def short_rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
     ids = short_ids(each["id"] for each in answer["recommendations"])
     return [
         (
-            each["severity"], output.format_savings(each, short=True),
+            each["severity"], money.format_savings(each, short=True),
             one_line(each["summary"]) + "".join(f" ({mark})" for mark in output.marks(each)),
             output.format_since(each["since"], answer["at"]), ids[each["id"]],
         )
@@ -106,7 +106,9 @@ def _show(answer: schema.Recommendations) -> None:
     else:
         output.show_table(HEADINGS, rows(answer), "No recommendations.")
     if answer["recommendations"]:
-        click.echo(f"Together: {output.format_savings(answer['summary'])}")
+        click.echo(f"Together: {money.format_savings(answer['summary'])}")
+        if lost := money.lost_by_group(answer["summary"]):
+            click.echo(one_line(lost))
     for word in answer["abstentions"]:
         about = "" if word["scope"]["kind"] == "fleet" else f" of {word['scope']['label']}"
         click.echo(one_line(f"Insufficient data for {word['subject']}{about}: {word['message']}"))
@@ -128,7 +130,7 @@ def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     projected = output.format_ratio(each["projection"]["utilization_ratio"])
     yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
     yield f"diagnosis: {each['diagnosis']}; confidence: {each['confidence']}"
-    yield f"worth: {output.format_savings(each)}"
+    yield f"worth: {money.format_savings(each)}"
     yield "\nHow to apply it:"
     yield from (f"  {one_line(line)}" for line in each["apply"])
     yield f"  {each['runbook']}"

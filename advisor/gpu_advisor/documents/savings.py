@@ -90,6 +90,7 @@ def money_summary(view: View, selection: Iterable[PublishedRecommendation]) -> s
     lost = Savings.of(found.waste)
     return {
         **savings_fields(found.savings),
+        "currency": found.waste.money.currency,
         "waste_per_hour": lost.money_per_hour,
         "waste_per_month": lost.money_per_month,
         "waste_bound": lost.bound,

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from gpu_advisor.commands.output import format_savings
+from gpu_advisor.commands.money import MAX_GROUPS, format_savings, lost_by_group
+from gpu_advisor.documents import schema
 from gpu_advisor.documents.savings import Savings, savings_fields
-from gpu_advisor.evaluation.money import Interval, Money
+from gpu_advisor.evaluation.money import Bound, Interval, Money
 from gpu_advisor.evaluation.recommendation import Savings as Worth
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.serialization import deserialize, serialize
@@ -53,7 +54,8 @@ def test_the_summary_is_of_what_was_asked_for(client: FlaskClient) -> None:
     assert [each["name"] for each in one["waste_by"]["pool"]] == ["s2"]
     both = got(client, "/recommendations")["summary"]
     assert both["savings_per_hour"] > one["savings_per_hour"]
-    assert got(client, "/recommendations?pool=none")["summary"]["savings_per_hour"] in (None, 0.0)
+    growing = got(client, "/recommendations?pool=s0")["summary"]
+    assert (growing["savings_per_hour"], growing["currency"]) == (0.0, "USD")
 
 
 def test_what_is_snoozed_is_in_no_sum(view: View) -> None:
@@ -76,6 +78,24 @@ def test_in_a_terminal(amount: Interval, estimated: bool, text: str, short: str)
     dates = ("2026-09-20", "2026-09-20") if estimated else ("", "")
     fields = savings_fields(Worth(Interval.exactly(1), Money(amount, "USD", estimated, *dates)))
     assert (format_savings(fields), format_savings(fields, short=True)) == (text, short)
+
+
+def group(name: str, per_month: float | None, estimated: bool = False) -> schema.WasteGroupDocument:
+    bound: Bound | None = None if per_month is None else "exact"
+    return {"name": name, "gpus": 1.0, "per_hour": None, "per_month": per_month, "bound": bound, "estimated": estimated}
+
+
+def test_who_loses_most_by_team_where_there_are_teams(client: FlaskClient) -> None:
+    found: schema.MoneySummaryDocument = got(client, "/recommendations")["summary"]
+    owners = [group(f"pod ml/p{n}", 1000.0 - n) for n in range(MAX_GROUPS + 2)]
+    found["waste_by"] = {"owner": owners, "team": [group("no team", 9.0)], "pool": [], "node": []}
+    line = lost_by_group(found)
+    assert line.startswith("Lost a month by owner: pod ml/p0: 1,000 USD; pod ml/p1: 999 USD")
+    assert line.endswith("; 2 more")
+    found["waste_by"]["team"] = [group("speech", 1460.0, estimated=True), group("vision", None)]
+    assert lost_by_group(found) == "Lost a month by team: speech: 1,460 USD (estimate); vision: unknown"
+    found["waste_by"]["owner"] = found["waste_by"]["team"] = []
+    assert lost_by_group(found) == ""
 
 
 def test_savings_survive_the_ledger(view: View) -> None:
