@@ -145,4 +145,4 @@ def test_the_curve_is_that_of_the_server() -> None:
     assert model.itl(500.0 * settled, 2.0) == pytest.approx(settled)
     assert math.isinf(model.settled_itl(1e6, 2.0))
     assert model.itl(model.largest(0.05, 2.0), 2.0) == pytest.approx(0.05)
-    assert fit_step_model(points[:3]) is None
+    assert fit_step_model(points[:2]) is None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gpu_advisor.evaluation.serving.facts import CurvePoint
 
 #: Points at different loads that a fit needs.
-MIN_POINTS = 4
+MIN_POINTS = 3
 
 
 @dataclass(frozen=True, slots=True)
