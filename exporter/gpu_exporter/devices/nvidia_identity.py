@@ -58,6 +58,8 @@ def probe_gpu(nvml: NvmlSession, index: int) -> GpuProbe:
     address, address_error = _attempt(_read_pci_address, nvml, handle)
     name, name_error = _attempt(lambda nvml, handle: nvml.text("nvmlDeviceGetName", handle), nvml, handle)
     if not uuid and address_error:
+        if isinstance(address_error, NvmlValueError):  # not its code: an invalid argument here is not an invalid index
+            raise NvmlValueError(address_error.reason, f"GPU {index} has neither uuid nor address: {address_error}")
         raise address_error
     complete = bool(uuid) and not (uuid_error or address_error or name_error)
     return GpuProbe(handle, index, uuid, name, address, _is_coherent(nvml, handle), complete)

@@ -18,6 +18,7 @@ from gpu_exporter.devices.meters import BusySource
 from gpu_exporter.devices.nvidia import LOST_GPU_RETRY_SECONDS, NvidiaDriver
 from gpu_exporter.devices.nvidia_drivers import PROCESS_ENTRY_BYTES
 from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS, SLOW_INTERVAL_SECONDS
+from gpu_exporter.devices.nvml import INVALID_ARGUMENT
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState, GpuProcess
 
@@ -573,8 +574,10 @@ def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_index(machine: Sim
     assert [device.identity.uuid for device in machine.driver.read()] == [uuid(0), uuid(1)]
 
 
-def test_gpu_that_could_not_be_opened_is_retried_at_once(machine: SimulatedMachine) -> None:
-    unidentified = dict.fromkeys(("nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3"), UNKNOWN)
+@pytest.mark.parametrize("code", [UNKNOWN, INVALID_ARGUMENT])
+def test_gpu_that_could_not_be_opened_is_retried_at_once(machine: SimulatedMachine, code: int) -> None:
+    """Also if its identity is called an invalid argument: its index was valid."""
+    unidentified = dict.fromkeys(("nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3"), code)
     machine.control.gpus = [SimulatedGpu(), SimulatedGpu(errors=unidentified)]
     machine.write()
     assert down_reasons(machine.driver.read()) == [None, DownReason.ERROR]
