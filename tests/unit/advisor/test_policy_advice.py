@@ -300,6 +300,15 @@ def test_the_first_few_gpus_get_lines_of_their_own(count: int) -> None:
     assert listed_gpus(gpus(count)) == tuple(gpus(count)[: min(count, MAX_LISTED_GPUS)])
 
 
+@pytest.mark.parametrize(("vendor", "tool"), [("nvidia", "nvidia-smi"), ("amd", "amd-smi"), ("intel", "")])
+def test_commands_are_those_of_the_vendor(vendor: str, tool: str) -> None:
+    cards = [Gpu(f"G{index}", str(index), "x", vendor, "n", True) for index in range(2)]
+    for advise, variant in ((cooling.advise, ""), (power_limit.advise, "limit"), (straggler.advise, "clock")):
+        advice = advise(finding(variants=(variant,), found=cards))
+        text = " ".join(" ".join(argv) for argv in commands(advice)) + hints(advice)
+        assert {name for name in ("nvidia-smi", "amd-smi") if name in text} == ({tool} if tool else set())
+
+
 def test_a_straggler_is_looked_at_by_its_index_where_it_has_one() -> None:
     found = [Gpu("a", "3", H100, "nvidia", "n", True), Gpu("b", "", H100, "nvidia", "n", True)]
     first, second = commands(straggler.advise(finding(found=found)))

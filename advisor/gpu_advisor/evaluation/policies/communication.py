@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gpu_advisor.evaluation.actions import Action, edit_code, notes
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice
+from gpu_advisor.evaluation.policies.vendor_tools import topology_command
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "communication"
@@ -30,15 +31,16 @@ def advise(finding: Finding) -> PolicyAdvice:
 
 
 def _actions(finding: Finding) -> Iterator[Action]:
+    topology = topology_command(finding.gpus[0])
     if len({gpu.node for gpu in finding.gpus}) > 1:
         yield from notes(
             "between nodes: NCCL_DEBUG=INFO logs the network that NCCL uses; it should be NET/IB, not NET/Socket",
-            "a GPU and its NIC should share a PCIe switch: nvidia-smi topo -m",
+            f"a GPU and its NIC should share a PCIe switch: {topology}",
             "keep tensor parallelism within a node; use data parallelism between nodes",
         )
-    elif nvlink_bytes_per_second(finding.gpus[0].name) is None:
+    elif finding.gpus[0].vendor == "nvidia" and nvlink_bytes_per_second(finding.gpus[0].name) is None:
         yield from notes(
-            "these GPUs have no NVLink: nvidia-smi topo -m shows the paths between them (SYS is the slowest)",
+            f"these GPUs have no NVLink: {topology} shows the paths between them (SYS is the slowest)",
             "prefer data parallelism to tensor parallelism, which exchanges activations in each layer",
         )
     yield edit_code("DistributedDataParallel(model, gradient_as_bucket_view=True, bucket_cap_mb=100)")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, percent
+from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 from gpu_advisor.evaluation.signals import POWER_LIMIT
 
@@ -22,7 +23,7 @@ def advise(finding: Finding) -> PolicyAdvice:
         summary=f"{finding.scope}: {finding.count} thermally throttled {percent(finding.mean('thermal'))} of busy "
         f"time, clocks at {percent(clock)} of normal",
         actions=(
-            run_command("nvidia-smi", "-q", "-d", "TEMPERATURE,PERFORMANCE", note="which limit: core or memory"),
+            *show_state(finding.gpus[0], "heat", note="which limit: core or memory"),
             *notes(
                 "the whole node is hot: check air intake, fans and room temperature" if whole else
                 "one of several GPUs is hot: check its heat sink, dust, and the slot next to it",

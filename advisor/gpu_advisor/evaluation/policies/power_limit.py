@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, percent
+from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 from gpu_advisor.evaluation.signals import POWER_LIMIT_DEFAULT
 
@@ -23,7 +24,7 @@ def advise(finding: Finding) -> PolicyAdvice:
         notes("check power supplies, cables and their load on the BMC: ipmitool sdr type 'Power Supply'")
         if brake
         else (
-            run_command("nvidia-smi", "--query-gpu=index,power.limit,power.default_limit", "--format=csv"),
+            *show_state(finding.gpus[0], "limits"),
             *_reset_limits(finding),
         )
     )

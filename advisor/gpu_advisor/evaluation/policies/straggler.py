@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gpu_advisor.evaluation.actions import Action, notes, run_command
+from gpu_advisor.evaluation.actions import Action, notes
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus
+from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "straggler"
@@ -16,9 +17,7 @@ def advise(finding: Finding) -> PolicyAdvice:
     actions: list[Action] = []
     for gpu in listed_gpus(finding.gpus):
         actions += notes(f"on {gpu.node}, GPU {gpu.index}: check clocks, PCIe link, row remapping, Xids")
-        which = ("-i", gpu.index) if gpu.index.isdigit() else ()
-        query = ("nvidia-smi", "-q", *which, "-d", "CLOCK,PERFORMANCE,ECC,ROW_REMAPPER")
-        actions.append(run_command(*query, node=gpu.node))
+        actions += show_state(gpu, "health", alone=True)
     nodes = sorted({gpu.node for gpu in finding.gpus})
     actions += notes(
         "no fault found: its share of the work is larger; balance samples across ranks",
