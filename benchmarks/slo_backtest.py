@@ -1,6 +1,6 @@
 """What pools with `slo.unserved` reach: the unserved share of a day, by family of days and objective.
 
-    python -m benchmarks.slo_backtest [--seeds N] [--family NAME ...]
+    python -m benchmarks.slo_backtest [--seeds N] [--family NAME ...] [--processes N]
 
 Each trace has two days: headroom is tuned to what was seen up to each hour, from nothing on. The second day is
 measured, and the first is reported beside it. `default` is the advisor without an objective.
@@ -124,23 +124,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--family", action="append", choices=FAMILIES, help="only this one")
+    parser.add_argument("--processes", type=int)
     chosen = parser.parse_args()
     families = chosen.family or list(FAMILIES)
     objectives = (*OBJECTIVES, None)
     seeds = range(FIRST_SEED, FIRST_SEED + chosen.seeds)
     jobs = [Job(family, seed, objective) for family, objective, seed in product(families, objectives, seeds)]
-    with ProcessPoolExecutor() as pool:
-        outcomes = dict(zip(jobs, pool.map(run, jobs), strict=True))
-    results = {
-        family: {name_of(each): average([outcomes[Job(family, seed, each)] for seed in seeds]) for each in objectives}
-        for family in families
-    }
-    print(table(results))
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    with ProcessPoolExecutor(chosen.processes) as pool:
+        outcomes = pool.map(run, jobs)
+        for family in families:
+            results[family] = {name_of(each): average([next(outcomes) for _ in seeds]) for each in objectives}
+            print(table({family: results[family]}), flush=True)
     verdicts = goals(results)
     print("\n".join(map(str, verdicts)))
     body = {"seeds": chosen.seeds, "by_demand": results, "goals": [asdict(goal) for goal in verdicts]}
-    if families == list(FAMILIES):
-        print(common.write("slo_backtest", body))
+    print(common.write("slo_backtest", body))
     if common.missed_goals(verdicts):
         raise SystemExit(1)
 

@@ -8,7 +8,7 @@ from math import inf
 
 from gpu_advisor.backtest.replay import Observation
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
-from gpu_advisor.evaluation.scaling.headroom import Headroom, tuning_time
+from gpu_advisor.evaluation.scaling.headroom import TUNING_SECONDS, Headroom, tuning_time
 from gpu_advisor.evaluation.scaling.saturation import LONG_HISTORY_SECONDS
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, decide_size, tuned_headroom
 from gpu_advisor.settings import EvaluationSettings
@@ -44,7 +44,8 @@ class AdvisorPolicy:
         if self.target_ratio is None:
             return Headroom(self.evaluation.headroom_deviations)
         tuned_at = tuning_time(at, self.evaluation.step_seconds)
-        if self.headroom is None or tuned_at > self._tuned_at:  # within an hour, it stays
+        is_new = not self._history or at - self._history[0].at < 2 * TUNING_SECONDS
+        if self.headroom is None or is_new or tuned_at > self._tuned_at:  # else it stays within an hour
             self._tuned_at = tuned_at
             return tuned_headroom(self._history, self.limits, self.evaluation, at, self.target_ratio)
         return self.headroom

@@ -193,6 +193,25 @@ def test_the_command_prints_one_object_a_policy(tmp_path: Path) -> None:
     assert "advisor" in run(tmp_path)[1]
 
 
+def test_the_command_states_what_an_slo_reached_and_what_others_would_cost(tmp_path: Path) -> None:
+    rows = "\n".join(f"{60 * i},{(i * 7) % 11}" for i in range(130))
+    path = write_trace(tmp_path, f"timestamp_seconds,demand_gpus\n{rows}\n")
+    arguments = ["--trace", str(path), "--max", "20", "--unserved", "0.5%"]
+    found = CliRunner().invoke(command, arguments)
+    assert "tuned to slo.unserved 0.5 %" in found.output
+    assert "Other objectives: 0.05 %" in found.output
+    slo = json.loads(CliRunner().invoke(command, [*arguments, "--format", "json"]).output)["advisor"]["slo"]
+    assert slo["unserved_ratio"] == 0.005
+    assert len(slo["frontier"]) > 1
+    short = CliRunner().invoke(
+        command,
+        ["--trace", str(write_trace(tmp_path, "timestamp_seconds,demand_gpus\n0,1\n60,1\n")), "--unserved", "1%"],
+    )
+    assert "needs 58 more minutes of history" in short.output
+    refused = CliRunner().invoke(command, [*arguments[:-1], "0.5"])
+    assert (refused.exit_code, "write it as in 0.2%" in refused.output) == (2, True)
+
+
 def test_the_command_says_how_to_fix_it(tmp_path: Path) -> None:
     code, out = run(tmp_path, "--start", "30")
     assert (code, "--start (30) must lie between" in out) == (2, True)

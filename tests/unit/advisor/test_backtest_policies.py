@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from gpu_advisor.backtest.advisor_policy import AdvisorPolicy
@@ -112,6 +113,27 @@ def test_the_advisor_is_held_to_the_pools_limits_and_to_the_settings_thresholds(
     assert (limits.min, limits.max, limits.start_delay_seconds) == (2, 30, 120)
     assert (limits.scale_up_ratio, limits.scale_down_ratio) == pytest.approx((0.8, 0.4))
     assert policy.evaluation.step_seconds == 300
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.integers(0, 1000), st.integers(62, 180))
+def test_with_an_slo_the_future_changes_nothing_before_it(seed: int, now: int) -> None:
+    random = Random(seed)
+    demand = [random.choice((2.0, 3.0, 4.0, 9.0)) for _ in range(190)]
+    changed = demand[:now] + [20.0] * (190 - now)
+    sizes: list[list[int]] = []
+    for values in (demand, changed):
+        policy = advisor_policy(Trace(60, ()), POOL, GpuLimits(), EVALUATION, 0.002)
+        seen: list[int] = []
+
+        def recorded(observed: Observation, policy: AdvisorPolicy = policy, seen: list[int] = seen) -> int:
+            seen.append(policy(observed))
+            return seen[-1]
+
+        replay(Trace(60, tuple(values)), recorded, POOL)
+        sizes.append(seen)
+    assert sizes[0][:now] == sizes[1][:now]
+    assert all(POOL.min <= size <= POOL.max for size in sizes[0])
 
 
 # Comparison

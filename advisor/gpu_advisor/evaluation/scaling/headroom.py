@@ -113,14 +113,16 @@ def tune_headroom(
 ) -> TunedHeadroom:
     """The least headroom that is expected to leave at most `target_ratio` of the demand unserved.
 
-    Uses the points up to the last tuning before `at` (Unix time) only. With less than MIN_SLO_HISTORY_SECONDS of them:
-    the default.
+    Uses the points up to the last tuning before `at` (Unix time) only, those up to `at` in a new pool. With less than
+    MIN_SLO_HISTORY_SECONDS of them: the default.
     """
     tuned_at, steps = tuning_time(at, step_seconds, phase_seconds), int(SLO_HISTORY_SECONDS // step_seconds)
     record = record_demand(history, tuned_at, step_seconds, steps)
-    if _recorded_seconds(record, step_seconds) < MIN_SLO_HISTORY_SECONDS:
-        recorded = _recorded_seconds(record_demand(history, at, step_seconds, steps), step_seconds)
-        missing = max(step_seconds, MIN_SLO_HISTORY_SECONDS - recorded)
+    if _recorded_seconds(record, step_seconds) < MIN_SLO_HISTORY_SECONDS:  # a new pool is tuned at each step
+        record = record_demand(history, at, step_seconds, steps)
+    recorded = _recorded_seconds(record, step_seconds)
+    if recorded < MIN_SLO_HISTORY_SECONDS:
+        missing = MIN_SLO_HISTORY_SECONDS - recorded
         return TunedHeadroom(
             default_deviations, target_ratio=target_ratio, history_seconds=recorded, missing_seconds=missing
         )
