@@ -46,15 +46,21 @@ class Evaluation:
     served: tuple[ServedPool, ...] = ()
 
     @property
-    def desired_replicas(self) -> tuple[tuple[str, int], ...]:
-        """Replicas that each pool set to serving should have, without pools that the advisor abstains on."""
-        abstained = {each.scope for each in self.abstentions if each.subject == scale_pool.SUBJECT}
-        advised = {each.scope: each for each in self.recommendations if each.kind in (*scale_pool.KINDS, *SIZE_KINDS)}
+    def served_replicas(self) -> Mapping[str, int]:
+        """Servers that report, by pool of language models: what their pools are sized in."""
         by_requests = sized_by_requests(self.served)
         counts = Counter[str]()
         for one in self.served:
             if one.pool.settings.name in by_requests:
                 counts[one.pool.settings.name] += len(one.group.replicas)
+        return counts
+
+    @property
+    def desired_replicas(self) -> tuple[tuple[str, int], ...]:
+        """Replicas that each pool set to serving should have, without pools that the advisor abstains on."""
+        abstained = {each.scope for each in self.abstentions if each.subject == scale_pool.SUBJECT}
+        advised = {each.scope: each for each in self.recommendations if each.kind in (*scale_pool.KINDS, *SIZE_KINDS)}
+        counts = self.served_replicas
         replicas: list[tuple[str, int]] = []
         for pool in (state.pool for state in self.pools):
             is_set = pool.settings.kind == "serving" and pool.inference is None

@@ -15,6 +15,8 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.money import Money
 from gpu_advisor.evaluation.policies import idle_lease
 from gpu_advisor.evaluation.scaling.hpa import round_past_tolerance
+from gpu_advisor.evaluation.serving.cost import cost_per_million_tokens
+from gpu_advisor.evaluation.serving.features import missed_ratio
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.state.feedback import count_verdicts
 from gpu_advisor.state.outcomes import Outcomes
@@ -75,6 +77,13 @@ METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tu
     ),
     "gpu_advisor_replicas": (
         "gauge", "Current replicas of a pool: whole groups of gpus_per_replica GPUs.", ("pool",),
+    ),
+    "gpu_advisor_serving_missed_ratio": (
+        "gauge", "Share of the requests to a model that miss a latency objective of its pool.", ("pool", "model"),
+    ),
+    "gpu_advisor_serving_cost_per_million_tokens": (
+        "gauge", "Cost of the GPUs of a model's servers per million generated tokens; absent if a price is unknown.",
+        ("pool", "model", "currency"),
     ),
     "gpu_advisor_hpa_replicas": (
         "gauge",
@@ -199,6 +208,7 @@ def _recommendation_samples(view: View) -> Iterator[Sample]:
     yield from _checks(view.evaluation)
     yield from _pools(view)
     yield from _money(view, view.evaluation)
+    yield from _serving(view.evaluation)
     yield from _leases(view.evaluation)
 
 
@@ -290,12 +300,25 @@ def _pools(view: View) -> Iterator[Sample]:
         for state in view.evaluation.pools
         if state.pool.settings.kind != "undecided"
     }
+    present |= view.evaluation.served_replicas
     for name, replicas in present.items():
         yield "gpu_advisor_replicas", (name,), replicas
     if not view.stale:
         for name, replicas in view.evaluation.desired_replicas:
             yield "gpu_advisor_desired_replicas", (name,), replicas
             yield "gpu_advisor_hpa_replicas", (name,), round_past_tolerance(replicas, present.get(name, 0))
+
+
+def _serving(evaluation: Evaluation) -> Iterator[Sample]:
+    for one in evaluation.served:
+        labels = (one.pool.settings.name, one.group.model)
+        missed = missed_ratio(one.group, one.objectives)
+        if missed is not None:
+            yield "gpu_advisor_serving_missed_ratio", labels, missed
+        cost = cost_per_million_tokens(one.group, evaluation.prices)
+        if cost is not None:
+            amount, currency = cost
+            yield "gpu_advisor_serving_cost_per_million_tokens", (*labels, currency), amount
 
 
 def _alertmanager_samples(alertmanagers: tuple[AlertmanagerStatus, ...]) -> Iterator[Sample]:

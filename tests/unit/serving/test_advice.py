@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping
 
 import pytest
+from gpu_advisor.evaluation.money import GpuPrice
+from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
 from gpu_advisor.evaluation.serving.advisers import advise, near_misses
+from gpu_advisor.evaluation.serving.cost import cost_per_million_tokens
 from gpu_advisor.evaluation.serving.decision_table import CAUSES, ROWS
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
 from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
@@ -146,3 +149,15 @@ def test_the_curve_is_that_of_the_server() -> None:
     assert math.isinf(model.settled_itl(1e6, 2.0))
     assert model.itl(model.largest(0.05, 2.0), 2.0) == pytest.approx(0.05)
     assert fit_step_model(points[:2]) is None
+
+
+def test_cost_per_million_tokens_needs_every_price() -> None:
+    replicas = [ServingReplica("vllm", "j", f"h{n}:1", "m", values=CALM, gpus=(f"GPU-{n}",)) for n in range(2)]
+    group = make_group(replicas, (), AT, 300.0)
+    prices = {f"GPU-{n}": GpuPrice(3.6, "EUR") for n in range(2)}
+    # 7.2 an hour for 800 tokens per second: 2.5 a million.
+    assert cost_per_million_tokens(group, Prices(prices, "EUR")) == (pytest.approx(2.5), "EUR")
+    del prices["GPU-1"]
+    assert cost_per_million_tokens(group, Prices(prices, "EUR")) is None
+    unknown = ServingReplica("vllm", "j", "h9:1", "m", values=CALM)
+    assert cost_per_million_tokens(make_group([*replicas, unknown], (), AT, 300.0), Prices(prices, "EUR")) is None

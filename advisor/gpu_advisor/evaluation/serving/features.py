@@ -118,6 +118,11 @@ def group_features(group: ServingGroup, objectives: Objectives) -> tuple[dict[st
     return features, pressed
 
 
+def missed_ratio(group: ServingGroup, objectives: Objectives) -> float | None:
+    """The share of a group's requests that miss an objective (0..1); None without one, or without its signals."""
+    return _weighted_miss([measure_load(each, objectives, group.window_seconds) for each in group.replicas])
+
+
 def _weighted_miss(loads: Sequence[ReplicaLoad]) -> float | None:
     known = [(each.missed, each.offered) for each in loads if each.missed is not None]
     offered = sum(weight for _, weight in known)
