@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from gpu_exporter import malloc
 from gpu_exporter.config import ExporterSettings, SettingsError, load_settings, parse_duration
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.simulated import FleetError, SimulatedGpu, generate_history, parse_fleet
@@ -27,10 +27,6 @@ from gpu_exporter.wiring import COLLECTOR_GROUPS, build_drivers, build_sampler
 log = logging.getLogger("gpu_exporter")
 
 USAGE_ERROR = 2
-
-_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1
-_MALLOC_PARAMETERS = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 64 * 1024), (_M_TRIM_THRESHOLD, 128 * 1024))
-"""Of mallopt(3), and their values: a number, bytes, bytes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,22 +65,6 @@ def _build(settings: ExporterSettings) -> Sampler:
     return build_sampler(settings, build_drivers(settings, _fleet(settings)))
 
 
-def _bound_malloc() -> None:
-    """Keep what glibc's malloc holds small; other C libraries do not have these parameters (mallopt(3)).
-
-    One arena for all threads: by default each thread gets one of its own, which keeps what the largest page ever took:
-    7 MiB after 16 scrapes at once. The interpreter's lock makes threads allocate in turn anyway.
-
-    Pages have mappings of their own, which are given back when they are freed. By default the first page that is freed
-    raises the threshold, later pages lie among small blocks, and after an hour with slow clients the heap is twice as
-    large (benchmarks/soak).
-    """
-    with suppress(OSError, AttributeError, TypeError):
-        library = ctypes.CDLL(None)
-        for parameter, value in _MALLOC_PARAMETERS:
-            library.mallopt(parameter, value)
-
-
 def _on_signal(name: str, action: Callable[[], object]) -> None:
     """Run the action in a thread of its own when the signal comes. Windows does not have all signals."""
     if hasattr(signal, name):
@@ -109,7 +89,7 @@ def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callab
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: threading.Thread(target=server.shutdown).start())
     _on_signal("SIGHUP", lambda: _reload(sampler))
-    _bound_malloc()
+    malloc.share_arena()
     sampler.start()
     _on_signal("SIGUSR1", sampler.release_drivers)
     host, port = server.server_address[:2]

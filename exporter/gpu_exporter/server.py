@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpu_exporter import __version__, browser_guard
+from gpu_exporter import __version__, browser_guard, malloc
 from gpu_exporter.exposition import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ IDLE_TIMEOUT_SECONDS = 75.0
 IDLE_POLL_SECONDS = 30.0 if sys.platform == "linux" else 0.5
 #: Each connection has a thread. At the limit, the least recently used connection is closed.
 MAX_CONNECTIONS = 256
+#: After this many connections at once, memory is given back when most of them are closed.
+MIN_CROWD = 16
 MAX_HEADER_BYTES = 16 * 1024
 #: Limits for draining a rejected request: closing with unread data would reset the connection and lose the response.
 LINGER_TIMEOUT_SECONDS = 1.0
@@ -155,6 +157,7 @@ class MetricsServer(ThreadingTCPServer):
         self.config = config
         self.landing = _LANDING_PAGE.format(version=__version__, path=config.path).encode()
         self._connections: dict[Any, None] = {}  # least recently used first
+        self._crowd = 0  # the most connections at once, since the last crowd has left
         self._lock = threading.Lock()
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -174,6 +177,7 @@ class MetricsServer(ThreadingTCPServer):
                 with suppress(OSError):  # the client may have closed it meanwhile
                     least_recent.shutdown(socket.SHUT_RDWR)  # wakes its thread, which then exits
             self._connections[request] = None
+            self._crowd = max(self._crowd, len(self._connections))
         super().process_request(request, client_address)
 
     def replace_socket(self, plain: Any, secure: Any) -> None:
@@ -201,7 +205,13 @@ class MetricsServer(ThreadingTCPServer):
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
             self._connections.pop(request, None)
+            remaining = len(self._connections)
+            has_left = self._crowd >= MIN_CROWD and remaining <= self._crowd // 4
+            if has_left:
+                self._crowd = remaining
         super().shutdown_request(request)
+        if has_left:
+            malloc.trim()
 
     def handle_error(self, request: object, client_address: object) -> None:
         log.exception("request from %s failed", client_address)

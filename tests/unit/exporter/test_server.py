@@ -285,6 +285,20 @@ def test_a_hundred_open_connections_delay_no_scrape(server):
         assert get(server)[1] == PAGE
 
 
+def test_memory_is_given_back_when_a_crowd_has_left(server, monkeypatch):
+    trimmed = threading.Event()
+    monkeypatch.setattr(http_server.malloc, "trim", trimmed.set)
+    with connect(server):
+        assert get(server)[1] == PAGE
+        assert not trimmed.is_set()
+    with ExitStack() as stack:
+        for _ in range(http_server.MIN_CROWD):
+            stack.enter_context(connect(server))
+        wait_until(lambda: len(server._connections) == http_server.MIN_CROWD, "a crowd")
+        assert not trimmed.is_set()
+    assert trimmed.wait(60)
+
+
 def test_excess_connection_closes_the_least_recently_used(server, monkeypatch):
     monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
     with ExitStack() as stack:
