@@ -116,8 +116,15 @@ class HttpAdvisor:
         answer, found = self._client.fetch(method, url, unreachable_hint=ONE_SHOT_HINT, seconds=seconds, **arguments)
         if not isinstance(found, dict) or answer.status != requests.codes.ok:
             detail = found.get("detail") if isinstance(found, dict) else None
+            if detail and answer.status == requests.codes.bad_request:
+                raise CommandError(as_option(detail))
             raise CommandError(
                 f"{url} returned HTTP {answer.status}: {detail or 'not a response of an advisor: check the URL'}"
             )
         next_page = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link", ""))
         return found, next_page[1] if next_page else ""
+
+
+def as_option(detail: str) -> str:
+    """An error of the API about a query parameter, about the option instead: `pool='x': ...` -> `--pool 'x': ...`."""
+    return re.sub(r"^([a-z_]+)=", lambda name: f"--{name[1].replace('_', '-')} ", detail)
