@@ -38,6 +38,7 @@ from gpu_advisor.web.page.bidi import isolate
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
 from gpu_advisor.web.page.fleet_model import FleetModel, LatestModel
 from gpu_advisor.web.page.gpu_rows import render_rows
+from gpu_advisor.web.page.serving_list import serving_rows
 
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -93,6 +94,7 @@ def register(app: Flask, page_context: PageContext) -> None:
         ("/page/gpus", "page_gpus", pages.gpus),
         ("/page/gpu", "page_gpu", pages.gpu),
         ("/page/jobs", "page_jobs", pages.jobs),
+        ("/page/serving", "page_serving", pages.serving),
         ("/page/what-if", "page_what_if", pages.what_if),
         ("/page/check", "page_check", pages.check),
         ("/page/<id_>", "page_recommendation", pages.recommendation),
@@ -167,6 +169,11 @@ class _Pages:
         view = self._context.view()
         jobs = self._models.of(view).jobs
         return self._page("jobs.html", view, jobs=jobs[:MAX_JOBS], job_count=len(jobs))
+
+    def serving(self) -> Response:
+        view = self._context.view()
+        rows = serving_rows(view.evaluation, view.issued) if view.evaluation else []
+        return self._page("serving.html", view, models=rows[:MAX_JOBS], model_count=len(rows))
 
     def recommendation(self, id_: str) -> Response:
         view = self._context.view()

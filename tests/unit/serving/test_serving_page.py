@@ -1,0 +1,50 @@
+"""The page of inference servers: models with their numbers and advice, and no number where there is no signal."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.settings import Settings
+from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.state.view import PublishedRecommendation
+from gpu_advisor.web.page.serving_list import serving_rows
+
+from benchmarks.serving.draw import CLASSES
+from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS, run
+from tests.serving_pages import START, history_of, simulated_lines
+from tests.unit.advisor.test_api import whole
+from tests.unit.advisor.test_page import client_of, text_of
+
+END = START + WARM_UP_SECONDS + WINDOW_SECONDS
+
+
+def test_a_model_has_its_numbers_and_advice(tmp_path: Path) -> None:
+    situation = CLASSES["batch_limit_bound"](7)
+    slo = {"ttft_p95": f"{situation.ttft}s", "itl_p95": f"{situation.itl}s"}
+    settings = Settings.model_validate({"pools": [{"name": situation.model.name, "kind": "serving", "slo": slo}]})
+    with closing(history_of(simulated_lines(situation, run(situation)), tmp_path)) as history:
+        found = evaluate(EmbeddedSource(history), settings, END)
+    issued = tuple(PublishedRecommendation(each.id(""), END, each) for each in found.recommendations)
+    (row,) = serving_rows(found, issued)
+    assert (row.name, row.server, row.replicas) == (situation.model.name, "vLLM", 1)
+    assert row.advice == issued
+    assert (row.waiting or 0) > 0
+    assert (row.missed or 0) > 0.5
+    assert row.cost is None  # its GPUs are unknown
+
+    text = text_of(client_of(replace(whole(), evaluation=found, issued=issued)), "/page/serving")
+    assert situation.model.name in text
+    assert "Batch limit bound" in text or "batch limit bound" in text
+
+    silent = tuple(dataclasses.replace(each, values={"running": 1.0}) for each in found.served[0].group.replicas)
+    group = replace(found.served[0].group, replicas=silent)
+    (row,) = serving_rows(replace(found, served=(replace(found.served[0], group=group),)), ())
+    assert (row.ttft, row.waiting, row.missed, row.tokens_per_second) == (None, None, None, None)
+
+
+def test_a_fleet_without_servers_says_what_is_found() -> None:
+    assert "No inference server reports" in text_of(client_of(whole()), "/page/serving")
