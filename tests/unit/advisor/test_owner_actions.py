@@ -65,6 +65,7 @@ def test_asking_names_team_and_arrival() -> None:
         "# ask pod ml/train-5f7d-abcde of team vision first, there since 2027-01-15 05:30 UTC: does it still need "
         "node-a GPU 0?"
     )
+    assert lines({"g0": (JOB,)})[0] == "# ask job 123_4 of ada of account vis first: does it still need node-a GPU 0?"
 
 
 @pytest.mark.parametrize("owner", [DEPLOYED, BARE, JOB, GpuOwner(unit="jupyter.service")])
