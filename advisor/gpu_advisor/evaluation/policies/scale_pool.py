@@ -64,9 +64,9 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
         yield unobserved
         return
     replicas = len(pool.gpus) // pool.settings.gpus_per_replica
-    last, headroom = step_bounds(facts.at, settings.evaluation)[1], pool_headroom(facts, settings, pool)
-    points = _demand_points(facts, pool)
-    earlier = [point for point in _recorded_points(facts, pool) if not points or point.at < points[0].at]
+    last, recorded = step_bounds(facts.at, settings.evaluation)[1], _recorded_points(facts, pool)
+    points, headroom = _demand_points(facts, pool), pool_headroom(facts, settings, pool, recorded)
+    earlier = [point for point in recorded if not points or point.at < points[0].at]
     found = decide_size(
         (*earlier, *points), replicas, scaling_limits(settings, pool), settings.evaluation, last, headroom=headroom
     )
@@ -86,15 +86,19 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
         yield Abstention(Reason.SATURATED, DEMAND, pool.scope, message)
 
 
-def pool_headroom(facts: Facts, settings: Settings, pool: Pool) -> Headroom:
-    """The headroom of a serving pool: tuned to its SLO, or as set."""
+def pool_headroom(
+    facts: Facts, settings: Settings, pool: Pool, recorded: tuple[DemandPoint, ...] | None = None
+) -> Headroom:
+    """The headroom of a serving pool: tuned to its SLO by its `recorded` past, or as set."""
     target, evaluation = pool.settings.unserved_ratio, settings.evaluation
     if target is None:
         own = pool.settings.headroom_deviations
         return Headroom(evaluation.headroom_deviations if own is None else own)
     last, limits = step_bounds(facts.at, evaluation)[1], scaling_limits(settings, pool)
     phase = int(stable_id((pool.settings.name,)), 16) % TUNING_SECONDS
-    return tuned_headroom(_recorded_points(facts, pool), limits, evaluation, last, target, phase)
+    if recorded is None:
+        recorded = _recorded_points(facts, pool)
+    return tuned_headroom(recorded, limits, evaluation, last, target, phase)
 
 
 def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:

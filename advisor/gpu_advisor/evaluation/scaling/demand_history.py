@@ -108,7 +108,7 @@ def reported_points(samples: Sequence[tuple[float, int, float]], per_replica: in
     For a history of days, in which a pool is smaller every night: `demand_points` would take that for an outage.
     """
     return tuple(
-        DemandPoint(at, count / per_replica, count / per_replica, min(1.0, max(0.0, busy / count)))
+        DemandPoint(at, size := count / per_replica, size, min(1.0, max(0.0, busy / count)))
         for at, count, busy in samples
         if _is_possible(count, busy)
     )
