@@ -102,7 +102,7 @@ def evaluate(
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))
-    facts = replace(facts, list_prices=shipped_list_prices(), leases=leases or {})
+    facts = replace(facts, list_prices=shipped_list_prices(), leases=_by_uuid(leases or {}, facts))
     facts = replace(facts, serving=read_serving(source, facts, at, matchers, label))
     queries += facts.serving.queries
     members = _serving_pool_uuids(facts, inventory, settings)
@@ -144,6 +144,12 @@ def evaluate(
             facts = replace(facts, slo_histories=day.histories)
             queries += day.queries
     return decide(facts, settings, queries=queries + len(demand_signals))
+
+
+def _by_uuid(leases: Mapping[str, Lease], facts: Facts) -> dict[str, Lease]:
+    """An inventory file may list GPUs without uuid: their leases are on NODE/INDEX."""
+    uuids = {f"{gpu.node}/{gpu.index}": gpu.uuid for gpu in facts.gpus} if leases else {}
+    return {uuids.get(key, key): lease for key, lease in leases.items()}
 
 
 def _serving_pool_uuids(facts: Facts, inventory: GpuInventory, settings: Settings) -> dict[str, tuple[str, ...]]:

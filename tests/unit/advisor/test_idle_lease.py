@@ -8,10 +8,11 @@ import pytest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.owners import GpuOwner, Lease
 from gpu_advisor.notify.metrics import MetricsExposition
+from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import SourceStatus, View
 
-from tests.unit.advisor.builders import AT, GpuSpec, facts
+from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec, facts
 
 SETTINGS = Settings.model_validate({"resources": {"gpu": {"min": 0, "max": 8}}})
 LEASE = Lease("l1", AT - 9000, AT + 600)
@@ -45,6 +46,12 @@ def test_a_hung_job_on_a_lease_is_the_lessees() -> None:
     assert advice.apply[0].startswith("# ask job 77 of ada first")
     assert advice.apply[1].startswith("gpu-advisor allocate --release l1 ")
     assert not [line for line in advice.apply if "scancel" in line]
+
+
+def test_leases_on_gpus_that_are_listed_without_uuid() -> None:
+    source = FakeSource([ExporterTarget("a:1", [GpuSpec("g0", 0.0), GpuSpec("g1", 0.0, index="1")])])
+    leases = {"node-a/1": LEASE, "elsewhere/0": LEASE}
+    assert evaluate(source, SETTINGS, AT, leases=leases).facts.leases == {"g1": LEASE, "elsewhere/0": LEASE}
 
 
 def test_metrics_of_leases() -> None:
