@@ -156,7 +156,10 @@ def test_cost_per_million_tokens_needs_every_price() -> None:
     group = make_group(replicas, (), AT, 300.0)
     prices = {f"GPU-{n}": GpuPrice(3.6, "EUR") for n in range(2)}
     # 7.2 an hour for 800 tokens per second: 2.5 a million.
-    assert cost_per_million_tokens(group, Prices(prices, "EUR")) == (pytest.approx(2.5), "EUR")
+    found = cost_per_million_tokens(group, Prices(prices, "EUR"))
+    assert found is not None
+    assert found[0] == pytest.approx(2.5)
+    assert found[1] == "EUR"
     del prices["GPU-1"]
     assert cost_per_million_tokens(group, Prices(prices, "EUR")) is None
     unknown = ServingReplica("vllm", "j", "h9:1", "m", values=CALM)
