@@ -171,7 +171,8 @@ shows the cause, as a share of each GPU's time:
 | thermal or power throttling | at most (1 - clock of its peers) x busy time |
 | waiting for data | wait per step x time in steps, as the job reports it; else at most the idle time |
 | communication | at most the reported wait, since transfers may overlap; else at most the idle SMs |
-| busy but empty, small batch | at most the SM time without activity, or without SM activity the idle time |
+| busy but empty | at most the SM time without activity; without SM activity at most all |
+| small batch | at most the SM time without activity, or without SM activity the idle time |
 | straggler | of the other ranks: how much longer they wait than it does |
 | measured batch size | 1 - 1 / r, if throughput is projected to be r times as high |
 | limits of an inference server | at most 1 - 1 / r, for the highest throughput r of the projection |

@@ -37,6 +37,7 @@ def share(diagnosis: str, known: Known) -> Interval | None:
         ("communication_bound", {"communication": 0.5, "stepping": 0.8, "sm_activity": 0.1}, 0.0, 0.4),
         ("communication_bound", {"sm_activity": 0.6, "utilization": 0.9}, 0.0, 0.4),
         ("busy_but_empty", {"sm_activity": 0.1, "utilization": 0.9}, 0.0, 0.9),
+        ("busy_but_empty", {"utilization": 0.98}, 0.0, 1.0),  # seen by power and memory activity
         ("small_batch", {"utilization": 0.75}, 0.0, 0.25),
         # the busiest hour needs 0.3, the memory 0.1, and the other way round
         ("wrong_instance_size", {"day_peak": 0.3, "memory_held": 0.1}, 0.0, 0.7),

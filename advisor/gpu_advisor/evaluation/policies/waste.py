@@ -50,6 +50,12 @@ def _empty_sms(features: Features) -> Interval | None:
     return None if active is None else Interval.at_most(_ratio(1 - active))
 
 
+def _empty_kernels(features: Features) -> Interval | None:
+    """A kernel that computes nothing may lose all of its time: utilization is no bound."""
+    known = [features[name] for name in ("sm_activity", "utilization")]
+    return None if known == [None, None] else Interval.at_most(_ratio(1 - (known[0] or 0.0)))
+
+
 def _unneeded(features: Features) -> Interval | None:
     """A smaller GPU must still do the busiest hour, and hold the memory."""
     peak, held = features["day_peak"], features["memory_held"]
@@ -62,7 +68,7 @@ SHARES: Mapping[str, Share] = {
     "throttled_power": _lost_clock,
     "data_bound": _waits("data_wait"),
     "communication_bound": _communication,
-    "busy_but_empty": _empty_sms,
+    "busy_but_empty": _empty_kernels,
     "small_batch": _empty_sms,
     "wrong_instance_size": _unneeded,
 }
