@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.evaluation.serving.facts import ServingFacts, ServingReplica
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.source import EmbeddedSource
@@ -138,24 +138,38 @@ PAGES = (
 )  # fmt: skip
 
 
-def replica_of(page: Page, folder: Path) -> ServingReplica:
+def serving_of(pages: Sequence[Page], folder: Path) -> ServingFacts:
+    """What is read of these pages, each at an address of its own."""
     lines: list[str] = []
-    target = {"job": "models", "instance": "h:8000"}
-    for step in range(21):
-        rows = {**page.gauges, **{name: rate * step * STEP_SECONDS for name, rate in page.rates.items()}}
-        text = "\n".join(f"{name} {value}" for name, value in rows.items())
-        lines += scraped(text, START + step * STEP_SECONDS, target)
+    for number, page in enumerate(pages):
+        target = {"job": "models", "instance": f"h{number}:8000"}
+        for step in range(21):
+            rows = {**page.gauges, **{name: rate * step * STEP_SECONDS for name, rate in page.rates.items()}}
+            text = "\n".join(f"{name} {value}" for name, value in rows.items())
+            lines += scraped(text, START + step * STEP_SECONDS, target)
     with closing(history_of(lines, folder)) as history:
-        found = evaluate(EmbeddedSource(history), Settings(), START + 20 * STEP_SECONDS)
-    (replica,) = found.facts.serving.replicas
+        return evaluate(EmbeddedSource(history), Settings(), START + 20 * STEP_SECONDS).facts.serving
+
+
+def replica_of(page: Page, folder: Path) -> ServingReplica:
+    (replica,) = serving_of([page], folder).replicas
     return replica
+
+
+def test_all_kinds_of_servers_together_take_six_queries(tmp_path: Path) -> None:
+    found = serving_of(PAGES, tmp_path)
+    assert sorted(each.server for each in found.replicas) == sorted(page.server for page in PAGES)
+    for each in found.replicas:
+        page = PAGES[int(each.instance[1 : each.instance.index(":")])]
+        assert {name: each.value(name) for name in page.expected} == pytest.approx(dict(page.expected))
+    assert found.queries <= 6
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.server)
 def test_worked_page(page: Page, tmp_path: Path) -> None:
     found = replica_of(page, tmp_path)
     assert found.server == page.server
-    assert found.instance == "h:8000"
+    assert found.instance == "h0:8000"
     assert {name: found.value(name) for name in page.expected} == pytest.approx(dict(page.expected))
     assert all(map(math.isfinite, found.values.values()))
 
