@@ -12,7 +12,7 @@ import gpu_advisor
 import pytest
 from gpu_advisor.evaluation.actions import render
 from gpu_advisor.evaluation.owners import Controller, GpuOwner
-from gpu_advisor.evaluation.policies.owner_actions import owner_actions
+from gpu_advisor.evaluation.policies.owner_actions import gpus_by_stop_key, holds_only, owner_actions, stops_with
 from gpu_advisor.observation.controllers import POD_OWNERS, REPLICASET_OWNERS, controller_selectors, with_controllers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,3 +152,21 @@ def test_controllers_of_pods(
     assert owner.identity == POD.identity
     assert set(controller_selectors([POD, JOB])) == set(results)
     assert controller_selectors([JOB]) == {}
+
+
+NAMES = st.sampled_from(["a", "a-b", "a-b-c", "ab", "b", ""])
+ANY_OWNERS = st.builds(
+    GpuOwner, namespace=st.sampled_from(["", "n"]), pod=NAMES, user=st.sampled_from(["", "u"]),
+    controller=st.one_of(st.none(), st.builds(Controller, st.just("Job"), NAMES)),
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(ANY_OWNERS, max_size=3), max_size=5), st.integers(0, 31))
+def test_who_is_stopped_is_found_by_key_as_by_comparing_all(held: list[list[GpuOwner]], chosen: int) -> None:
+    owners = {f"g{n}": tuple(each) for n, each in enumerate(held)}
+    gpus = {uuid for n, uuid in enumerate(owners) if chosen >> n & 1}
+    keys = gpus_by_stop_key(owners)
+    for owner in {each for some in held for each in some}:
+        stopped = [some for some in owners.items() if any(stops_with(each, owner) for each in some[1])]
+        certain = all(uuid in gpus and all(stops_with(each, owner) for each in some) for uuid, some in stopped)
+        assert holds_only(owners, keys, owner, gpus) is certain

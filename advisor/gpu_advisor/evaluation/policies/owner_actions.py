@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timezone
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
@@ -32,10 +32,10 @@ _NO_CONTROLLER = Controller("", "")
 
 def owner_actions(facts: Facts, gpus: Sequence[Gpu]) -> Iterator[Action]:
     """For each owner of these GPUs, once."""
-    uuids = {gpu.uuid for gpu in gpus}
+    uuids, held = {gpu.uuid for gpu in gpus}, gpus_by_stop_key(facts.owners)
     for owner, found in _gpus_by_owner(facts, gpus):
         yield _ask(owner, found)
-        yield from _commands(facts, owner, found, is_certain=_holds_only(facts, owner, uuids))
+        yield from _commands(facts, owner, found, is_certain=holds_only(facts.owners, held, owner, uuids))
 
 
 def ask_owners(facts: Facts, gpus: Sequence[Gpu]) -> Iterator[Action]:
@@ -64,17 +64,37 @@ def utc_time(time: float) -> str:
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _holds_only(facts: Facts, owner: GpuOwner, gpus: Collection[str]) -> bool:
+#: An owner itself, or a pod's namespace with its name or with what its name begins with, up to a dash.
+StopKey = GpuOwner | tuple[str, str]
+
+
+def gpus_by_stop_key(owners: Mapping[str, Sequence[GpuOwner]]) -> Mapping[StopKey, Set[str]]:
+    """The GPUs of owners that one command may stop: a fleet has too many owners to compare each with each."""
+    found: dict[StopKey, set[str]] = {}
+    for uuid, each in owners.items():
+        for owner in each:
+            dashes = [index for index, letter in enumerate(owner.pod) if letter == "-"]
+            names = [owner.pod, *(owner.pod[: index + 1] for index in dashes)] if owner.pod else []
+            keys: list[StopKey] = [owner.identity, *((owner.namespace, name) for name in names)]
+            for key in keys:
+                found.setdefault(key, set()).add(uuid)
+    return found
+
+
+def holds_only(
+    owners: Mapping[str, Sequence[GpuOwner]], held: Mapping[StopKey, Set[str]], owner: GpuOwner, gpus: Collection[str]
+) -> bool:
     """Whether the owner and its controller's other pods have no GPU but these, and share none of them."""
-    for uuid, owners in facts.owners.items():
-        if any(_stops_with(each, owner) for each in owners) and (
-            uuid not in gpus or not all(_stops_with(each, owner) for each in owners)
-        ):
-            return False
-    return True
+    keys: list[StopKey] = [owner.identity]
+    if owner.pod:
+        keys.append((owner.namespace, owner.pod))
+        if owner.controller and owner.controller.name:
+            keys.append((owner.namespace, f"{owner.controller.name}-"))
+    stopped = set[str]().union(*(held.get(key, frozenset()) for key in keys))
+    return all(uuid in gpus and all(stops_with(each, owner) for each in owners[uuid]) for uuid in stopped)
 
 
-def _stops_with(other: GpuOwner, owner: GpuOwner) -> bool:
+def stops_with(other: GpuOwner, owner: GpuOwner) -> bool:
     """Whether stopping one may stop the other. A controller names its pods after itself."""
     if other.identity == owner.identity:
         return True
