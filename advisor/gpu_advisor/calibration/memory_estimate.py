@@ -104,7 +104,11 @@ def trace_workload(workload: str, batch_size: int, precision: str) -> list[tuple
     """The tensors of three steps as events (key, bytes; negative for a release)."""
     try:
         import torch
-        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch._subclasses.fake_tensor import (
+            DataDependentOutputException,
+            DynamicOutputShapeException,
+            FakeTensorMode,
+        )
     except ImportError as error:
         raise CalibrationError(f"PyTorch is not installed: {install_hint('train')}") from error
     from gpu_advisor.calibration.memory_tracker import MemoryTracker
@@ -117,9 +121,21 @@ def trace_workload(workload: str, batch_size: int, precision: str) -> list[tuple
         MemoryTracker(record=True) as tracker,
     ):
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # copying a module asks for it
-        step = build_step(workload, batch_size, torch.device("cpu"), precision)
-        for _ in range(TRACED_STEPS):
-            run_step(workload, step)
+        try:
+            step = build_step(workload, batch_size, torch.device("cpu"), precision)
+            for _ in range(TRACED_STEPS):
+                run_step(workload, step)
+        except WorkloadError as error:
+            if isinstance(error.__cause__, DataDependentOutputException | DynamicOutputShapeException):
+                raise WorkloadError(
+                    f"{workload} reads the values of tensors ({error.__cause__}), which a trace does not have: leave "
+                    "out .item(), decisions on losses and shuffling loaders, or measure it with gpu-advisor probe"
+                ) from error
+            raise
+        except (RuntimeError, MemoryError) as error:  # an out-of-memory error, of a factory that raises its own
+            raise WorkloadError(
+                f"{workload} raised {type(error).__name__}: {error}: a trace allocates nothing"
+            ) from error
     return list(tracker.events or ())
 
 
