@@ -21,7 +21,7 @@ def _known_gpu_names(prices: dict[str, float]) -> dict[str, float]:
     for name in prices:
         found = parse_gpu_type(name).name
         if found not in known_gpu_types() and not _DRIVER_NAME.search(name):
-            near = get_close_matches(found, sorted(known_gpu_types()), 1, 0.6)
+            near = get_close_matches(found, sorted(known_gpu_types()), 1, 0.5)
             raise ValueError(
                 f"{name!r} is not a GPU type. {f'Did you mean {near[0]}? ' if near else ''}Give a type such as H100 or "
                 "A100-80GB, or the full name that the driver reports, such as NVIDIA GeForce GTX 1080 Ti"

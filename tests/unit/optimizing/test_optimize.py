@@ -188,7 +188,7 @@ def brief(kind: str, *actions: Action) -> RecommendationSummary:
         "summary": kind, "current": 1, "recommended": 0, "unit": "affected GPUs", "diagnosis": "d",
         "confidence": "low", "apply": list(render(actions)), "actions": [serialize.action(each) for each in actions],
         "projection": {"utilization_ratio": None, "memory_ratio": None, "throughput_ratio": None,
-                       "cost_change_per_hour": None},
+                       "cost_change_per_hour": None, "intervals": {}},
         **savings_fields(None),
     }  # fmt: skip
 
