@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation, Scope
 
 #: Abstentions because data is missing, as opposed to data that is there and inconclusive.
@@ -70,9 +71,11 @@ def update_active(
     """`fresh` are the evaluation's recommendations by id."""
     now = evaluation.at
     held = held_ids(before, frozenset(fresh), evaluation)
-    lingering = frozenset(
-        id_ for id_, former in before.items() if id_ not in fresh and id_ not in held and _lingers(former, evaluation)
-    )
+    facts = evaluation.facts
+    candidates = {id_: former for id_, former in before.items() if id_ not in fresh and id_ not in held}
+    present = frozenset(gpu.uuid for gpu in facts.gpus) if candidates else frozenset()
+    jobs = frozenset((*facts.jobs.values(), *facts.reported_jobs.values())) if candidates else frozenset()
+    lingering = frozenset(id_ for id_, former in candidates.items() if _lingers(former, facts, present, jobs))
     made = {
         id_: ActiveRecommendation(
             before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus), now
@@ -84,16 +87,17 @@ def update_active(
     return Continuity({**stale, **{id_: before[id_] for id_ in lingering}, **made}, held, lingering)
 
 
-def _lingers(former: ActiveRecommendation, evaluation: Evaluation) -> bool:
-    """Whether its cause may come again soon: the same owners still hold its GPUs. A change of a job restarts it."""
-    facts = evaluation.facts
-    if former.kind not in LINGERING_KINDS or evaluation.at - former.seen >= LINGER_SECONDS:
+def _lingers(former: ActiveRecommendation, facts: Facts, gpus: frozenset[str], jobs: frozenset[str]) -> bool:
+    """Whether its cause may come again soon: the same owners still hold its GPUs. A change of a job restarts it.
+
+    `gpus` and `jobs` are those present.
+    """
+    if former.kind not in LINGERING_KINDS or facts.at - former.seen >= LINGER_SECONDS:
         return False
-    if former.scope.kind == "job" and former.scope.name not in {*facts.jobs.values(), *facts.reported_jobs.values()}:
+    if former.gpus.isdisjoint(gpus) or (former.scope.kind == "job" and former.scope.name not in jobs):
         return False
-    owners = [owner for uuid in former.gpus for owner in facts.owners.get(uuid, ())]
-    present = former.gpus & {gpu.uuid for gpu in facts.gpus}
-    return bool(present) and all(owner.started is None or owner.started <= former.seen for owner in owners)
+    owners = (owner for uuid in former.gpus for owner in facts.owners.get(uuid, ()))
+    return all(owner.started is None or owner.started <= former.seen for owner in owners)
 
 
 def held_ids(
