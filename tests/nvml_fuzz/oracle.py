@@ -198,11 +198,11 @@ def cannot_be_opened(faults: SimulatedGpu) -> bool:
     """Whether a session that is opened now cannot open the GPU, or cannot tell which one it is."""
     if faults.lost or faults.errors.get(HANDLE) or HANDLE in faults.raw:
         return True
-    unreadable = [
-        faults.errors.get(name, 0) not in (0, 3, 13, 22, 25, 26) or name in faults.texts
-        for name in ("nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3")
-    ]
-    return all(unreadable)
+    uuid, address = "nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3"
+    has_uuid = not faults.errors.get(uuid) and uuid not in faults.texts
+    # A driver that does not support addresses has none, as on Jetson: then the index is the place of a GPU.
+    has_place = faults.errors.get(address, 0) in (0, 3, 13, 22, 25, 26) and address not in faults.texts
+    return not has_uuid and not has_place
 
 
 def stays_closed(faults: SimulatedGpu) -> bool:
