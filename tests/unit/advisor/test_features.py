@@ -15,7 +15,6 @@ from gpu_advisor.evaluation.diagnosis.features import (
     PREALLOCATION_RANGE,
     GpuSignals,
     LazyFeatures,
-    PoolKind,
 )
 from gpu_advisor.evaluation.diagnosis.idle import Idleness, idleness
 from gpu_advisor.evaluation.diagnosis.link_speeds import pcie_bytes_per_second
@@ -25,7 +24,7 @@ from gpu_advisor.evaluation.gc_pause import gc_disabled
 from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO, assign_pools, is_allocated, measure_usage
 from gpu_advisor.evaluation.recommendation import Evidence, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import PoolKind, Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
