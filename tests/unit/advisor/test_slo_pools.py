@@ -10,6 +10,7 @@ from gpu_advisor.documents import serialize
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.history import PoolSample, step_bounds
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
+from gpu_advisor.observation.evaluate import evaluate as evaluate_source
 from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.observation.utilization_history import read_pool_histories
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries
@@ -17,7 +18,7 @@ from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources import algebra
 from gpu_advisor.sources.matchers import compile_matchers
 
-from tests.unit.advisor.builders import AT, FakeSource, GpuSpec, facts, labels
+from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec, facts, labels
 
 STEP = 60
 DAY = 1440
@@ -135,3 +136,30 @@ def test_each_completed_step_is_read_once_and_the_result_is_that_of_reading_it_a
     assert changed == read(SloHistoryCache(), AT + 60 * 201)[0]
     late = AT + 48 * 3600  # nothing was read in between
     assert read(cache, late)[0] == read(SloHistoryCache(), late)[0]
+
+
+def test_an_evaluation_reads_the_day_of_pools_with_an_slo_once() -> None:
+    step, steps = 900, 96
+    trail = tuple((AT // step * step - step * ago, 0.5) for ago in range(steps - 1, -1, -1))
+    source = FakeSource([ExporterTarget("n1:9816", [GpuSpec(f"GPU-{i}", 0.5, trail=trail) for i in range(2)])])
+    windows = {
+        "step_seconds": step,
+        "scale_up_stabilization_seconds": step,
+        "scale_down_stabilization_seconds": step,
+    }
+    plain, tuned = (replace_evaluation(each, windows) for each in (settings(), settings(slo={"unserved": "0.2%"})))
+    cache = SloHistoryCache()
+    first = evaluate_source(source, tuned, AT, cache)
+    again = evaluate_source(source, tuned, AT, cache)
+    without = evaluate_source(source, plain, AT)
+    assert first.queries == again.queries + 1 == without.queries + 1
+    assert len(first.facts.slo_histories["p"]) == steps
+    assert first.facts.slo_histories == again.facts.slo_histories
+    assert without.facts.slo_histories == {}
+    headroom = first.pools[0].headroom
+    assert headroom is not None
+    assert headroom.missing_seconds == 0
+
+
+def replace_evaluation(chosen: Settings, change: Mapping[str, object]) -> Settings:
+    return chosen.model_copy(update={"evaluation": chosen.evaluation.model_copy(update=change)})
