@@ -52,6 +52,9 @@ TUNING_SECONDS = 3600
 #: Objectives for which the frontier is stated besides the pool's own.
 FRONTIER_RATIOS = (0.0005, 0.001, 0.0025, 0.005, 0.01)
 
+#: An objective that no headroom reaches is not worth all headroom: this times the least unserved share is enough.
+NEARLY_BEST = 1.1
+
 #: With fewer shortages than this, the reached share is stated as an upper bound.
 FEW_SHORTAGES = 10
 
@@ -138,7 +141,8 @@ def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: 
     """Cached by content, in 35 kB a pool and day: a completed hour is replayed once, however often it is evaluated."""
     found = CandidateReplay(RecordedDemand.unpack(packed), rules)
     frontier = _frontier(found)
-    deviations = ceil(100 * _deviations_for(frontier, target_ratio) - 1e-6) / 100
+    reachable = max(target_ratio, NEARLY_BEST * frontier[-1].unserved_ratio)
+    deviations = ceil(100 * _deviations_for(frontier, reachable) - 1e-6) / 100
     own = found.candidate(deviations)
     return TunedHeadroom(
         deviations=deviations,
