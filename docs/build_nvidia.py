@@ -84,8 +84,8 @@ Spark](https://docs.nvidia.com/dgx/dgx-spark/known-issues.html) |
 | Grace superchips (GH200, GB200, GB300) | those of the GPU's own memory, as in nvidia-smi |
 | AMD APUs | those of the larger pool, as in amd-smi; `gpu_memory_pool_*` has both ([devices](devices.md)) |
 
-On a Jetson, whose NVML has neither, utilization and clock are those of the kernel: `device/load` (tegrastats' GR3D_FREQ) and
-`cur_freq` of the GPU in `/sys/class/devfreq`.
+On a Jetson, whose NVML has neither, utilization and clock are those of the kernel: `device/load` (GR3D_FREQ in
+tegrastats) and `cur_freq` of the GPU in `/sys/class/devfreq`.
 
 The advisor's memory check is then of the memory that both use. What processes have allocated on the GPU is in
 `gpu_owner_memory_used_bytes`.

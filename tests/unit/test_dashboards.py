@@ -50,7 +50,9 @@ DEPRECATED = {
     "grafana-worldmap-panel",
     "grafana-piechart-panel",
 }
-UIDS = {f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "recommendations", "cost", "serving", "stack")}
+UIDS = {
+    f"gpu-advisor-{name}" for name in ("fleet", "node", "gpu", "jobs", "recommendations", "cost", "serving", "stack")
+}
 
 
 def known_metrics() -> set[str]:

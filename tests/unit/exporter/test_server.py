@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from gpu_exporter import malloc
 from gpu_exporter import server as http_server
 from gpu_exporter.server import HttpError, ListenError, MetricsServer, ServerConfig, accepts_gzip, parse_http_request
 
@@ -287,7 +288,7 @@ def test_a_hundred_open_connections_delay_no_scrape(server):
 
 def test_memory_is_given_back_when_a_crowd_has_left(server, monkeypatch):
     trimmed = threading.Event()
-    monkeypatch.setattr(http_server.malloc, "trim", trimmed.set)
+    monkeypatch.setattr(malloc, "trim", trimmed.set)
     with connect(server):
         assert get(server)[1] == PAGE
         assert not trimmed.is_set()
