@@ -10,7 +10,7 @@ import click
 from gpu_advisor.commands import advisor_client, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.documents import schema
-from gpu_advisor.optimizing.change_files import by_urgency, change_files, describe_change, describe_targets
+from gpu_advisor.optimizing.change_files import change_files, describe_change, describe_targets
 from gpu_advisor.optimizing.target_overrides import TargetOverrides, hint_for
 from gpu_advisor.optimizing.writer import WriteRefusedError, write_files
 from gpu_advisor.rendering.escaping import one_line
@@ -105,7 +105,7 @@ def _text_lines(answer: schema.WhatIf, targets: TargetOverrides) -> Iterator[str
     yield f"All checks: {counts or 'none'}.\n"
     if not answer["then"]:
         yield "Nothing to change."
-    for number, advice in enumerate(by_urgency(answer["then"]), 1):
+    for number, advice in enumerate(answer["then"], 1):
         yield from _change(number, advice)
     ends, begins = len(answer["difference"]["ends"]), len(answer["difference"]["begins"])
     if ends or begins:

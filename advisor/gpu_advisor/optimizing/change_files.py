@@ -23,13 +23,6 @@ MANIFEST, SUMMARY, SETTINGS = "changes.json", "README.md", "advisor-settings.yml
 
 _MAX_NAME_CHARACTERS = 60
 
-_SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
-
-
-def by_urgency(advice: Sequence[RecommendationSummary]) -> list[RecommendationSummary]:
-    """By severity, most urgent first."""
-    return sorted(advice, key=lambda each: (_SEVERITY_ORDER[each["severity"]], each["id"]))
-
 
 def change_files(answer: WhatIf, targets: TargetOverrides) -> dict[str, str]:
     """Contents by name. The manifest comes last and has the hashes of the others."""
@@ -109,7 +102,7 @@ def _summary_lines(answer: WhatIf, targets: TargetOverrides, names: Sequence[str
     yield from (f"- `{name}`" for name in names)
     if not answer["then"]:
         yield "\nThese targets need no change."
-    for each in by_urgency(answer["then"]):
+    for each in answer["then"]:
         yield f"\n## {escape_markdown(each['summary'])}\n"
         yield f"- change: {describe_change(each)}"
         yield f"- cause: {escape_markdown(humanize(each['diagnosis']))} (confidence: {each['confidence']})"
@@ -138,6 +131,6 @@ def _manifest(answer: WhatIf, targets: TargetOverrides, contents: Mapping[str, s
     return {
         "cluster": answer["cluster"],
         "asked": targets.changes,
-        "changes": by_urgency(answer["then"]),
+        "changes": answer["then"],
         "files": {name: digest(text) for name, text in sorted(contents.items())},
     }

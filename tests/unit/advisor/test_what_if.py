@@ -91,7 +91,7 @@ def test_without_changes_nothing_is_different(client: FlaskClient) -> None:
         ({"resources": {"gpu": {"min": "2"}}}, "/resources/gpu/min", "integer"),
         ({"resources": []}, "/resources", "object"),
         ({"cost": {"gpu_price_per_hour": {"a/b~c": 0}}}, "/cost/gpu_price_per_hour/a~1b~0c", "greater than 0"),
-        ({"pools": {"chit": {}}}, "/pools/chit", "chat, rest"),
+        ({"pools": {"chit": {}}}, "/pools/chit", "did you mean chat?"),
         ({"pools": {"chat": {"match": {}}}}, "/pools/chat/match", "gpu, gpus_per_replica"),
         ({"pools": {"chat": {"gpus_per_replica": 5}}}, "/pools/chat", "is below gpus_per_replica"),
         ({"pools": {"chat": None}}, "/pools/chat", "object"),
