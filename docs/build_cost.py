@@ -1,4 +1,4 @@
-"""Writes docs/cost.md: job costs by instance, ranked by hour and by work.
+"""Writes docs/cost.md: job costs by instance, ranked by hourly price and by cost of the work.
 
 python docs/build_cost.py            writes it
 python docs/build_cost.py --check    ends with 1 if it is stale
@@ -16,7 +16,7 @@ from gpu_advisor.cost.catalogue import builtin_catalogue
 from gpu_advisor.cost.list_prices import CURRENCY, shipped_list_prices
 from gpu_advisor.cost.offer_ranking import JobRequirements, RankedOffer, rank_offers
 from gpu_advisor.cost.offer_throughput import PEAK_TFLOPS, WorkRate
-from gpu_advisor.cost.offers import parse_exact_gpu
+from gpu_advisor.cost.offers import InstanceOffer, parse_exact_gpu
 
 PAGE = Path(__file__).parent / "cost.md"
 COMMAND = "python docs/build_cost.py"
@@ -39,29 +39,29 @@ Made by `{COMMAND}`: do not edit.
     gpu-advisor cost --gpu-hours 2000 --gpu H100 --min-gpus 8 --provider aws --provider gcp
     gpu-advisor cost --list --memory 40GiB --region us-east-1
 
-An instance with a dearer hour is often the cheaper one, because it does more in the hour. So candidates are ordered by
-what a unit of work costs: price of an hour / (throughput x 3600). Throughput comes from you (`--rate`, of one GPU, of
-several, or of an instance type) or from profiles of [`gpu-advisor probe`](calibration.md). What was measured on one GPU
-does not hold for eight, nor what was measured on 80 GB for 40 GB: where a throughput is not known the candidate is
-"unknown" and not proposed, until you give it, or `--scaling` (speed on n GPUs beside n times one), or ask for
-`--estimate-throughput`.
+An instance with a higher hourly price is often cheaper overall, because it does more work per hour. So candidates are
+ordered by the cost of a unit of work: hourly price / (throughput x 3600). Throughput comes from you (`--rate`, of one
+GPU, of several, or of an instance type) or from profiles of [`gpu-advisor probe`](calibration.md). What was measured on
+one GPU does not hold for eight, nor what was measured on 80 GB for 40 GB: where a throughput is not known the candidate
+is "unknown" and not proposed, until you give it, or `--scaling` (scaling efficiency: throughput on n GPUs divided by n
+times that of one), or use `--estimate-throughput`.
 
 `--all` lists rejected candidates with all reasons: retired, provider, region, type, memory,
 number of GPUs, no spot price, deadline, budget, unknown throughput. With `--instances 4` the job runs on four of one
-type, and a throughput is one of all their GPUs.
+type, and `--rate` is the total over all their GPUs.
 
 | exit code | meaning |
 | --- | --- |
 | 0 | there is a proposal |
-| 1 | no candidate can do the job, or an option's value is invalid |
-| 2 | usage error |
+| 1 | no candidate can do the job, a GPU, instance type, provider or region is unknown, or a file is unusable |
+| 2 | usage error: an option is unknown, missing, malformed or contradicts another |
 | 3 | with `--exit-code`: something is cheaper than `--now` |
 | 4 | candidates exist, but their throughput is unknown |
 
-## By the hour, or by the work: ResNet-50
+## Hourly price vs. cost of the job: ResNet-50
 
 NVIDIA publishes [how fast ResNet-50 trains][resnet] in mixed precision on its own machines. 90 epochs of ImageNet are
-{IMAGES / 1e6:.1f} million images. At the catalogue's prices on demand of AWS, Azure and Google:
+{IMAGES / 1e6:.1f} million images. At the catalogue's on-demand prices of AWS, Azure and Google:
 
 """
 
@@ -96,7 +96,8 @@ for the same card. Region `any`: the provider has one price for all.
 
 TEXT_AFTER_CATALOGUE = """
 Source: [SkyPilot's catalogue](https://github.com/skypilot-org/skypilot-catalog), at the commit in each row's `source`.
-The date is the day that a price is known not to be older than, since the commits' own are not known: AWS, the
+Each price is at least as recent as its date (the commit dates are unknown); the table has the oldest date of the GPU's
+prices. The dates follow from: AWS, the
 [cut of GPU prices in June 2025](https://www.usage.ai/blogs/aws/ai-ml-cost/llm-cost-optimization-aws/), which it has;
 Google, the [release of A3 Ultra](https://github.com/GoogleCloudPlatform/hpc-toolkit/releases/tag/v1.44.1), which it
 has; Azure, [a discussion that quotes its rows](https://github.com/skypilot-org/skypilot-catalog/pull/79); OCI, the
@@ -105,18 +106,18 @@ that a reviewer [read from its billing API](https://github.com/skypilot-org/skyp
 and RunPod's were transcribed from their pages, and AWS' g5 and g6e from Vantage, on the days in the rows.
 
 Rows on which the source contradicts itself are left out: A100-80GB in Google's us-central1 and europe-west4 (spot
-above the price on demand), H100 in us-central1 (half of us-east4), A4 (the host for nothing), P5e (no price). Two are
+above the on-demand price), H100 in us-central1 (half of us-east4), A4 (host priced at zero), P5e (no price). Two are
 fixed: Azure's ND96isr_H100_v5 has [eight GPUs](https://glennklockwood.com/garden/nodes/azure-nd-h100-v5), not twelve,
-and a spot price that equals the one on demand there means that none is known. n1-standard-8 is a twelfth of
+and a spot price that equals the on-demand price there means that none is known. n1-standard-8 is a twelfth of
 n1-standard-96: N1 is priced by vCPU. A spot price is the median of a region's zones. Azure's NCads_H100_v5 have the
-NVL form with 94 GB. Left out: Azure's ND96isr_H200_v5, for which two lists of 2026 differ by 30 %, and its MI300X and
+H100 NVL (94 GB). Left out: Azure's ND96isr_H200_v5, for which two lists of 2026 differ by 30 %, and its MI300X and
 GB200, for which none was found; Azure sells no L4. Rows added by `--catalogue` or a refresh are ranked like all others.
 
 ### Your own prices
 
 `--catalogue FILE`, or `cost.catalogue` in the settings: CSV with the columns of the shipped file, or YAML. A row
-replaces the shipped one of the same provider, region, instance type and GPUs. Machines of your own have a price for the
-hour of one GPU; their provider and region are `on-premise`:
+replaces the shipped one of the same provider, region, instance type and GPUs. On-premise machines are priced per
+GPU-hour; their provider and region are `on-premise`:
 
 ```yaml
 instances:
@@ -135,15 +136,15 @@ is refused with file and line: unknown is not free.
     gpu-advisor cost --samples 115m --rate V100-16GB=1200 --catalogue prices.csv
 
 Takes SkyPilot's `vms.csv` of any cloud (`catalogs/v8/<provider>/vms.csv`: aws, azure, gcp, lambda, nebius, oci, runpod,
-vast and others; `--region` keeps the file small). Only type, accelerator, count and price must be filled in. Part of a
-card (0.167 of an A10) is one GPU with that part of the memory; TPUs and other accelerators are left out. Lines with
-prices of 0, missing, negative or contradictory ones are refused one by one and counted.
+vast and others; `--region` keeps the file small). Only type, accelerator, count and price must be filled in. A
+fractional GPU (0.167 of an A10) counts as one GPU with that fraction of the memory; TPUs and other accelerators are
+left out. Lines with prices of 0, missing, negative or contradictory ones are refused one by one and counted.
 
-## What the fleet costs, and what advice is worth
+## Fleet cost and potential savings
 
 A GPU whose price is not in `cost.gpu_price_per_hour` is estimated at its list price: the median on-demand price per GPU
 over all offers of exactly that GPU (type and memory size, whole cards) in the shipped catalogue, with the rest of the
-instance in it. All money that rests on it is marked *estimate, list prices of DATE*, in the checklist, on
+instance in it. All amounts based on it are marked *estimate, list prices of DATE*, in the checklist, on
 recommendations, in CSV (`estimated`) and in metrics. List prices are in US dollars and are never converted: with
 another `cost.currency`, a GPU without a price has none. `cost.list_prices: false` turns the estimate off.
 
@@ -158,29 +159,30 @@ A price can be set for a type (`H100`), with its memory (`A100-80GB`) or form (`
 name; the most specific one wins. Where two differ and the driver's name does not say which one applies, the
 price is unknown.
 
-### Shares that are lost
+### Waste by cause
 
-A recommendation's worth is given per hour and per month (730 hours: 365 x 24 / 12). It follows from the signal that
-shows the cause, as a share of each GPU's time:
+A recommendation's potential savings are given per hour and per month (730 hours: 365 x 24 / 12). They follow from the
+signal that shows the cause, as a share of each GPU's time:
 
-| cause | share that is lost |
+| cause | share of the GPU's time wasted |
 | --- | --- |
 | lost GPU, hung job | all |
-| idle GPU | all; saved is what can be released: a whole node, pod or Slurm job; of others at most their price |
+| idle GPU | all; in full if a whole node, pod or Slurm job can be released, else the price is an upper bound |
 | pool too large | the released GPUs |
 | thermal or power throttling | at most (1 - clock of its peers) x busy time |
 | waiting for data | wait per step x time in steps, as the job reports it; else at most the idle time |
 | communication | at most the reported wait, since transfers may overlap; else at most the idle SMs |
-| busy but empty | at most the SM time without activity; without SM activity at most all |
-| small batch | at most the SM time without activity, or without SM activity the idle time |
+| busy but empty | at most 1 - SM activity; where SM activity is not published, up to the whole GPU |
+| small batch | at most 1 - SM activity; where SM activity is not published, at most the idle time |
 | straggler | of the other ranks: how much longer they wait than it does |
 | measured batch size | 1 - 1 / r, if throughput is projected to be r times as high |
 | limits of an inference server | at most 1 - 1 / r, for the highest throughput r of the projection |
 | smaller GPU | at most 1 - the larger of the busiest hour and the memory held |
 
 *At most* means that other causes may have a part in it, *at least* that some GPUs have no known price. In sums no GPU
-counts twice: a GPU with two causes loses at least the larger share and at most both together. A cause without a measure
-has no money; an unknown price is never zero. Lists are ordered by severity (lost GPUs first), then by money.
+counts twice: a GPU with two causes loses at least the larger share and at most both together. A cause that cannot be
+quantified gets no amount; an unknown price is never zero. Lists are ordered by severity (lost GPUs first), then by
+amount.
 
 ### List prices
 
@@ -217,27 +219,29 @@ def resnet() -> list[str]:
         )
         for number, each in enumerate(found, 1)
     ]  # fmt: skip
-    head = ("instance type", "GPUs", "images/s", "$ an hour", "rank by hour", "$ a million images", "rank by work",
-            "hours", "$ in all")  # fmt: skip
+    head = ("instance type", "GPUs", "images/s", "$/h", "rank by $/h", "$ per million images",
+            "rank by $ per image", "hours", "total $")  # fmt: skip
     first, cheapest = found[0], by_work[0]
     more = (first.cost_per_unit or 0) / (cheapest.cost_per_unit or 1) - 1
     said = (
-        f"\nThe cheapest hour ({first.offer.instance_type}) does the job for {more:.0%} more than the cheapest work "
-        f"({cheapest.offer.instance_type}), and takes {(first.hours or 0) / (cheapest.hours or 1):.1f} times as long."
+        f"\nThe instance with the lowest hourly price ({first.offer.instance_type}) costs {100 * more:.0f} % more for "
+        f"the job than the cheapest per image ({cheapest.offer.instance_type}), and takes "
+        f"{(first.hours or 0) / (cheapest.hours or 1):.1f} times as long."
     )
     return [*table(head, rows), said]
 
 
 def catalogue() -> list[str]:
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    """Offers by provider and GPU. Each row has the oldest date of its prices, so that none of them is older."""
+    found: dict[tuple[str, str], list[InstanceOffer]] = defaultdict(list)
     for each in builtin_catalogue().offers:
         if not builtin_catalogue().retirement(each.provider, each.instance_type, DAY):
-            found[each.provider, f"{each.gpu}"].append(each.instance_type)
-    dates = {each.provider: each.dated for each in builtin_catalogue().offers}
+            found[each.provider, f"{each.gpu}"].append(each)
     rows = [
-        (provider, str(dates[provider]), gpu, ", ".join(dict.fromkeys(types)))
-        for (provider, gpu), types in sorted(found.items())
-    ]
+        (provider, f"{min(each.dated for each in offers)}", gpu,
+         ", ".join(dict.fromkeys(each.instance_type for each in offers)))
+        for (provider, gpu), offers in sorted(found.items())
+    ]  # fmt: skip
     lines: list[str] = table(("provider", "not older than", "GPU", "instance types"), rows)
     return lines
 
@@ -254,7 +258,7 @@ def list_prices() -> list[str]:
          price.newest if price.oldest == price.newest else f"{price.oldest} to {price.newest}")
         for gpu, price in shipped_list_prices().items()
     ]  # fmt: skip
-    lines: list[str] = table(("GPU", f"{CURRENCY} an hour", "offers", "providers", "dated"), rows)
+    lines: list[str] = table(("GPU", f"{CURRENCY}/h", "offers", "providers", "dated"), rows)
     return lines
 
 

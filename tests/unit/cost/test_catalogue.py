@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from datetime import date
 from pathlib import Path
 
@@ -200,3 +201,15 @@ def test_any_text_is_read_or_refused(text: str, before: str) -> None:
 def test_any_row_is_read_or_refused(cells: list[str]) -> None:
     with contextlib.suppress(CostError):
         offers_from_csv(f"{HEAD}\n{','.join(cells)}\n", "any")
+
+
+def test_no_price_on_the_page_is_older_than_its_row_states() -> None:
+    """Prices of a provider were read on several days: a row has the oldest date of the GPU's prices."""
+    page = (Path(__file__).parents[3] / "docs/cost.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S+) \| (\d{4}-\d\d-\d\d) \| (\S+) \| (.+) \|$", page, re.MULTILINE)
+    offers = builtin_catalogue().offers
+    assert len(rows) > 40
+    for provider, day, gpu, types in rows:
+        listed = [each for each in offers if (each.provider, f"{each.gpu}") == (provider, gpu)]
+        dates = [each.dated for each in listed if each.instance_type in types.split(", ")]
+        assert date.fromisoformat(day) == min(dates), (provider, gpu)
