@@ -144,7 +144,7 @@ TEXT_BETWEEN = """
 
 TEXT_AFTER_TABLE = """
 Known difference: DeepSpeed's estimator for ZeRO-2 without offloading gives 15.93 GiB for the T5-3B above, the ZeRO
-paper's sharded gradients 10.0 GiB: the estimator counts a full copy of the gradients beside the sharded one.
+paper's sharded gradients 10.0 GiB: the estimator counts a full copy of the gradients in addition to the sharded one.
 """
 
 
