@@ -223,15 +223,12 @@ def _is_closed(client: socket.socket) -> bool:
 def test_without_descriptors_it_waits_says_so_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with serving() as address, caplog.at_level(logging.WARNING):
+        held = [socket.socket() for _ in range(32)]  # there before the limit: only the server needs more
         used = len(list(Path("/proc/self/fd").iterdir()))
-        held = []
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
-            for _ in range(5):
-                try:
-                    held.append(connect(address))
-                except OSError:
-                    break
+            for client in held:
+                client.connect(address)
             wait_until(lambda: "limit of open files" in caplog.text, "a warning")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -78,7 +78,7 @@ class DeadlineClient:
         try:
             response = self._fetch(method, url, seconds, max_bytes, arguments)
         except (requests.RequestException, HTTPError, OSError) as error:
-            if expired.is_set():
+            if expired.is_set() or isinstance(error, requests.ReadTimeout):
                 raise DeadlineExceededError(f"no complete response within {seconds:g} s") from error
             # requests has other errors, or none, for a truncated body: treat it as a lost connection.
             if isinstance(error, HTTPError | requests.exceptions.ChunkedEncodingError):
