@@ -82,7 +82,23 @@ _SERVES_ONE = unless(above("lone_itl", 1.13, 1.10))
 _LATE, _VERY_LATE = above("ttft_tail", 1.06, 1.0), above("ttft_tail", 2.2, 2.0)
 _CHUNKED = below("stalls", 1.16, 1.18)
 _FULL = above("kv_usage_max", 0.95, 0.92)
-_FEWER_SERVE = (_MET, below("fewer_itl", 0.62, 0.66), below("fewer_kv", 0.93, 0.97))
+#: Replicas go only if the curve predicts loads that it was not fitted to.
+_CURVE_HOLDS = below("curve_error", 0.10, 0.15)
+_FEWER_SERVE = (
+    _MET,
+    _CURVE_HOLDS,
+    below("fewer_itl", 0.72, 0.76),
+    below("fewer_peak_itl", 1.05, 1.15),
+    below("fewer_kv", 1.0, 1.04),
+)
+_HALF_SERVE = (
+    _MET,
+    _CURVE_HOLDS,
+    below("half_itl", 0.72, 0.76),
+    below("half_peak_itl", 1.05, 1.15),
+    below("half_kv", 1.0, 1.04),
+)
+_SMALL_BATCH, _LARGE_BATCH = below("doubled_step", 1.095, 1.10), above("doubled_step", 1.10, 1.095)
 
 ROWS: tuple[CauseRow, ...] = (
     CauseRow("kv_cache_bound", "preemptions", (
@@ -112,10 +128,7 @@ ROWS: tuple[CauseRow, ...] = (
         _PRESSED, _SLOW, _NONE_WAIT, *_ALL_ALIKE,
         any_of(below("lone_itl", 1.10, 1.13), above("prompt_share", 0.95, 0.94)))),
     CauseRow("decode_bandwidth_bound", "with a queue", (_PRESSED, _SLOW, _QUEUE, _MANY_RUN, *_ALL_ALIKE)),
-    CauseRow("under_batched", "", (
-        _MET, below("half_peak_itl", 0.49, 0.51), below("half_kv", 0.90, 0.95), below("half_prefill", 0.30, 0.33))),
-    CauseRow("under_batched", "small cache", (
-        _MET, below("half_itl", 0.52, 0.54), below("half_kv", 0.12, 0.13), below("half_prefill", 0.15, 0.17))),
+    CauseRow("under_batched", "", (*_HALF_SERVE, _SMALL_BATCH)),
     CauseRow("head_of_line", "", (_PRESSED, _FAST, _FEW_WAIT, _LATE, _CHUNKED, below("itl_stall", 0.50, 0.55),
                                   *_ALL_ALIKE)),
     CauseRow("head_of_line", "very late", (_PRESSED, _FAST, _FEW_WAIT, _VERY_LATE, _CHUNKED,
@@ -123,9 +136,10 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
                                 any_of(above("missed", 0.05, 0.04), above("peak_itl", 1.0, 0.9)))),
     CauseRow("imbalance", "", (_PRESSED, above("unevenness", 1.6, 1.5), below("even_itl", 0.95, 1.0))),
-    CauseRow("over_provisioned", "", (
-        *_FEWER_SERVE, any_of(above("half_peak_itl", 0.51, 0.49), above("half_kv", 0.95, 0.90)),
-        any_of(above("half_itl", 0.54, 0.52), above("half_kv", 0.13, 0.12)))),
+    CauseRow("over_provisioned", "half of them do not serve", (
+        *_FEWER_SERVE, any_of(above("half_itl", 0.76, 0.72), above("half_peak_itl", 1.15, 1.05),
+                              above("half_kv", 1.04, 1.0)))),
+    CauseRow("over_provisioned", "large batches", (*_FEWER_SERVE, _LARGE_BATCH)),
     CauseRow("wrong_gpu", "", (_PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55),
                                below("prompt_share", 0.94, 0.95))),
     CauseRow("prefix_cache_useless", "", (above("prefix_lookups", 1.0, 0.5), below("prefix_hits", 0.02, 0.03))),

@@ -194,19 +194,17 @@ def _spread(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objec
     found: dict[str, float | None] = {"unevenness": None, "even_itl": None}
     if len(running) == len(loads) >= 2 and sum(running) > 0:
         found["unevenness"] = max(running) / (sum(running) / len(running))
-        found["even_itl"] = _itl_of(group.curve, loads, len(loads), 1.0, objectives)
+        found["even_itl"] = _even_itl(group.curve, loads, objectives)
     return found
 
 
-def _itl_of(
-    curve: StepModel | None, loads: Sequence[ReplicaLoad], replicas: int, growth: float, objectives: Objectives
-) -> float | None:
-    """The share of the inter-token latency's objective with the whole load on so many replicas."""
+def _even_itl(curve: StepModel | None, loads: Sequence[ReplicaLoad], objectives: Objectives) -> float | None:
+    """The share of the inter-token latency's objective with the load spread evenly."""
     totals = _totals(loads)
     if curve is None or totals is None or objectives.itl is None:
         return None
     demand, ratio = totals
-    return curve.settled_itl(growth * demand / replicas, ratio) / objectives.itl
+    return curve.settled_itl(demand / len(loads), ratio) / objectives.itl
 
 
 def _totals(loads: Sequence[ReplicaLoad]) -> tuple[float, float] | None:
@@ -224,14 +222,48 @@ def _totals(loads: Sequence[ReplicaLoad]) -> tuple[float, float] | None:
 def _surplus(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives) -> dict[str, float | None]:
     """Of half of the replicas, and of one fewer, with more load: latency and cache as shares of what there is."""
     count = len(loads)
-    found: dict[str, float | None] = {}
+    found: dict[str, float | None] = {"curve_error": None if group.curve is None else group.curve.error_ratio}
+    found["doubled_step"] = _doubled_step(group.curve, loads)
     for name, fewer in (("half", math.ceil(count / 2)), ("fewer", count - 1)):
-        found[f"{name}_itl"] = _itl_of(group.curve, loads, fewer, GROWTH, objectives) if 0 < fewer < count else None
-        found[f"{name}_peak_itl"] = (
-            _itl_of(group.curve, loads, fewer, GROWTH * _peak(loads), objectives) if 0 < fewer < count else None
-        )
-        found[f"{name}_kv"] = _kv_of(loads, fewer) if 0 < fewer < count else None
-        found[f"{name}_prefill"] = _prefill_of(group.curve, loads, fewer) if 0 < fewer < count else None
+        surplus = _fewer_replicas(group.curve, loads, fewer, objectives) if 0 < fewer < count else {}
+        found |= {f"{name}_{key}": surplus.get(key) for key in ("itl", "peak_itl", "kv")}
+    return found
+
+
+def _doubled_step(curve: StepModel | None, loads: Sequence[ReplicaLoad]) -> float | None:
+    """How many times as long a step of decoding takes with twice the requests, of the mean replica."""
+    running = [value for each in loads if (value := each.value("running")) is not None]
+    if curve is None or len(running) != len(loads):
+        return None
+    mean = max(1.0, sum(running) / len(running))
+    single = curve.itl(mean, 0.0)
+    return curve.itl(2 * mean, 0.0) / single if single > 0 else None
+
+
+def _fewer_replicas(
+    curve: StepModel | None, loads: Sequence[ReplicaLoad], replicas: int, objectives: Objectives
+) -> dict[str, float | None]:
+    """With the load, and a fifth more, on so many replicas: `itl` once it has settled and `peak_itl` at the moment of
+    the most requests, as shares of the objective; `kv`, the share of the cache that the 95th percentile of requests
+    fills. More replicas' load makes steps longer, so that requests stay longer, too.
+    """
+    totals = _totals(loads)
+    if curve is None or totals is None:
+        return {}
+    demand, ratio = totals
+    now, then = (curve.settled_itl(each, ratio) for each in (demand / len(loads), GROWTH * demand / replicas))
+    if not math.isfinite(now) or not math.isfinite(then):
+        return dict.fromkeys(("itl", "peak_itl", "kv"), math.inf)
+    running = GROWTH * demand / replicas * then
+    found: dict[str, float | None] = {}
+    if objectives.itl is not None:
+        found["itl"] = then / objectives.itl
+        found["peak_itl"] = curve.itl(running * _peak(loads), ratio) / objectives.itl
+    used = [each.value("kv_usage") for each in loads]
+    known = [value for value in used if value is not None]
+    if len(known) == len(used) and running > 0:
+        mean = sum(known) * GROWTH * then / now / replicas
+        found["kv"] = mean * (1 + Z95 / math.sqrt(running))
     return found
 
 
@@ -241,21 +273,6 @@ def _peak(loads: Sequence[ReplicaLoad]) -> float:
     known = [(mean, most) for mean, most in pairs if mean is not None and most is not None]
     total = sum(mean for mean, _ in known)
     return sum(most for _, most in known) / total if total > 0 else 1.0
-
-
-def _kv_of(loads: Sequence[ReplicaLoad], replicas: int) -> float | None:
-    """The KV cache of each of so many replicas, by its peaks."""
-    used = [each.value("kv_usage_max") for each in loads]
-    known = [value for value in used if value is not None]
-    return GROWTH * sum(known) / replicas if len(known) == len(used) else None
-
-
-def _prefill_of(curve: StepModel | None, loads: Sequence[ReplicaLoad], replicas: int) -> float | None:
-    """The share of time that so many replicas compute prompts."""
-    totals = _totals(loads)
-    if curve is None or totals is None:
-        return None
-    return GROWTH * totals[0] * totals[1] * curve.per_prompt_token / replicas
 
 
 def _prefix_cache(replicas: Sequence[ServingReplica]) -> dict[str, float | None]:

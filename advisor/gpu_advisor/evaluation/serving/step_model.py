@@ -24,8 +24,8 @@ MIN_POINTS = 3
 
 @dataclass(frozen=True, slots=True)
 class StepModel:
-    """Seconds: of a step, per running sequence, per prompt token. `error_ratio` is the median relative error of the
-    fit, `seen` the most requests that were seen running: beyond, it extrapolates."""
+    """Seconds: of a step, per running sequence, per prompt token. `error_ratio` is the median relative error at
+    points held out, `seen` the most requests that were seen running: beyond, it extrapolates."""
 
     base: float
     per_sequence: float
@@ -61,13 +61,39 @@ def fit_step_model(points: Sequence[CurvePoint]) -> StepModel | None:
     if len(known) < MIN_POINTS:
         return None
     itl = np.array([each.itl_seconds for each in known])
-    columns = np.array([(1.0, each.concurrency, each.prompt_tokens_per_step) for each in known])
+    columns = np.array([(1.0, *_load_of_steps(each)) for each in known])
     weighted = columns / itl[:, None]
     solution = _non_negative(weighted, np.ones(len(known)))
-    errors = np.abs(columns @ solution / itl - 1)
     seen = max(each.concurrency for each in known)
     base, per_sequence, per_prompt_token = map(float, solution)
-    return StepModel(base, per_sequence, per_prompt_token, float(np.median(errors)), seen)
+    return StepModel(base, per_sequence, per_prompt_token, _error_ratio(weighted, solution), seen)
+
+
+def _error_ratio(weighted: NDArray[np.float64], solution: NDArray[np.float64]) -> float:
+    """The median relative error of every other point by a fit to those between, and the reverse.
+
+    With too few points for two fits, that of all points by the fit to them.
+    """
+    if len(weighted) < 2 * MIN_POINTS:
+        return float(np.median(np.abs(weighted @ solution - 1)))
+    halves = weighted[::2], weighted[1::2]
+    errors = [
+        np.abs(test @ _non_negative(train, np.ones(len(train))) - 1) for train, test in (halves, reversed(halves))
+    ]
+    return float(np.median(np.concatenate(errors)))
+
+
+def _load_of_steps(point: CurvePoint) -> tuple[float, float]:
+    """Sequences and prompt tokens of a mean step, by Little's law: tokens per second x seconds between tokens.
+
+    Counters know all that happened between two scrapes, a gauge only the moments of the scrapes. Noise in what a line
+    is fitted against flattens the line (https://en.wikipedia.org/wiki/Regression_dilution): with gauges, a server seems
+    to take any load without slowing down.
+    """
+    sequences = point.tokens_per_second * point.itl_seconds
+    if sequences <= 0:
+        return point.concurrency, point.prompt_tokens_per_step
+    return sequences, point.prompt_tokens_per_step * sequences / point.concurrency
 
 
 def _non_negative(columns: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
