@@ -73,7 +73,7 @@ def test_all_troubles_are_shown_what_is_broken_first(
     reported = demo.get("/recommendations")["recommendations"]
     assert {each["kind"] for each in reported} >= KINDS
     expect(page.get_by_role("heading", level=1)).to_contain_text(
-        re.compile(rf"^1 GPU down; {len(reported)} things to do, (at most )?[0-9,]+ USD a month$")
+        re.compile(rf"^1 GPU down; {len(reported)} recommendations, saving (about |at most )?[0-9,]+ USD a month$")
     )
     for each in reported:
         expect(page.locator(f"#a-{each['id']}")).to_be_visible()
@@ -248,7 +248,7 @@ def test_a_snooze_from_the_page(open_page: Open, tmp_path: Path) -> None:
     there = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", "2xH100-80GB:idle", SETTINGS)
     with up(tmp_path, *there) as program:
         page = open_page(program.url + "/", errors_expected=True)  # the browser logs errors for an unreachable advisor
-        reload_until(page, "1 thing to do")
+        reload_until(page, "1 recommendation")
         page.locator("article.advice h3 a").click()
         page.get_by_label("reason").fill("<i>new</i> fans come")
         page.get_by_role("button", name="Snooze", exact=True).click()

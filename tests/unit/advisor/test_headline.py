@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from gpu_advisor.state.view import SourceStatus, View
@@ -29,14 +30,14 @@ WATCHING = Watching(observed_ratio=0.1, remaining_seconds=29 * 60 - 20)
          "The data source is down: showing the last successful evaluation"),
         (FleetStatus(), "No GPUs found"),
         (FleetStatus(down_exporters=2), "No GPUs found; 2 exporters down"),
-        (dataclasses.replace(FLEET, watching=WATCHING), "Watching: first advice in 29 min"),
-        (dataclasses.replace(FLEET, watching=WATCHING, down=1), "1 GPU down; Watching: first advice in 29 min"),
-        (dataclasses.replace(FLEET, watching=WATCHING, open=1), "1 thing to do"),
+        (dataclasses.replace(FLEET, watching=WATCHING), "Watching: first recommendations in 29 min"),
+        (dataclasses.replace(FLEET, watching=WATCHING, down=1), "1 GPU down; Watching: first recommendations in 29 min"),
+        (dataclasses.replace(FLEET, watching=WATCHING, open=1), "1 recommendation"),
         (dataclasses.replace(FLEET, down=1), "1 GPU down"),
         (dataclasses.replace(FLEET, down=1, open=4, worth="about 3,650 USD a month"),
-         "1 GPU down; 4 things to do, about 3,650 USD a month"),
+         "1 GPU down; 4 recommendations, saving about 3,650 USD a month"),
         (dataclasses.replace(FLEET, silent=2, unknown=1), "2 GPUs not reporting; 1 check unknown"),
-        (dataclasses.replace(FLEET, open=1200), "1,200 things to do"),
+        (dataclasses.replace(FLEET, open=1200), "1,200 recommendations"),
         (dataclasses.replace(FLEET, missed=2, unknown=1), "2 targets missed, no recommendation; 1 check unknown"),
         (dataclasses.replace(FLEET, unknown=1), "Known targets met; 1 check unknown"),
         (dataclasses.replace(FLEET, snoozed=1), "All targets met; 1 recommendation snoozed"),
@@ -72,7 +73,7 @@ def test_no_state_is_painted_better_than_it_is(status: FleetStatus) -> None:
         assert status.watching is None
     if current and status.gpus:
         assert ("down" in text) == bool(status.down or status.down_exporters)
-        assert ("to do" in text) == bool(status.open)
+        assert bool(re.search(r"\d recommendations?\b(?! snoozed)", text)) == bool(status.open)
         if not status.open and not status.watching:
             assert (f"{status.unknown} check" in text) == bool(status.unknown)
             assert ("missed" in text) == bool(status.missed)
@@ -85,9 +86,9 @@ def text_of(view: View) -> str:
 
 
 def test_a_view_has_the_status_that_it_shows() -> None:
-    assert text_of(whole()) == "1 GPU down; 4 things to do"
+    assert text_of(whole()) == "1 GPU down; 4 recommendations"
     young = view_of([ExporterTarget("a:1", [GpuSpec("GPU-0", 0.0, coverage=0.3)])])
-    assert text_of(young) == "Watching: first advice in 18 min"
+    assert text_of(young) == "Watching: first recommendations in 18 min"
     silent = view_of([ExporterTarget("a:1", [GpuSpec("GPU-0", 0.9)]), ExporterTarget("b:2", [], up=False)])
     assert text_of(silent).startswith("1 exporter down")
     before = View("c", SourceStatus("fake", "memory", False, "not_yet", "wait"))

@@ -171,7 +171,7 @@ def test_snoozed_advice_stands_apart() -> None:
     first, *rest = view.issued
     marked = dataclasses.replace(first, snoozed=Snooze("new <b>fans</b> come", AT, AT + 3600))
     text = text_of(client_of(dataclasses.replace(view, issued=(marked, *rest))), "/")
-    assert f"{len(rest)} things to do" in text
+    assert f"{len(rest)} recommendations" in text
     assert "Snoozed" in text
     assert "new <b>fans</b> come" in text
 

@@ -47,4 +47,4 @@ def test_a_model_has_its_numbers_and_advice(tmp_path: Path) -> None:
 
 
 def test_a_fleet_without_servers_says_what_is_found() -> None:
-    assert "No inference server reports" in text_of(client_of(whole()), "/page/serving")
+    assert "No inference-server metrics found" in text_of(client_of(whole()), "/page/serving")

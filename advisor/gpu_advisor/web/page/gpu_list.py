@@ -79,7 +79,7 @@ class GpuRow:
 #: Filters by name: title, and whether a row passes.
 SHOWN: Mapping[str, tuple[str, Callable[[GpuRow], bool]]] = {
     "all": ("all GPUs", lambda _: True),
-    "advice": ("with advice", lambda row: bool(row.advice)),
+    "advice": ("with recommendations", lambda row: bool(row.advice)),
     "down": ("down or not reporting", lambda row: not row.gpu.up),
     "throttled": ("throttled", lambda row: bool(row.throttling)),
     "unowned": ("without an owner", lambda row: not row.owners),
@@ -117,7 +117,7 @@ COLUMNS: Mapping[str, Column] = {
     "power": Column("power", lambda row: row.power, True),
     "temperature": Column("temperature", lambda row: row.temperature, True),
     "throttling": Column("throttled by", lambda row: sum(each.ratio for each in row.throttling) or None, True),
-    "advice": Column("advice", _urgency),
+    "advice": Column("recommendations", _urgency),
 }
 
 #: Group by: title, and the groups' names.

@@ -1,6 +1,6 @@
 """The overview's headline: the fleet's status in one sentence that is always true. Pure.
 
-A count of things to do never hides what is down, and "all targets met" is said only if every check is known and met.
+A count of recommendations never hides what is down, and "all targets met" is said only if every check is known and met.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def headline(status: FleetStatus) -> Headline:
     parts = [*_down(status), *_to_do(status)]
     if status.watching and not status.open:
         minutes = max(1, ceil(round(status.watching.remaining_seconds, 3) / 60))
-        parts.append(f"Watching: first advice in {minutes} min")
+        parts.append(f"Watching: first recommendations in {minutes} min")
         return Headline(_sentence(parts), WATCHING_DETAIL, status.watching.observed_ratio)
     if not status.open:
         parts += _checklist(status)
     return Headline(_sentence(parts))
 
 
-WATCHING_DETAIL = "Advice needs a whole window of history, so that no short pause looks like waste."
+WATCHING_DETAIL = "A recommendation needs a whole window of history, so that no short pause looks like waste."
 
 #: Without a current evaluation: the first that applies.
 _WITHOUT_CURRENT_DATA: Sequence[tuple[Callable[[FleetStatus], bool], str, str]] = (
@@ -95,8 +95,8 @@ def _down(status: FleetStatus) -> list[str]:
 def _to_do(status: FleetStatus) -> list[str]:
     if not status.open:
         return []
-    things = "1 thing to do" if status.open == 1 else f"{status.open:,} things to do"
-    return [f"{things}, {status.worth}" if status.worth else things]
+    found = count_of(status.open, "recommendation")
+    return [f"{found}, saving {status.worth}" if status.worth else found]
 
 
 def _checklist(status: FleetStatus) -> list[str]:

@@ -13,13 +13,13 @@ _EXPLANATIONS: Mapping[Reason, tuple[str, str]] = {
                      "Check that an exporter runs on each of these nodes, and that its driver supports them."),
     Reason.STALE: ("Some GPUs stopped reporting.", "Check that their exporters are up and reachable."),
     Reason.INSUFFICIENT_HISTORY: ("The history is still too short.",
-                                  "Wait: advice follows when a whole window has data."),
+                                  "Wait: recommendations follow when a whole window has data."),
     Reason.SATURATED: ("Some pools are saturated: their demand is above what utilization can show.",
                        "Give them a demand signal, such as the queue length (pools.demand)."),
     Reason.CONFLICTING: ("Some values contradict each other.",
                          "Scrape each exporter once, and check the exporters named in the details."),
     Reason.UNSUPPORTED: ("The exporters present do not publish some signals.",
-                         "Run gpu-exporter beside them, or add a mapping (source.mappings_dir)."),
+                         "Run gpu-exporter next to them, or add a mapping (source.mappings_dir)."),
 }  # fmt: skip
 
 

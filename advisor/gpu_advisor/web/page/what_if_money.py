@@ -24,8 +24,8 @@ class MonthlyMoney:
 def monthly_money(comparison: WhatIfComparison) -> list[MonthlyMoney]:
     """Before and after the change."""
     return [
-        _monthly("now", comparison.current, comparison.current_advice.values()),
-        _monthly("then", comparison.changed, comparison.changed_advice.values()),
+        _monthly("current settings", comparison.current, comparison.current_advice.values()),
+        _monthly("these settings", comparison.changed, comparison.changed_advice.values()),
     ]
 
 
