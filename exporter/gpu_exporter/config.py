@@ -117,7 +117,7 @@ class ExporterSettings:
     node_exporter: str = _setting_field(
         "collector.host.node-exporter",
         "",
-        "address of a node_exporter on this machine; if it answers at the start, host collectors are off",
+        "address of a node_exporter on this machine; if it responds at startup, host collectors are disabled",
         "HOST:PORT",
     )
     path_procfs: str = _setting_field("path.procfs", "/proc", "mount point of the host's procfs", "PATH")

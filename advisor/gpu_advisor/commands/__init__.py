@@ -25,7 +25,7 @@ class CommandInfo(NamedTuple):
 COMMAND_GROUPS: Mapping[str, Mapping[str, CommandInfo]] = {
     "Start": {
         "up": CommandInfo("up", "Run exporter and advisor on this machine; needs nothing else."),
-        "init": CommandInfo("init", "Write a settings file for what is found here."),
+        "init": CommandInfo("init", "Write a settings file for the exporters and GPUs found."),
         "serve": CommandInfo("serve", "Run the advisor with an existing Prometheus."),
         "check-config": CommandInfo("check_config", "Check a settings file."),
         "doctor": CommandInfo("doctor", "Check driver, exporter, Prometheus and Alertmanager, with a fix for each."),
@@ -64,7 +64,7 @@ COMMAND_GROUPS: Mapping[str, Mapping[str, CommandInfo]] = {
             "Print Prometheus recording rules for the series that dashboards and long windows read.",
         ),
         "mappings": CommandInfo(
-            "mappings", "List the mappings of exporters, or show what they make of a saved metrics page."
+            "mappings", "List the mappings of exporters, or show how they interpret saved /metrics output."
         ),
         "completion": CommandInfo("completion", "Print the shell completion script."),
     },

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpu_advisor.documents import schema
     from gpu_advisor.report.schema import Report
 
-ONE_SHOT_HINT = ", or evaluate once with --prometheus URL or --config FILE"
+ONE_SHOT_HINT = ", or evaluate here with --prometheus URL or --config FILE"
 REPORT_TIMEOUT_SECONDS = 300.0
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,9 +39,9 @@ def options(command: F) -> F:
         click.option(
             "--config",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Evaluate once, with these settings (YAML).",
+            help="Evaluate here, without a running advisor, with these settings (YAML).",
         ),
-        click.option("--prometheus", metavar="URL", help="Evaluate once, on this Prometheus; default settings."),
+        click.option("--prometheus", metavar="URL", help="Evaluate here, on this Prometheus, with default settings."),
         click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM)."),
         click.option(
             "--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor."

@@ -30,7 +30,7 @@ COLUMNS = ("pool", "replicas", "desired", "action", "why")
 @click.option("--workload", metavar="KIND/NAME", help="Workload to scale: deployment/NAME or statefulset/NAME.")
 @click.option("--namespace", "-n", default="default", show_default=True)
 @click.option("--context", help="Kubeconfig context.  [default: the current one, or in-cluster]")
-@output.options
+@output.options("a pool should be scaled, 4 if data is insufficient")
 @advisor_client.options
 def command(
     pool: str | None, min_gpus: int | None, max_gpus: int | None, apply_: bool, workload: str | None, namespace: str,

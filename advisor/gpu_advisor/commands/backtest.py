@@ -83,9 +83,10 @@ def command(
     """Replay demand through the advisor's scaling policy and others.
 
     The policies see the utilization min(1, demand / ready replicas), not the demand. They decide at the end of each
-    interval. A new replica is billed at once and serves after the start delay; a released one stops with the interval.
+    interval. A new replica is billed at once and serves after the start delay; a released one is billed to the
+    end of the interval.
     Demand above capacity is unserved, and not carried over. With an SLO, the advisor tunes its headroom to it by
-    replaying what it has seen up to then, from an hour of history on.
+    replaying its history so far, once there is an hour of it.
 
     \b
     gpu_hours         billed

@@ -52,17 +52,20 @@ def parse_target(_context: click.Context, _parameter: click.Parameter, value: fl
               help="CSV: batch_size,peak_memory_bytes[,samples_per_second].")  # fmt: skip
 @click.option("--profile", "profile_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="A profile from `gpu-advisor probe` instead.")  # fmt: skip
-@click.option("--workload", help="package.module:factory of these sizes, traced without a GPU: narrows the intervals.")
+@click.option(
+    "--workload", help="Workload (package.module:factory) that was measured; tracing it narrows the intervals."
+)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
-              help="Of --workload beside --points.")  # fmt: skip
+              help="Precision of --workload, with --points.")  # fmt: skip
 @click.option("--memory-kind", type=click.Choice(["driver", "reserved", "allocated"]), default="driver",
-              show_default=True, help="What --points were read from, for --workload.")  # fmt: skip
+              show_default=True,
+              help="Where the memory figures in --points come from (used with --workload).")  # fmt: skip
 @click.option("--memory", "memory_bytes", required=True, callback=parse_memory, metavar="SIZE",
               help="Memory of one GPU, such as 40GiB, 80GB, 40960MiB, or in bytes.")  # fmt: skip
 @click.option("--target", type=float, default=0.85, show_default=True, callback=parse_target,
               help="Share of the memory that may be used.")  # fmt: skip
 @click.option("--predict", default="", callback=parse_sizes, metavar="SIZES",
-              help="Candidate sizes beside those measured.  [default: multiples of 8]")  # fmt: skip
+              help="Candidate sizes, in addition to those measured.  [default: multiples of 8]")  # fmt: skip
 @click.option("--current", type=click.IntRange(min=1), help="Current batch size: baseline of the throughput gain.")
 @click.option("--gradient-noise", type=click.IntRange(min=1), metavar="SIZE",
               help="Critical batch size, if the job reports its gradient noise scale.")  # fmt: skip

@@ -24,7 +24,7 @@ CSV_COLUMNS = (
 @click.option("--status", type=click.Choice([each.value for each in CheckStatus]))
 @click.option("--item", help="E.g. gpu_utilization.")
 @click.option("--gpus", is_flag=True, help="Include checks per GPU.")
-@output.options
+@output.options("a target is missed, except informational ones")
 @advisor_client.options
 def command(
     status: str | None, item: str | None, gpus: bool, format_: output.Format, exit_code: bool,

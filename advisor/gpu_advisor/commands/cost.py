@@ -23,7 +23,7 @@ EXIT_NOTHING_FITS = 1
 
 @click.command("cost", short_help="Find the instance type on which a job costs least.")
 @cost_options.options
-@output.options
+@output.options("an instance type is cheaper than --now")
 def command(format_: output.Format, exit_code: bool, **options: Any) -> int:
     """Find the instance type on which a job costs least, by cost per unit of work, not by hourly price.
 

@@ -40,7 +40,7 @@ MAX_RESPONSE_BYTES = 2**20
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(prometheus: str | None, exporters: tuple[str, ...], output: Path, force: bool) -> None:
-    """Write a settings file for what is found here. It starts nothing and changes nothing else.
+    """Write a settings file for the exporters and GPUs found. It starts nothing and changes nothing else.
 
     \b
       gpu-advisor init                                              what runs on this machine

@@ -30,7 +30,7 @@ _UNITS = (
 
 @click.group("mappings")
 def command() -> None:
-    """List the mappings of exporters, or show what they make of a saved metrics page."""
+    """List the mappings of exporters, or show how they interpret saved /metrics output."""
 
 
 @command.command("list")
@@ -65,9 +65,9 @@ def list_mappings(mappings_dir: str, output: str) -> None:
 @click.option("--instance", default="10.0.0.1:9400", show_default=True, help="Address from which it would be scraped.")
 @click.option("--job", default="exporter", show_default=True, help="Job that would scrape it.")
 def test_exposition(exposition: Path, mappings_dir: str, output: str, instance: str, job: str) -> None:
-    """Show what the mappings make of a saved /metrics page (- is standard input).
+    """Show how the mappings interpret saved /metrics output (- is standard input).
 
-    Exits with 1 if no mapping finds a GPU or node on it.
+    Exits with 1 if no mapping finds a GPU or node in it.
     """
     from gpu_advisor.sources.exporters.exposition_check import apply_mappings, unused_metrics
 

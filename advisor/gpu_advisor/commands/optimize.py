@@ -33,7 +33,7 @@ CSV_COLUMNS = (
 @click.option("--apply", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Write the changes as files into DIR.")  # fmt: skip
 @click.option("--force", is_flag=True, help="With --apply: overwrite files that were changed.")
-@output.options
+@output.options("there is something to change")
 @advisor_client.options
 def command(
     target_gpu: float | None, target_memory: float | None, target_cpu: float | None, scale_up: float | None,

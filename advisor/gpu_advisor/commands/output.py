@@ -31,15 +31,22 @@ STYLES = {
 }  # fmt: skip
 
 
-def options(command: F) -> F:
-    """Add --format and --exit-code, as the parameters `format_` and `exit_code`."""
+def options(action_needed: str) -> Callable[[F], F]:
+    """Add --format and --exit-code, as the parameters `format_` and `exit_code`.
+
+    `action_needed`: the condition under which the command exits with EXIT_ACTION_NEEDED, for the help.
+    """
     format_option = click.option(
         "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
     )
     exit_code_option = click.option(
-        "--exit-code", is_flag=True, help=f"Exit with {EXIT_ACTION_NEEDED} if action is needed."
+        "--exit-code", is_flag=True, help=f"Exit with {EXIT_ACTION_NEEDED} if {action_needed}."
     )
-    return exit_code_option(format_option(command))
+
+    def add(command: F) -> F:
+        return exit_code_option(format_option(command))
+
+    return add
 
 
 def show_json(value: object) -> None:

@@ -26,7 +26,7 @@ DIMENSIONS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary")
 @click.command("plan", short_help="Plan the parallel layout of a training job.")
 @plan_options.options
 def command(form: str, max_plans: int, gpus: str, module: str | None, profiles: tuple[Path, ...], **given: Any) -> None:
-    """Find the best parallel layouts of a training job, with the memory of each term.
+    """Find the best parallel layouts of a training job, with a memory breakdown.
 
     The formulas are published; docs/planning.md compares their results with published runs. A --profile of the model
     corrects them by measurement. What is pinned (--tp, --zero, --micro-batch ...) is not searched. Exits with 1 if

@@ -48,7 +48,7 @@ def _probe_server(probe: ServingProbe) -> None:
 @click.option("--job", help="Name of the profiled training job (its label training_job).")
 @click.option("--sizes", default="8,16,32", show_default=True, callback=parse_sizes, help="Batch sizes to measure.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
-              help="cuda is ROCm as well.")  # fmt: skip
+              help="cuda includes ROCm.")  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True
 )
@@ -60,11 +60,11 @@ def _probe_server(probe: ServingProbe) -> None:
 @click.option("--trace/--no-trace", default=True, show_default=True,
               help="Also trace the step without a GPU: narrows the intervals of larger sizes.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=Path("profiles"), show_default=True,
-              help="Profile to write, or a folder, where GPU, workload and precision name it.")  # fmt: skip
-@click.option("--textfile", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Publish it as well, through this textfile directory of an exporter.")  # fmt: skip
+              help="Profile to write, or its directory; its name then has GPU, workload and precision.")  # fmt: skip
+@click.option("--textfile", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Also publish it, through this textfile directory of an exporter.")  # fmt: skip
 @click.option("--serving", "serving_url", metavar="URL",
-              help="Measure a live inference server instead, at rising concurrency. It is real load.")  # fmt: skip
+              help="Measure a live inference server instead, at rising concurrency. Sends real load.")  # fmt: skip
 @click.option("--model", help="With --serving: the served model, if there are several.")
 @click.option("--concurrency", default="1,2,4,8,16,32", show_default=True, callback=parse_sizes,
               help="With --serving: requests at a time.")  # fmt: skip

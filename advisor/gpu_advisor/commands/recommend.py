@@ -32,7 +32,7 @@ CSV_COLUMNS = (
 @click.option("--node", help="Only recommendations for GPUs of this node.")
 @click.option("--pool", help="Only this pool.")
 @click.option("--job", help="Only this training job or owner.")
-@output.options
+@output.options("there are recommendations that are not snoozed")
 @advisor_client.options
 def command(
     id_: str | None, kind: str | None, severity: str | None, node: str | None, pool: str | None, job: str | None,
@@ -72,8 +72,8 @@ def command(
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
-HEADINGS = ("severity", "worth a month", "recommendation", "change", "since", "", "id")
-SHORT_HEADINGS = ("severity", "worth a month", "recommendation", "since", "id")
+HEADINGS = ("severity", "savings/month", "recommendation", "change", "since", "", "id")
+SHORT_HEADINGS = ("severity", "savings/month", "recommendation", "since", "id")
 
 
 def rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
@@ -130,7 +130,7 @@ def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     projected = output.format_ratio(each["projection"]["utilization_ratio"])
     yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
     yield f"diagnosis: {each['diagnosis']}; confidence: {each['confidence']}"
-    yield f"worth: {money.format_savings(each)}"
+    yield f"savings: {money.format_savings(each)}"
     yield "\nHow to apply it:"
     yield from (f"  {one_line(line)}" for line in each["apply"])
     yield f"  {each['runbook']}"

@@ -104,4 +104,4 @@ def _write(text: str, file: Path | None) -> None:
     try:
         write_output(file, text)
     except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}; choose a file in a writable folder") from error
+        raise CommandError(f"{file}: {error.strerror}; choose a file in a writable directory") from error

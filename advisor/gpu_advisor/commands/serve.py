@@ -14,11 +14,12 @@ from gpu_advisor.settings import Settings, load_settings
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Settings (YAML).")
 @click.option(
     "--write-token-file", type=click.Path(dir_okay=False), metavar="FILE",
-    help="Token that changes need; for settings without web.write_token_file.",
+    help="File with the bearer token required for write requests, if web.write_token_file is not set.",
 )  # fmt: skip
 @click.option(
-    "--allowed-host", multiple=True, metavar="NAME", help="Name of this server, beside web.allowed_hosts; repeatable."
-)
+    "--allowed-host", multiple=True, metavar="NAME",
+    help="Additional Host header to accept, besides web.allowed_hosts; repeatable.",
+)  # fmt: skip
 def command(config: Path, write_token_file: str | None, allowed_host: tuple[str, ...]) -> None:
     """Run the advisor with an existing Prometheus. SIGHUP reads the settings again."""
     log_to_stderr()

@@ -24,7 +24,7 @@ NODE_COLUMNS = ("node", "type", "gres", "memory_gb", "free", "gpus", "partitions
 
 @dataclass(frozen=True)
 class SlurmRequest:
-    """What to request, beside the GPUs as text."""
+    """What to request, in addition to the GPUs as text."""
 
     gpus: str
     memory_gb: float | None

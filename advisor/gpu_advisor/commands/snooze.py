@@ -29,7 +29,7 @@ def parse_duration(_context: click.Context, _parameter: click.Parameter, value: 
 @click.argument("id_", metavar="ID")
 @click.option("--for", "duration", default="1d", show_default=True, callback=parse_duration, metavar="DURATION",
               help="How long: 90m, 12h, 7d, 2w.")  # fmt: skip
-@click.option("--reason", help="Why; others see it. Required, except with --end.")
+@click.option("--reason", help="Reason, shown to others. Required, except with --end.")
 @click.option("--end", is_flag=True, help="End the snooze instead.")
 @click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True)
 @click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
@@ -38,7 +38,7 @@ def command(
     id_: str, duration: timedelta, reason: str | None, end: bool, advisor: str, token_file: Path | None,
     ca_file: str | None,
 ) -> None:  # fmt: skip
-    """Snooze a recommendation, or end a snooze. The first digits of its ID are enough.
+    """Snooze a recommendation, or end a snooze. A unique prefix of its ID is enough.
 
     \b
       gpu-advisor snooze 61f0c1 --for 7d --reason "new fans arrive on Friday"

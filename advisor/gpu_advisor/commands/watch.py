@@ -51,7 +51,7 @@ def command(
     \b
       gpu-advisor watch                                             the advisor on this machine
       gpu-advisor watch --prometheus http://prometheus:9090         without a running advisor
-      gpu-advisor watch >> advice.log                               in a pipe: a line per change
+      gpu-advisor watch >> changes.log                              in a pipe: a line per change
     """
 
     def fetch() -> WatchState:

@@ -45,7 +45,7 @@ class WebSettings(StrictModel):
     )
     allowed_hosts: list[str] = Field(
         default_factory=list,
-        description="names under which clients reach this server without a login, beside IP addresses, localhost and "
+        description="names under which clients reach this server without a login, besides IP addresses, localhost and "
         "external_url's host; others are refused, against DNS rebinding",
     )
     enable_lifecycle: bool = Field(False, description="enable POST /-/reload, which reads the settings file again")
