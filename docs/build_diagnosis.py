@@ -58,8 +58,8 @@ labelled with the `uuid` of the rank's GPU, `training_job` and `rank`:
 
 ACCURACY = """Accuracy is measured on simulated situations, drawn from a physical model of a training step that was
 written before the table: `make bench-diagnosis` prints the figures and writes them to
-`benchmarks/results/diagnosis.json`. `make bench-grid` prints the advice on each scenario of the simulated fleet, on six
-GPU models through four exporters, against a table of what is right that was written before the rules.
+`benchmarks/results/diagnosis.json`. `make bench-grid` prints the recommendations for each scenario of the simulated
+fleet, on six GPU models through four exporters, against a table of what is right that was written before the rules.
 """
 
 

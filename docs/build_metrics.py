@@ -38,7 +38,8 @@ Units are base units and part of the name: `_seconds`, `_bytes`, `_ratio` (0 to 
       * on (uuid) group_left (name, nodename) gpu_info
 
 A value that could not be read is absent, never zero. `gpu_up` is 0 for a lost GPU, and `gpu_down_info` has the reason;
-`gpu_family_absent_info` has the reason why a family is absent for a GPU that is up.
+`gpu_family_absent_info` has the reason why a family is absent for a GPU that is up. A throttle reason is what NVML
+calls a clocks event reason from driver 535 on.
 
 A program that already exposes metrics with prometheus_client can register the same families in its own registry. The
 optional settings are those of [the command line](configuration.md#the-exporter), with `_` for `.` and `-`:

@@ -47,7 +47,7 @@ Each is played by a simulated library that lacks the same functions, with each o
 
 LACKS = {
     MEMORY_INFO_V2: "reserved memory, which counts as used",
-    EVENT_REASONS: "the present name of the throttle reasons (the former is used)",
+    EVENT_REASONS: "the name clocks event reasons (the former, throttle reasons, is used)",
     ADDRESSING_MODE: "the addressing mode (Grace is known by its name)",
 }
 """What it means that a function is missing."""

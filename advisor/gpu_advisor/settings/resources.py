@@ -45,7 +45,7 @@ class MemoryLimits(StrictModel):
 
 
 class CpuLimits(StrictModel):
-    """Node CPU: the target in percent, and the cores of a job, to which advice on data loading keeps."""
+    """Node CPU: the target in percent, and the cores of a job, which recommendations on data loading do not exceed."""
 
     min_cores: int | None = Field(None, ge=1, description="cores that a job has at least")
     max_cores: int | None = Field(None, ge=1, description="cores that a job has at most")
