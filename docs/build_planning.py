@@ -132,8 +132,8 @@ pipeline schedules, images and audio of multimodal models.
 
 ## Published runs
 
-{len(published_runs.MEASURED)} runs with published memory, {published_runs.within_tolerance():.0%} within 10 %. Figures
-are what PyTorch allocated or reserved, so without the overhead.
+{len(published_runs.MEASURED)} runs with published memory, {100 * published_runs.within_tolerance():.0f} % within 10 %.
+Figures are what PyTorch allocated or reserved, so without the overhead.
 
 """
 
