@@ -66,79 +66,100 @@ KINDS: tuple[str, ...] = tuple(dict.fromkeys(cause.kind for cause in CAUSES.valu
 #: Kinds whose numbers are replicas of a pool.
 SIZE_KINDS = ("serving_replicas", "serving_decode")
 
-#: More than a tenth of the requests miss an objective; of a server without objectives: a tenth of its requests waits.
-_PRESSED = above("pressed", 0.10, 0.08)
-_MET = below("missed", 0.035, 0.05)
-_SLOW, _FAST = above("itl_load", 0.74, 0.70), below("itl_load", 0.74, 0.78)
-_QUEUE, _FEW_WAIT, _NONE_WAIT = (
+#: More than a tenth of the requests miss an objective, and by more than the estimate errs; of a server without
+#: objectives, as many of its requests wait.
+_PRESSED = above("pressed", 0.12, 0.09)
+_MET = below("missed_at_most", 0.035, 0.05)
+_SLOW = above("itl_load", 1.0, 0.95)
+_QUEUE, _WAIT, _NONE_WAIT = (
     above("queue_share", 0.04, 0.03),
-    below("queue_share", 0.10, 0.14),
-    below("queue_share", 0.04, 0.05),
+    above("queue_share", 0.025, 0.02),
+    below("queue_share", 0.02, 0.025),
 )
-_MANY_RUN = below("queue_share", 0.84, 0.86)
+_FULL, _PREEMPTED = above("kv_usage_max", 0.95, 0.92), above("preemptions", 0.06, 0.055)
 #: Not where it is the spread of the load over replicas, or one that is missing.
-_ALL_ALIKE = (unless(below("even_itl", 0.90, 0.95)), unless(above("started", 1.0, 0.0)))
-_SERVES_ONE = unless(above("lone_itl", 1.13, 1.10))
-_LATE, _VERY_LATE = above("ttft_tail", 1.06, 1.0), above("ttft_tail", 2.2, 2.0)
-_CHUNKED = below("stalls", 1.16, 1.18)
-_FULL = above("kv_usage_max", 0.95, 0.92)
-#: Replicas go only if the curve predicts loads that it was not fitted to.
+_EVEN = unless(below("even_itl", 0.90, 0.95))
+_ALL_ALIKE = (_EVEN, unless(above("started", 1.0, 0.0)))
+#: Of the time to the first token, a visible part is the prompt's own: the rest waits for a place in the batch.
+_PROMPTS_TAKE_PART, _PROMPTS_TAKE_MOST = above("computing_share", 0.055, 0.045), above("computing_share", 0.60, 0.55)
+_MOSTLY_PROMPTS = above("prompt_share", 0.90, 0.88)
+#: Prompts computed four times as fast would let tokens keep their objective.
+_PREFILL_HELPS = below("fast_prefill_itl", 1.08, 1.12)
+#: A server so far behind that no single change lets it keep up has no cause to be named.
+_CAN_KEEP_UP = below("backlog", 19, 21)
+
+#: Replicas go only if the curve predicts loads that it was not fitted to, and is not asked about loads far beyond them.
 _CURVE_HOLDS = below("curve_error", 0.10, 0.15)
 _FEWER_SERVE = (
     _MET,
     _CURVE_HOLDS,
     below("fewer_itl", 0.72, 0.76),
     below("fewer_peak_itl", 1.05, 1.15),
-    below("fewer_kv", 1.0, 1.04),
+    below("fewer_kv", 0.93, 0.97),
+    below("fewer_beyond", 3.0, 3.2),
 )
 _HALF_SERVE = (
     _MET,
     _CURVE_HOLDS,
     below("half_itl", 0.72, 0.76),
     below("half_peak_itl", 1.05, 1.15),
-    below("half_kv", 1.0, 1.04),
+    below("half_kv", 0.93, 0.97),
+    below("half_beyond", 3.0, 3.2),
 )
 _SMALL_BATCH, _LARGE_BATCH = below("doubled_step", 1.095, 1.10), above("doubled_step", 1.10, 1.095)
 
 ROWS: tuple[CauseRow, ...] = (
     CauseRow("kv_cache_bound", "preemptions", (
-        _PRESSED, _FULL, above("preemptions", 0.05, 0.04), above("queue_share", 0.02, 0.015),
-        unless(above("itl_load", 2.4, 2.3)), below("replicas", 1.0, 2.0))),
-    CauseRow("kv_cache_bound", "preemptions of one among several", (
-        _PRESSED, _FULL, above("preemptions", 0.05, 0.04), above("queue_share", 0.02, 0.015),
-        unless(above("peak_itl", 1.15, 1.1)), above("replicas", 2.0, 1.0))),
+        _PRESSED, _FULL, _PREEMPTED, unless(above("peak_itl", 0.95, 0.93)), unless(below("ttft_missed", 0.35, 0.37)))),
+    CauseRow("kv_cache_bound", "preemptions and slow steps", (
+        _PRESSED, _FULL, _PREEMPTED, below("itl_missed", 0.98, 0.99), below("fast_decode_itl", 0.48, 0.50),
+        above("kv_usage", 0.56, 0.54))),
     CauseRow("kv_cache_bound", "prompts wait for room", (
-        _PRESSED, _FULL, above("queue_share", 0.20, 0.18), above("prompt_share", 0.965, 0.96),
-        unless(above("itl_load", 1.4, 1.3)))),
+        _PRESSED, _FULL, above("backlog", 1.15, 1.05), below("stalls", 0.95, 0.955), _MOSTLY_PROMPTS)),
     CauseRow("batch_limit_bound", "", (
-        _PRESSED, _QUEUE, above("plateau", 0.97, 0.96), below("kv_usage_max", 0.90, 0.95),
+        _PRESSED, _QUEUE, above("plateau", 0.97, 0.96), below("kv_usage_max", 0.90, 0.95), _EVEN,
         unless(above("itl_load", 1.0, 0.95)))),
+    CauseRow("prefill_bound", "with a queue", (
+        _PRESSED, _PROMPTS_TAKE_PART, _WAIT, _CAN_KEEP_UP, *_ALL_ALIKE,
+        any_of(above("peak_itl", 0.62, 0.60), above("itl_stall", 0.67, 0.65), above("stalls", 1.11, 1.10)))),
+    CauseRow("prefill_bound", "answers stall", (
+        _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, below("ttft_spread", 14.5, 15.5),
+        any_of(above("stalls", 1.08, 1.07), above("itl_stall", 0.62, 0.60)))),
     CauseRow("prefill_bound", "slow steps", (
-        _PRESSED, _SLOW, _NONE_WAIT, above("prompt_share", 0.23, 0.21), *_ALL_ALIKE,
-        any_of(below("lone_itl", 1.10, 1.13), above("prompt_share", 0.95, 0.94)))),
-    CauseRow("prefill_bound", "slow steps and a queue", (
-        _PRESSED, _SLOW, _QUEUE, below("queue_share", 0.87, 0.90), *_ALL_ALIKE,
-        any_of(below("ttft_tail", 55, 60), above("prompt_share", 0.75, 0.72)))),
+        _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, below("ttft_spread", 14.5, 15.5),
+        above("itl_load", 0.76, 0.75), above("prompt_share", 0.24, 0.23))),
     CauseRow("prefill_bound", "late first tokens", (
-        _PRESSED, _FAST, _FEW_WAIT, _LATE, *_ALL_ALIKE, any_of(above("stalls", 1.16, 1.14),
-                                                              above("itl_stall", 0.47, 0.46)))),
-    CauseRow("prefill_bound", "prompts only", (
-        _PRESSED, _FAST, above("queue_share", 0.10, 0.08), *_ALL_ALIKE, above("prompt_share", 0.95, 0.94))),
-    CauseRow("decode_bandwidth_bound", "", (
-        _PRESSED, _SLOW, _NONE_WAIT, *_ALL_ALIKE,
-        any_of(below("lone_itl", 1.10, 1.13), above("prompt_share", 0.95, 0.94)))),
-    CauseRow("decode_bandwidth_bound", "with a queue", (_PRESSED, _SLOW, _QUEUE, _MANY_RUN, *_ALL_ALIKE)),
+        _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, above("queue_load", 0.095, 0.085),
+        below("itl_spread", 2.0, 2.1))),
+    CauseRow("prefill_bound", "answers stall often", (_PRESSED, *_ALL_ALIKE, above("stalls", 1.22, 1.20))),
+    CauseRow("prefill_bound", "a long queue and slow steps", (
+        _PRESSED, below("computing_share", 0.045, 0.055), *_ALL_ALIKE, above("fast_decode_itl", 0.40, 0.39),
+        above("prefill_share", 0.19, 0.18))),
+    CauseRow("decode_bandwidth_bound", "tokens", (
+        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.90, 0.80), below("prompt_share", 0.47, 0.50),
+        below("lone_itl", 1.03, 1.06))),
+    CauseRow("decode_bandwidth_bound", "tokens beside prompts", (
+        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.96, 0.955), above("free_itl", 0.76, 0.74),
+        below("ttft_tail", 10, 10.4))),
+    CauseRow("decode_bandwidth_bound", "tokens beside prompts that are late", (
+        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.96, 0.955), above("free_itl", 0.76, 0.74),
+        above("ttft_tail", 10.4, 10), above("prefill_load", 5.8, 5.5), below("queue_load", 48, 52))),
+    CauseRow("decode_bandwidth_bound", "each request preempted", (
+        _PRESSED, *_ALL_ALIKE, above("preemptions", 1.4, 1.3), _SLOW)),
     CauseRow("under_batched", "", (*_HALF_SERVE, _SMALL_BATCH)),
-    CauseRow("head_of_line", "", (_PRESSED, _FAST, _FEW_WAIT, _LATE, _CHUNKED, below("itl_stall", 0.50, 0.55),
-                                  *_ALL_ALIKE)),
-    CauseRow("head_of_line", "very late", (_PRESSED, _FAST, _FEW_WAIT, _VERY_LATE, _CHUNKED,
-                                           below("itl_stall", 0.80, 0.85), *_ALL_ALIKE)),
+    CauseRow("head_of_line", "very late", (
+        _PRESSED, _PROMPTS_TAKE_MOST, *_ALL_ALIKE, above("ttft_spread", 12.2, 11.8), above("itl_spread", 1.88, 1.85))),
+    CauseRow("head_of_line", "late", (
+        _PRESSED, _PROMPTS_TAKE_MOST, *_ALL_ALIKE, below("ttft_spread", 11.8, 12.2), below("itl_missed", 0.15, 0.19),
+        above("prefill_load", 0.63, 0.61))),
+    CauseRow("head_of_line", "long prompts fill the cache", (
+        _PRESSED, _FULL, *_ALL_ALIKE, above("ttft_spread", 27, 26), above("computing_share", 0.09, 0.08))),
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
-                                any_of(above("missed", 0.05, 0.04), above("peak_itl", 1.0, 0.9)))),
+                                any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.0, 0.9)))),
     CauseRow("imbalance", "", (_PRESSED, above("unevenness", 1.6, 1.5), below("even_itl", 0.95, 1.0))),
     CauseRow("over_provisioned", "half of them do not serve", (
         *_FEWER_SERVE, any_of(above("half_itl", 0.76, 0.72), above("half_peak_itl", 1.15, 1.05),
-                              above("half_kv", 1.04, 1.0)))),
+                              above("half_kv", 0.97, 0.93), above("half_beyond", 3.2, 3.0)))),
     CauseRow("over_provisioned", "large batches", (*_FEWER_SERVE, _LARGE_BATCH)),
     CauseRow("wrong_gpu", "", (_PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55),
                                below("prompt_share", 0.94, 0.95))),

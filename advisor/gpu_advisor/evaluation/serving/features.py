@@ -18,7 +18,14 @@ from gpu_advisor.evaluation.serving.step_model import StepModel
 Features = Mapping[str, float | None]
 
 #: How much requests differ in their mean inter-token latency, whatever the load (standard deviation, relative).
-ITL_SPREAD = 0.06
+ITL_SPREAD = 0.015
+
+#: Prompts that follow each other make runs of slow steps longer than one prompt's.
+RUNS_IN_A_ROW = 1.5
+
+#: The fewest tokens that a step of a prompt's computation takes, unless the prompt is shorter: servers' token budgets
+#: are larger.
+LEAST_BUDGET = 256
 
 #: Standard deviations between mean and 95th percentile of a normal distribution.
 Z95 = 1.645
@@ -67,16 +74,22 @@ def _queue_growth(replica: ServingReplica, window: float) -> float:
 
 
 def _ttft_missed(replica: ServingReplica, objective: float) -> float | None:
-    points = [(0.0, 0.0)]
-    for share, signal in ((0.5, "ttft_p50"), (0.9, "ttft_p90"), (0.95, "ttft_p95")):
-        value = replica.value(signal)
-        if value is not None:
-            points.append((share, value))
-    if len(points) < 2:
+    """Between quantiles, shares are linear in the logarithm of the time: waiting times are skewed, and a straight line
+    from an early median to a late tail counts too many as late."""
+    points = [
+        (share, value)
+        for share, signal in ((0.5, "ttft_p50"), (0.9, "ttft_p90"), (0.95, "ttft_p95"))
+        if (value := replica.value(signal)) is not None
+    ]
+    if not points:
         return None
+    first, start = points[0]
+    if start >= objective:
+        return 1 - first * objective / start
     for (low, start), (high, end) in itertools.pairwise(points):
         if end > objective:
-            return 1 - (low + (high - low) * (objective - start) / (end - start) if objective > start else low)
+            known = math.log(objective / start) / math.log(end / start) if start > 0 else objective / end
+            return 1 - (low + (high - low) * known)
     return (1 - points[-1][0]) / 3  # beyond the last quantile: an exponential tail
 
 
@@ -89,11 +102,18 @@ def _itl_missed(replica: ServingReplica, objective: float) -> float | None:
 
 
 def itl_spread(replica: ServingReplica) -> float:
-    """Standard deviation of requests' mean inter-token latency, relative: stalls average out over their tokens."""
+    """Standard deviation of requests' mean inter-token latency, relative.
+
+    Slow steps average out over a request's tokens. They come in runs, as many as a prompt is computed in: a request of
+    few tokens meets a whole run or none.
+    """
     mean, p95, tokens = (replica.value(name) for name in ("itl_mean", "itl_p95", "output_tokens"))
     if not mean or p95 is None or not tokens:
         return ITL_SPREAD
-    return math.hypot(ITL_SPREAD, max(0.0, p95 / mean - 1) / Z95 / math.sqrt(max(1.0, tokens)))
+    prompt, step = replica.value("prompt_tokens"), replica.value("iteration_tokens")
+    run = max(1.0, prompt / max(step, LEAST_BUDGET)) if prompt and step else 1.0
+    of_step = max(0.0, p95 / mean - 1) / Z95
+    return math.hypot(ITL_SPREAD, RUNS_IN_A_ROW * of_step * math.sqrt(min(1.0, run / max(1.0, tokens))))
 
 
 def _normal(z: float) -> float:
@@ -109,6 +129,7 @@ def group_features(group: ServingGroup, objectives: Objectives) -> tuple[dict[st
         "replicas": float(len(loads)),
         "started": float(sum(1 for each in group.replicas if _started_in_window(each, group))),
     }
+    features["missed_at_most"] = features["missed"] if _all_known(loads, objectives) else None
     features |= _pressure(pressed)
     features["pressed"] = features["missed"] if features["missed"] is not None else features["queue_share"]
     features |= _relief(group, pressed, objectives)
@@ -116,6 +137,16 @@ def group_features(group: ServingGroup, objectives: Objectives) -> tuple[dict[st
     features |= _surplus(group, loads, objectives)
     features |= _prefix_cache(group.replicas)
     return features, pressed
+
+
+def _all_known(loads: Sequence[ReplicaLoad], objectives: Objectives) -> bool:
+    """Whether every replica with requests reports each latency that has an objective: else, more may be missed."""
+    return all(
+        (objectives.ttft is None or each.ttft_missed is not None)
+        and (objectives.itl is None or each.itl_missed is not None)
+        for each in loads
+        if each.offered > 0
+    )
 
 
 def missed_ratio(group: ServingGroup, objectives: Objectives) -> float | None:
@@ -143,6 +174,7 @@ def _pressure(load: ReplicaLoad) -> dict[str, float | None]:
     finished, preempted = value("request_rate"), value("preemption_rate")
     return {
         "waiting": waiting,
+        "backlog": _ratio(value("waiting_now"), running),
         "queue_share": None if waiting is None or not running else waiting / (running + waiting),
         "plateau": None if running is None or not highest else running / highest,
         "kv_usage": value("kv_usage"),
@@ -157,7 +189,8 @@ def _pressure(load: ReplicaLoad) -> dict[str, float | None]:
 def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
     """Latencies if something were relaxed, as shares of their objectives."""
     names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "fast_decode_itl", "prefill_share", "itl_stall",
-             "ttft_body", "ttft_tail", "prompt_share", "peak_itl", "stalls")  # fmt: skip
+             "ttft_body", "ttft_tail", "prompt_share", "peak_itl", "stalls", "computing_share", "queue_load",
+             "prefill_load", "ttft_spread", "itl_spread")  # fmt: skip
     found: dict[str, float | None] = dict.fromkeys(names)
     value = load.value
     itl, ttft = value("itl_mean"), value("ttft_p50")
@@ -165,12 +198,13 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
         for name, signal in (("ttft_body", "ttft_p50"), ("ttft_tail", "ttft_p90"), ("itl_stall", "itl_p99")):
             signal_value = value(signal)
             found[name] = None if signal_value is None else signal_value / objectives.ttft
+    found |= _first_token(load, objectives)
     if itl is None or ttft is None:
         return found
-    tokens, running, steps = value("iteration_tokens"), value("running"), value("iteration_rate")
+    tokens, steps, generated = value("iteration_tokens"), value("iteration_rate"), value("generation_token_rate")
     found["stalls"] = None if steps is None else steps * itl
-    if tokens and running is not None:
-        found["prompt_share"] = max(0.0, 1 - running / tokens)
+    if tokens and steps and generated is not None:  # of the requests running, some still compute their prompts
+        found["prompt_share"] = max(0.0, 1 - generated / (steps * tokens))
     if objectives.itl is not None:
         found["itl_load"] = itl / objectives.itl
     curve, output, prompt = group.curve, value("output_tokens"), value("prompt_tokens")
@@ -186,6 +220,24 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
         found["fast_prefill_itl"] = curve.settled_itl(demand, ratio, prefill=4.0) / objectives.itl
         found["fast_decode_itl"] = curve.settled_itl(demand, ratio, decode=2.0) / objectives.itl
     return found
+
+
+def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
+    """What a first token waits for: a place in the batch, or its prompt's computation; and how much latencies vary."""
+    found: dict[str, float | None] = {}
+    queued, computing = load.value("queue_seconds"), load.value("prefill_seconds")
+    if queued is not None and computing is not None and queued + computing > 0:
+        found["computing_share"] = computing / (queued + computing)
+    if objectives.ttft is not None:
+        found["queue_load"] = None if queued is None else queued / objectives.ttft
+        found["prefill_load"] = None if computing is None else computing / objectives.ttft
+    found["ttft_spread"] = _ratio(load.value("ttft_p90"), load.value("ttft_p50"))
+    found["itl_spread"] = _ratio(load.value("itl_p95"), load.value("itl_mean"))
+    return found
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
 
 
 def _spread(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives) -> dict[str, float | None]:
@@ -226,7 +278,7 @@ def _surplus(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Obje
     found["doubled_step"] = _doubled_step(group.curve, loads)
     for name, fewer in (("half", math.ceil(count / 2)), ("fewer", count - 1)):
         surplus = _fewer_replicas(group.curve, loads, fewer, objectives) if 0 < fewer < count else {}
-        found |= {f"{name}_{key}": surplus.get(key) for key in ("itl", "peak_itl", "kv")}
+        found |= {f"{name}_{key}": surplus.get(key) for key in ("itl", "peak_itl", "kv", "beyond")}
     return found
 
 
@@ -245,7 +297,7 @@ def _fewer_replicas(
 ) -> dict[str, float | None]:
     """With the load, and a fifth more, on so many replicas: `itl` once it has settled and `peak_itl` at the moment of
     the most requests, as shares of the objective; `kv`, the share of the cache that the 95th percentile of requests
-    fills. More replicas' load makes steps longer, so that requests stay longer, too.
+    fills; `beyond`, the requests running by the most that the curve has seen. Longer steps keep requests longer, too.
     """
     totals = _totals(loads)
     if curve is None or totals is None:
@@ -253,9 +305,9 @@ def _fewer_replicas(
     demand, ratio = totals
     now, then = (curve.settled_itl(each, ratio) for each in (demand / len(loads), GROWTH * demand / replicas))
     if not math.isfinite(now) or not math.isfinite(then):
-        return dict.fromkeys(("itl", "peak_itl", "kv"), math.inf)
+        return dict.fromkeys(("itl", "peak_itl", "kv", "beyond"), math.inf)
     running = GROWTH * demand / replicas * then
-    found: dict[str, float | None] = {}
+    found: dict[str, float | None] = {"beyond": running / curve.seen if curve.seen > 0 else None}
     if objectives.itl is not None:
         found["itl"] = then / objectives.itl
         found["peak_itl"] = curve.itl(running * _peak(loads), ratio) / objectives.itl

@@ -1,0 +1,87 @@
+"""Advice to remove replicas: given where they serve, and not where one thing speaks against it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from gpu_advisor.evaluation.serving.diagnosis import diagnose_group
+from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
+from gpu_advisor.evaluation.serving.groups import Objectives, make_group
+
+BASE, PER_SEQUENCE, ITL, TTFT = 0.02, 0.0004, 0.06, 1.0
+FEWER = {"under_batched", "over_provisioned"}
+
+
+def step(running: float) -> float:
+    return BASE + PER_SEQUENCE * running
+
+
+def calm(running: float, **changes: float) -> dict[str, float]:
+    itl = step(running)
+    values = {
+        "running": running, "running_max": 1.4 * running, "samples": 20.0, "waiting": 0.0, "waiting_now": 0.0,
+        "kv_usage": 0.1, "kv_usage_max": 0.15, "preemption_rate": 0.0, "request_rate": running / itl / 200,
+        "ttft_p50": 0.1, "ttft_p90": 0.15, "ttft_p95": 0.2, "itl_p95": 1.02 * itl, "itl_p99": 1.1 * itl,
+        "itl_mean": itl, "prompt_tokens": 100.0, "output_tokens": 200.0, "iteration_tokens": running,
+        "iteration_rate": 1 / itl, "generation_token_rate": running / itl,
+    }  # fmt: skip
+    return values | changes
+
+
+def points(running: float, error: float = 0.0, most: float = 1.5) -> list[CurvePoint]:
+    draw = random.Random(1)
+    found = []
+    for number in range(30):
+        load = running * (0.5 + (most - 0.5) * number / 29)
+        itl = step(load) * (1 + draw.choice((-1, 1)) * error)
+        found.append(CurvePoint(load, load / itl, itl))
+    return found
+
+
+def found(replicas: Sequence[dict[str, float]], curve: Sequence[CurvePoint], itl: float = ITL) -> set[str]:
+    members = [
+        ServingReplica("vllm", "j", f"h{number}:8000", "m", values=values) for number, values in enumerate(replicas)
+    ]
+    group = make_group(members, curve, 1e6, 300.0)
+    return {each.name for each in diagnose_group(group, Objectives(TTFT, itl)).causes} & FEWER
+
+
+@pytest.mark.parametrize(("replicas", "running", "cause"), [(4, 2.0, "under_batched"), (4, 20.0, "over_provisioned")])
+def test_replicas_that_are_not_needed_are_found(replicas: int, running: float, cause: str) -> None:
+    assert found([calm(running)] * replicas, points(running)) == {cause}
+
+
+@pytest.mark.parametrize("running", [2.0, 20.0])
+@pytest.mark.parametrize(
+    "found_with",
+    [
+        lambda running: found([calm(running)], points(running)),
+        lambda running: found([calm(running)] * 4, []),
+        lambda running: found([calm(running)] * 4, points(running, error=0.3)),
+        lambda running: found([calm(running)] * 4, points(running), itl=1.2 * step(running)),
+        lambda running: found([calm(running, kv_usage=0.8)] * 4, points(running)),
+        lambda running: found([calm(running, ttft_p90=1.2, ttft_p95=1.4)] * 4, points(running)),
+        lambda running: found([calm(running, running_max=100 * running + 200)] * 4, points(running)),
+        lambda running: found([calm(running)] * 4, points(0.2 * running)),
+    ],
+    ids=[
+        "one",
+        "no curve",
+        "a curve that errs",
+        "latency near",
+        "cache fills",
+        "late already",
+        "peaks",
+        "unseen loads",
+    ],
+)
+def test_one_thing_against_it_suffices(found_with: Callable[[float], set[str]], running: float) -> None:
+    assert found_with(running) == set()
+
+
+@pytest.mark.parametrize("signal", ["running", "kv_usage", "output_tokens", "prompt_tokens", "itl_mean"])
+def test_nothing_follows_from_missing_data(signal: str) -> None:
+    values = {name: value for name, value in calm(2.0).items() if name != signal}
+    assert found([values] * 4, points(2.0)) == set()
