@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from gpu_advisor.evaluation.serving.diagnosis import diagnose_group
-from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, make_group
 
 BASE, PER_SEQUENCE, ITL, TTFT = 0.02, 0.0004, 0.06, 1.0
@@ -40,17 +41,24 @@ def points(running: float, error: float = 0.0, most: float = 1.5) -> list[CurveP
     return found
 
 
-def found(replicas: Sequence[dict[str, float]], curve: Sequence[CurvePoint], itl: float = ITL) -> set[str]:
+def found(
+    replicas: Sequence[dict[str, float]], curve: Sequence[CurvePoint], itl: float = ITL, busiest: float = 1.0
+) -> set[str]:
+    """`busiest`: the most demand in the history, by that of the window."""
     members = [
         ServingReplica("vllm", "j", f"h{number}:8000", "m", values=values) for number, values in enumerate(replicas)
     ]
-    group = make_group(members, curve, 1e6, 300.0)
+    demand = busiest * sum(each["generation_token_rate"] for each in replicas)
+    group = replace(
+        make_group(members, curve, 1e6, 300.0), demand=(DemandSample(1e6 - 7200, len(replicas), demand, 0.0),)
+    )
     return {each.name for each in diagnose_group(group, Objectives(TTFT, itl)).causes} & FEWER
 
 
 @pytest.mark.parametrize(("replicas", "running", "cause"), [(4, 2.0, "under_batched"), (4, 20.0, "over_provisioned")])
 def test_replicas_that_are_not_needed_are_found(replicas: int, running: float, cause: str) -> None:
     assert found([calm(running)] * replicas, points(running)) == {cause}
+    assert found([calm(running)] * replicas, points(running), busiest=1.1) == {cause}
 
 
 @pytest.mark.parametrize("running", [2.0, 20.0])
@@ -65,6 +73,7 @@ def test_replicas_that_are_not_needed_are_found(replicas: int, running: float, c
         lambda running: found([calm(running, ttft_p90=1.2, ttft_p95=1.4)] * 4, points(running)),
         lambda running: found([calm(running, running_max=100 * running + 200)] * 4, points(running)),
         lambda running: found([calm(running)] * 4, points(0.2 * running)),
+        lambda running: found([calm(running)] * 4, points(running, most=20.0), busiest=15.0),
     ],
     ids=[
         "one",
@@ -75,6 +84,7 @@ def test_replicas_that_are_not_needed_are_found(replicas: int, running: float, c
         "late already",
         "peaks",
         "unseen loads",
+        "busier before",
     ],
 )
 def test_one_thing_against_it_suffices(found_with: Callable[[float], set[str]], running: float) -> None:

@@ -30,6 +30,9 @@ class CauseRow:
     conditions: tuple[Condition, ...]
 
 
+#: The kind that removes replicas.
+FEWER_KIND = "serving_replicas"
+
 CAUSES: dict[str, ServingCause] = {
     each.name: each
     for each in (
@@ -42,7 +45,7 @@ CAUSES: dict[str, ServingCause] = {
         ServingCause("decode_bandwidth_bound", "serving_decode",
                      "Well batched, and still each token takes as long as its objective allows, or longer: the time to "
                      "read weights and KV cache is the limit."),
-        ServingCause("under_batched", "serving_replicas",
+        ServingCause("under_batched", FEWER_KIND,
                      "Few requests run at a time, and a step would take hardly longer with twice as many: half of the "
                      "replicas serve the same load."),
         ServingCause("head_of_line", "serving_head_of_line",
@@ -52,7 +55,7 @@ CAUSES: dict[str, ServingCause] = {
         ServingCause("imbalance", "serving_imbalance",
                      "Some replicas have much more to do than others, and miss objectives that all would keep if the "
                      "load were even."),
-        ServingCause("over_provisioned", "serving_replicas",
+        ServingCause("over_provisioned", FEWER_KIND,
                      "One replica fewer keeps the objectives, with a fifth more load."),
         ServingCause("wrong_gpu", "serving_gpu",
                      "Even a request that is alone misses the objective on this GPU: no setting changes that."),
@@ -64,7 +67,7 @@ CAUSES: dict[str, ServingCause] = {
 KINDS: tuple[str, ...] = tuple(dict.fromkeys(cause.kind for cause in CAUSES.values()))
 
 #: Kinds whose numbers are replicas of a pool.
-SIZE_KINDS = ("serving_replicas", "serving_decode")
+SIZE_KINDS = (FEWER_KIND, "serving_decode")
 
 #: More than a tenth of the requests miss an objective, and by more than the estimate errs; of a server without
 #: objectives, as many of its requests wait.

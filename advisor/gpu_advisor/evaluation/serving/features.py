@@ -277,7 +277,7 @@ def _surplus(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Obje
     found: dict[str, float | None] = {"curve_error": None if group.curve is None else group.curve.error_ratio}
     found["doubled_step"] = _doubled_step(group.curve, loads)
     for name, fewer in (("half", math.ceil(count / 2)), ("fewer", count - 1)):
-        surplus = _fewer_replicas(group.curve, loads, fewer, objectives) if 0 < fewer < count else {}
+        surplus = _fewer_replicas(group, loads, fewer, objectives) if 0 < fewer < count else {}
         found |= {f"{name}_{key}": surplus.get(key) for key in ("itl", "peak_itl", "kv", "beyond")}
     return found
 
@@ -293,20 +293,23 @@ def _doubled_step(curve: StepModel | None, loads: Sequence[ReplicaLoad]) -> floa
 
 
 def _fewer_replicas(
-    curve: StepModel | None, loads: Sequence[ReplicaLoad], replicas: int, objectives: Objectives
+    group: ServingGroup, loads: Sequence[ReplicaLoad], replicas: int, objectives: Objectives
 ) -> dict[str, float | None]:
-    """With the load, and a fifth more, on so many replicas: `itl` once it has settled and `peak_itl` at the moment of
-    the most requests, as shares of the objective; `kv`, the share of the cache that the 95th percentile of requests
-    fills; `beyond`, the requests running by the most that the curve has seen. Longer steps keep requests longer, too.
+    """So many replicas with the load and a fifth more, or with the most that the history knows.
+
+    `itl` once it has settled and `peak_itl` at the moment of the most requests, as shares of the objective; `kv`, the
+    share of the cache that the 95th percentile of requests fills; `beyond`, the requests running by the most that the
+    curve has seen. Longer steps keep requests longer, too.
     """
-    totals = _totals(loads)
+    curve, totals = group.curve, _totals(loads)
     if curve is None or totals is None:
         return {}
     demand, ratio = totals
-    now, then = (curve.settled_itl(each, ratio) for each in (demand / len(loads), GROWTH * demand / replicas))
+    growth = max(GROWTH, max((each.tokens_per_second for each in group.demand), default=0.0) / demand)
+    now, then = (curve.settled_itl(each, ratio) for each in (demand / len(loads), growth * demand / replicas))
     if not math.isfinite(now) or not math.isfinite(then):
         return dict.fromkeys(("itl", "peak_itl", "kv", "beyond"), math.inf)
-    running = GROWTH * demand / replicas * then
+    running = growth * demand / replicas * then
     found: dict[str, float | None] = {"beyond": running / curve.seen if curve.seen > 0 else None}
     if objectives.itl is not None:
         found["itl"] = then / objectives.itl
@@ -314,7 +317,7 @@ def _fewer_replicas(
     used = [each.value("kv_usage") for each in loads]
     known = [value for value in used if value is not None]
     if len(known) == len(used) and running > 0:
-        mean = sum(known) * GROWTH * then / now / replicas
+        mean = sum(known) * growth * then / now / replicas
         found["kv"] = mean * (1 + Z95 / math.sqrt(running))
     return found
 

@@ -23,7 +23,7 @@ from gpu_advisor.evaluation.recommendation import (
 )
 from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
 from gpu_advisor.evaluation.serving.advisers import advise, near_misses
-from gpu_advisor.evaluation.serving.decision_table import SIZE_KINDS, ServingCause
+from gpu_advisor.evaluation.serving.decision_table import FEWER_KIND, SIZE_KINDS, ServingCause
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.signals import BY_NAME
@@ -126,12 +126,15 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         facts.serving.titles.get(group.server, group.server), facts.serving.flags.get(group.server, {}),
         facts.serving.helm_values.get(group.server, {}), _is_shared(facts, group),
     )  # fmt: skip
-    sized = _sized(facts, settings, served, diagnosis) if served.configured and objectives != Objectives() else None
+    follows_objectives = served.configured and objectives != Objectives()
+    sized = _sized(facts, settings, served, diagnosis) if follows_objectives else None
     if sized is not None:
         yield sized
     for cause in diagnosis.causes:
         if cause.kind in SIZE_KINDS and isinstance(sized, Recommendation):
             continue  # one number of replicas
+        if cause.kind == FEWER_KIND and follows_objectives and sized is None:
+            continue  # the demand expected needs those that there are
         advice = advise(diagnosis, cause.name, options)
         if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
             yield found
