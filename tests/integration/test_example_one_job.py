@@ -33,14 +33,14 @@ def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         titles = re.findall(r"^== (\w+)", done.stdout, re.MULTILINE)
         assert titles == ["Plan", "Cost", "Allocate", "Set", "Recommendations", "Report"]
-        [uuid] = re.findall(r"CUDA_VISIBLE_DEVICES=(GPU-\S+)", done.stdout)
+        assert re.search(r"CUDA_VISIBLE_DEVICES=GPU-\S+", done.stdout)
         assert re.search(r"fits: micro-batch \d+", done.stdout)
         assert re.search(r"cheapest: \S+ in \S+, [\d.]+ hours", done.stdout)
         assert re.search(r"epoch 1: loss", done.stdout)
         advice = done.stdout.partition("== Recommendations")[2]
-        assert "Release 1 of 2 GPUs" in advice
+        assert re.search(r"1 of 1 GPUs of lease \w+ idle for 20 s: does the lessee need them", advice)
         assert "reports training steps" in advice  # its name may be gone already: it has ended
-        assert uuid in advice
+        assert re.search(r"gpu-advisor allocate --release \w+", advice)
         assert re.search(r"of [\d.]+ GPU-hours [\d.]+ were unused", done.stdout)
         assert "<svg" in report.read_text()
         assert program.get("/api/v1/gpu/allocations")["total"] == 0

@@ -7,12 +7,13 @@ evaluates in turns shows its cause in turns, and would begin and end with each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation, Scope
+from gpu_advisor.evaluation.signals import JOB_BATCH_SIZE
 
 #: Abstentions because data is missing, as opposed to data that is there and inconclusive.
 MISSING_DATA_REASONS = frozenset({Reason.NO_DATA, Reason.STALE, Reason.INSUFFICIENT_HISTORY, Reason.CONFLICTING})
@@ -37,7 +38,7 @@ POOL_MEMBER_SCOPES = frozenset({"job", "node", "gpu"})
 class ActiveRecommendation:
     """A recommendation that has not resolved: since when, for which scope and GPUs.
 
-    An evaluation last made it at `seen`. Unix times.
+    An evaluation last made it at `seen`; `batch_sizes` are those that its jobs reported then. Unix times.
     """
 
     since: float
@@ -45,6 +46,7 @@ class ActiveRecommendation:
     scope: Scope
     gpus: frozenset[str] = frozenset()
     seen: float = 0.0
+    batch_sizes: frozenset[float] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,12 @@ def update_active(
     lingering = frozenset(id_ for id_, former in candidates.items() if _lingers(former, facts, present, jobs))
     made = {
         id_: ActiveRecommendation(
-            before[id_].since if id_ in before else now, advice.kind, advice.scope, frozenset(advice.gpus), now
+            before[id_].since if id_ in before else now,
+            advice.kind,
+            advice.scope,
+            frozenset(advice.gpus),
+            now,
+            _batch_sizes(facts, advice.gpus),
         )
         for id_, advice in fresh.items()
     }
@@ -96,8 +103,15 @@ def _lingers(former: ActiveRecommendation, facts: Facts, gpus: frozenset[str], j
         return False
     if former.gpus.isdisjoint(gpus) or (former.scope.kind == "job" and former.scope.name not in jobs):
         return False
+    if former.kind == "batch_size" and former.batch_sizes != _batch_sizes(facts, former.gpus):
+        return False  # it was followed, or the job is another
     owners = (owner for uuid in former.gpus for owner in facts.owners.get(uuid, ()))
     return all(owner.started is None or owner.started <= former.seen for owner in owners)
+
+
+def _batch_sizes(facts: Facts, gpus: Iterable[str]) -> frozenset[float]:
+    found = (facts.value(JOB_BATCH_SIZE, uuid) for uuid in gpus)
+    return frozenset(size for size in found if size is not None)
 
 
 def held_ids(

@@ -8,7 +8,7 @@ from gpu_advisor.evaluation.actions import notes, run_command
 from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import Lease
-from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
+from gpu_advisor.evaluation.policies.idle_gpus import duration_text, idle_gpus, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import ask_owners, utc_time
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
@@ -30,14 +30,14 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 def _recommendation(facts: Facts, lease: Lease, gpus: list[Gpu]) -> Recommendation:
     uuids = tuple(gpu.uuid for gpu in gpus)
-    minutes = facts.evaluation.idle_window_seconds / 60
+    window = duration_text(facts.evaluation.idle_window_seconds)
     held = sum(1 for each in facts.leases.values() if each.id == lease.id)
     return Recommendation(
         kind=KIND,
         direction="change",
         scope=Scope("job", f"lease {lease.id}"),
         severity="info",
-        summary=f"{len(gpus)} of {held} GPUs of lease {lease.id} idle for {minutes:g} min: does the lessee need them?",
+        summary=f"{len(gpus)} of {held} GPUs of lease {lease.id} idle for {window}: does the lessee need them?",
         current=held,
         recommended=held - len(gpus),
         unit="GPUs of the lease",
@@ -50,6 +50,7 @@ def _recommendation(facts: Facts, lease: Lease, gpus: list[Gpu]) -> Recommendati
         rejected=(Alternative("release them", "only the lessee knows whether its job is about to use them"),),
         actions=(
             *ask_owners(facts, gpus),
+            *running_job_notes(facts, gpus),
             run_command("gpu-advisor", "allocate", "--release", lease.id, note="once the lessee agrees"),
             *notes("without a renewal the lease ends by itself: do not renew what is not used"),
         ),

@@ -20,7 +20,7 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.policies.gpu_processes import list_processes
-from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
+from gpu_advisor.evaluation.policies.idle_gpus import duration_text, idle_gpus, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import SLURM, owner_actions
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import (
@@ -34,13 +34,10 @@ from gpu_advisor.evaluation.recommendation import (
     Scope,
     Waste,
 )
-from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, JOB_STEP_TIME, MEMORY_USED
+from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, MEMORY_USED
 from gpu_advisor.settings import Settings
 
 KIND = "idle_reclaim"
-
-#: A job that spends this share of the window in training steps is running.
-ACTIVE_STEP_RATIO = 0.1
 
 #: Evidence lists at most this many single GPUs, besides the means over all idle GPUs.
 MAX_LISTED_GPUS = 8
@@ -108,7 +105,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
     capacity, released = len(pool.gpus), len(pool.gpus) - keep
     holding = [gpu for gpu in idle if idleness(facts, gpu) is Idleness.HOLDING_MEMORY]
     diagnosis = IDLE_MEMORY_ALLOCATED if holding else IDLE_DIAGNOSIS
-    window = _duration(facts.evaluation.idle_window_seconds)
+    window = duration_text(facts.evaluation.idle_window_seconds)
     allocated = f", {len(holding)} of them with memory allocated" if holding else ""
     owners = _owners(facts, idle)
     keeps = keep - (capacity - len(idle))
@@ -135,7 +132,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         evidence=tuple(_evidence(facts, idle)),
         rejected=tuple(rejected),
         actions=(
-            *_running_job_notes(facts, idle),
+            *running_job_notes(facts, idle),
             *owner_actions(facts, idle),
             *_unowned_actions(facts, idle, holding),
         ),
@@ -212,14 +209,6 @@ def _projection(facts: Facts, pool: Pool, keep: int) -> Projection:
     return Projection(utilization_ratio=utilization)
 
 
-def _running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[Action]:
-    """A job that runs while its GPU is idle computes elsewhere, hardly on purpose."""
-    for gpu in idle:
-        if (facts.value(JOB_STEP_TIME, gpu.uuid) or 0.0) >= ACTIVE_STEP_RATIO:
-            job, where = facts.reported_jobs.get(gpu.uuid, "a job"), f"GPU {gpu.index} of {gpu.node}"
-            yield from notes(f"{job} reports training steps on {where}, which is idle: does its model run on the CPU?")
-
-
 def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Iterator[Action]:
     unowned = [gpu for gpu in idle if not facts.owners.get(gpu.uuid)]
     if not unowned:
@@ -240,7 +229,3 @@ def _owners(facts: Facts, idle: list[Gpu]) -> str:
     shown = ", ".join(name for name, _ in counts.most_common(MAX_SHOWN_OWNERS))
     more = f" and {len(counts) - MAX_SHOWN_OWNERS} others" if len(counts) > MAX_SHOWN_OWNERS else ""
     return f"; of {shown}{more}"
-
-
-def _duration(seconds: int) -> str:
-    return f"{seconds / 60:g} min" if seconds % 60 == 0 else f"{seconds} s"
