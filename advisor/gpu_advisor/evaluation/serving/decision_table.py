@@ -96,17 +96,17 @@ _CURVE_HOLDS = below("curve_error", 0.10, 0.15)
 _FEWER_SERVE = (
     _MET,
     _CURVE_HOLDS,
-    below("fewer_itl", 0.72, 0.76),
+    below("fewer_itl", 0.71, 0.75),
     below("fewer_peak_itl", 1.05, 1.15),
-    below("fewer_kv", 0.93, 0.97),
+    below("fewer_kv", 0.92, 0.97),
     below("fewer_beyond", 3.0, 3.2),
 )
 _HALF_SERVE = (
     _MET,
     _CURVE_HOLDS,
-    below("half_itl", 0.72, 0.76),
+    below("half_itl", 0.71, 0.75),
     below("half_peak_itl", 1.05, 1.15),
-    below("half_kv", 0.93, 0.97),
+    below("half_kv", 0.92, 0.97),
     below("half_beyond", 3.0, 3.2),
 )
 _SMALL_BATCH, _LARGE_BATCH = below("doubled_step", 1.095, 1.10), above("doubled_step", 1.10, 1.095)
@@ -127,7 +127,7 @@ ROWS: tuple[CauseRow, ...] = (
         any_of(above("peak_itl", 0.62, 0.60), above("itl_stall", 0.67, 0.65), above("stalls", 1.11, 1.10)))),
     CauseRow("prefill_bound", "answers stall", (
         _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, below("ttft_spread", 14.5, 15.5),
-        any_of(above("stalls", 1.08, 1.07), above("itl_stall", 0.62, 0.60)))),
+        any_of(above("stalls", 1.08, 1.07), above("itl_stall", 0.68, 0.65)))),
     CauseRow("prefill_bound", "slow steps", (
         _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, below("ttft_spread", 14.5, 15.5),
         above("itl_load", 0.76, 0.75), above("prompt_share", 0.24, 0.23))),
@@ -158,11 +158,11 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("head_of_line", "long prompts fill the cache", (
         _PRESSED, _FULL, *_ALL_ALIKE, above("ttft_spread", 27, 26), above("computing_share", 0.09, 0.08))),
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
-                                any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.0, 0.9)))),
+                                any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.12, 1.08)))),
     CauseRow("imbalance", "", (_PRESSED, above("unevenness", 1.6, 1.5), below("even_itl", 0.95, 1.0))),
     CauseRow("over_provisioned", "half of them do not serve", (
-        *_FEWER_SERVE, any_of(above("half_itl", 0.76, 0.72), above("half_peak_itl", 1.15, 1.05),
-                              above("half_kv", 0.97, 0.93), above("half_beyond", 3.2, 3.0)))),
+        *_FEWER_SERVE, any_of(above("half_itl", 0.75, 0.71), above("half_peak_itl", 1.15, 1.05),
+                              above("half_kv", 0.97, 0.92), above("half_beyond", 3.2, 3.0)))),
     CauseRow("over_provisioned", "large batches", (*_FEWER_SERVE, _LARGE_BATCH)),
     CauseRow("wrong_gpu", "", (_PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55),
                                below("prompt_share", 0.94, 0.95))),

@@ -27,8 +27,8 @@ RUNS_IN_A_ROW = 1.5
 #: are larger.
 LEAST_BUDGET = 256
 
-#: Standard deviations between mean and 95th percentile of a normal distribution.
-Z95 = 1.645
+#: Standard deviations between mean and 95th percentile, and 99th, of a normal distribution.
+Z95, Z99 = 1.645, 2.326
 
 #: A replica that lacks this share of the window's samples began within it, if its process is no older than the window
 #: and the longest start (seconds): loading a model takes long, and a page that is scraped in vain lacks samples, too.
@@ -298,7 +298,7 @@ def _fewer_replicas(
     """So many replicas with the load and a fifth more, or with the most that the history knows.
 
     `itl` once it has settled and `peak_itl` at the moment of the most requests, as shares of the objective; `kv`, the
-    share of the cache that the 95th percentile of requests fills; `beyond`, the requests running by the most that the
+    share of the cache that the 99th percentile of requests fills; `beyond`, the requests running by the most that the
     curve has seen. Longer steps keep requests longer, too.
     """
     curve, totals = group.curve, _totals(loads)
@@ -318,7 +318,7 @@ def _fewer_replicas(
     known = [value for value in used if value is not None]
     if len(known) == len(used) and running > 0:
         mean = sum(known) * growth * then / now / replicas
-        found["kv"] = mean * (1 + Z95 / math.sqrt(running))
+        found["kv"] = mean * (1 + Z99 / math.sqrt(running))
     return found
 
 
