@@ -83,6 +83,13 @@ _FULL, _PREEMPTED = above("kv_usage_max", 0.95, 0.92), above("preemptions", 0.06
 #: Not where it is the spread of the load over replicas, or one that is missing.
 _EVEN = unless(below("even_itl", 0.90, 0.95))
 _ALL_ALIKE = (_EVEN, unless(above("started", 1.0, 0.0)))
+#: Tokens take as long as their objective allows while nobody waits; a request that is alone is fast enough.
+_SLOW_STEPS = (
+    above("itl_load", 0.82, 0.79),
+    below("queue_share", 0.04, 0.05),
+    below("lone_itl", 1.04, 1.06),
+    *_ALL_ALIKE,
+)
 #: Of the time to the first token, a visible part is the prompt's own: the rest waits for a place in the batch.
 _PROMPTS_TAKE_PART, _PROMPTS_TAKE_MOST = above("computing_share", 0.055, 0.045), above("computing_share", 0.60, 0.55)
 _MOSTLY_PROMPTS = above("prompt_share", 0.90, 0.88)
@@ -96,7 +103,7 @@ _CURVE_HOLDS = below("curve_error", 0.10, 0.15)
 _FEWER_SERVE = (
     _MET,
     _CURVE_HOLDS,
-    below("fewer_itl", 0.71, 0.75),
+    below("fewer_itl", 0.85, 0.88),
     below("fewer_peak_itl", 1.05, 1.15),
     below("fewer_kv", 0.92, 0.97),
     below("fewer_beyond", 3.0, 3.2),
@@ -104,7 +111,7 @@ _FEWER_SERVE = (
 _HALF_SERVE = (
     _MET,
     _CURVE_HOLDS,
-    below("half_itl", 0.71, 0.75),
+    below("half_itl", 0.85, 0.88),
     below("half_peak_itl", 1.05, 1.15),
     below("half_kv", 0.92, 0.97),
     below("half_beyond", 3.0, 3.2),
@@ -117,6 +124,8 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("kv_cache_bound", "preemptions and slow steps", (
         _PRESSED, _FULL, _PREEMPTED, below("itl_missed", 0.98, 0.99), below("fast_decode_itl", 0.48, 0.50),
         above("kv_usage", 0.56, 0.54))),
+    CauseRow("kv_cache_bound", "preemptions on the only replica", (
+        _PRESSED, _FULL, _PREEMPTED, _WAIT, below("itl_load", 1.9, 2.0), below("replicas", 1.0, 2.0))),
     CauseRow("kv_cache_bound", "prompts wait for room", (
         _PRESSED, _FULL, above("backlog", 1.15, 1.05), below("stalls", 0.95, 0.955), _MOSTLY_PROMPTS)),
     CauseRow("batch_limit_bound", "", (
@@ -129,8 +138,7 @@ ROWS: tuple[CauseRow, ...] = (
         _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, below("ttft_spread", 14.5, 15.5),
         any_of(above("stalls", 1.08, 1.07), above("itl_stall", 0.68, 0.65)))),
     CauseRow("prefill_bound", "slow steps", (
-        _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, below("ttft_spread", 14.5, 15.5),
-        above("itl_load", 0.76, 0.75), above("prompt_share", 0.24, 0.23))),
+        _PRESSED, *_SLOW_STEPS, _PREFILL_HELPS, above("prompt_share", 0.26, 0.24))),
     CauseRow("prefill_bound", "late first tokens", (
         _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, above("queue_load", 0.095, 0.085),
         below("itl_spread", 2.0, 2.1))),
@@ -138,9 +146,10 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("prefill_bound", "a long queue and slow steps", (
         _PRESSED, below("computing_share", 0.045, 0.055), *_ALL_ALIKE, above("fast_decode_itl", 0.40, 0.39),
         above("prefill_share", 0.19, 0.18))),
-    CauseRow("decode_bandwidth_bound", "tokens", (
-        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.90, 0.80), below("prompt_share", 0.47, 0.50),
-        below("lone_itl", 1.03, 1.06))),
+    CauseRow("decode_bandwidth_bound", "slow steps", (_PRESSED, *_SLOW_STEPS)),
+    CauseRow("decode_bandwidth_bound", "slow steps and a queue", (
+        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.90, 0.85), _QUEUE, below("queue_share", 0.84, 0.86),
+        below("lone_itl", 0.80, 0.83))),
     CauseRow("decode_bandwidth_bound", "tokens beside prompts", (
         _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.96, 0.955), above("free_itl", 0.76, 0.74),
         below("ttft_tail", 10, 10.4))),
@@ -161,7 +170,7 @@ ROWS: tuple[CauseRow, ...] = (
                                 any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.12, 1.08)))),
     CauseRow("imbalance", "", (_PRESSED, above("unevenness", 1.6, 1.5), below("even_itl", 0.95, 1.0))),
     CauseRow("over_provisioned", "half of them do not serve", (
-        *_FEWER_SERVE, any_of(above("half_itl", 0.75, 0.71), above("half_peak_itl", 1.15, 1.05),
+        *_FEWER_SERVE, any_of(above("half_itl", 0.88, 0.85), above("half_peak_itl", 1.15, 1.05),
                               above("half_kv", 0.97, 0.92), above("half_beyond", 3.2, 3.0)))),
     CauseRow("over_provisioned", "large batches", (*_FEWER_SERVE, _LARGE_BATCH)),
     CauseRow("wrong_gpu", "", (_PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55),

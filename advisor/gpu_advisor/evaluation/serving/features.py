@@ -297,9 +297,9 @@ def _fewer_replicas(
 ) -> dict[str, float | None]:
     """So many replicas with the load and a fifth more, or with the most that the history knows.
 
-    `itl` once it has settled and `peak_itl` at the moment of the most requests, as shares of the objective; `kv`, the
-    share of the cache that the 99th percentile of requests fills; `beyond`, the requests running by the most that the
-    curve has seen. Longer steps keep requests longer, too.
+    `itl` at the 99th percentile of requests running (Poisson distributed around the settled load) and `peak_itl` at a
+    peak like the window's, as shares of the objective; `kv`, the share of the cache that the 99th percentile fills;
+    `beyond`, the settled load by the most that the curve has seen. Longer steps keep requests longer, too.
     """
     curve, totals = group.curve, _totals(loads)
     if curve is None or totals is None:
@@ -312,7 +312,7 @@ def _fewer_replicas(
     running = growth * demand / replicas * then
     found: dict[str, float | None] = {"beyond": running / curve.seen if curve.seen > 0 else None}
     if objectives.itl is not None:
-        found["itl"] = then / objectives.itl
+        found["itl"] = curve.itl(running + Z99 * math.sqrt(running), ratio) / objectives.itl
         found["peak_itl"] = curve.itl(running * _peak(loads), ratio) / objectives.itl
     used = [each.value("kv_usage") for each in loads]
     known = [value for value in used if value is not None]
