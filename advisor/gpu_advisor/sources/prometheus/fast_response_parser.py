@@ -27,7 +27,7 @@ MAX_FAST_BYTES = 16 << 20
 _CHUNK_CHARACTERS = 200_000  # takes milliseconds
 _RESULT = re.compile(
     rf'{{"metric":{{((?:"__name__":"[^"]*",)?)"{INDEX_LABEL}":"([0-9]+)"(?:,((?:"[a-zA-Z_][a-zA-Z0-9_]*":"[^"]+",?)+))?}},'
-    r'"value":\[[0-9.e+]+,"([^"]+)"\]},'
+    r'"value":\[[0-9.e+]+,"([^"]+)"\]}[,\]]'
 )
 
 
@@ -37,24 +37,26 @@ def parse_combined_response(body: bytes, label_cache: dict[str, Labels]) -> dict
     Equal labels are one object, also across responses by `label_cache`: each GPU is named some fifty times.
     """
     if len(body) > MAX_FAST_BYTES:
-        return None  # the whole text is held three times here
+        return None  # the whole text is held twice here
     try:
-        text = body.decode().rstrip("\n")
+        text = body.decode()
     except UnicodeDecodeError:
         return None
-    end = text.rfind(f"{_LAST}]") + len(_LAST)
+    start, end = len(_HEAD), text.rfind(f"{_LAST}]") + len(_LAST)
     # Without backslashes, every quote starts or ends a string.
-    if not text.startswith(_HEAD) or end < len(_HEAD) or text.find("\\", 0, end) >= 0 or not _is_complete(text[end:]):
+    if not text.startswith(_HEAD) or end < start or text.find("\\", 0, end) >= 0:
         return None
-    text = text[len(_HEAD) : end] + ","
-    first = _RESULT.match(text)
+    if text.find(f"{_LAST}]", start, end) >= 0 or not _is_complete(text[end:].rstrip("\n")):
+        return None
+    end += 1  # each result with the comma or bracket after it
+    first = _RESULT.match(text, start)
     if first is None:
         return None
     parts: dict[str, dict[Labels, float]] = {}
     count, length = 0, 0
     same = len(first[0]) - len("".join(first.groups(""))) - bool(first[3])
     try:
-        for results in _chunks(text):
+        for results in _chunks(text, start, end):
             count += len(results)
             length += len(results) * same
             for name, index, labels_text, value_text in results:
@@ -68,7 +70,7 @@ def parse_combined_response(body: bytes, label_cache: dict[str, Labels]) -> dict
     except ValueError:  # not a number, or labels out of order
         return None
     # All results have the same time; the length shows that nothing lies between them.
-    complete = length == len(text) and text.count(_time(first)) == count
+    complete = length == end - start and text.count(_time(first), start, end) == count
     return parts if complete and sum(map(len, parts.values())) == count else None
 
 
@@ -83,14 +85,13 @@ def _is_complete(tail: str) -> bool:
     return True
 
 
-def _chunks(text: str) -> Iterator[list[_Result]]:
+def _chunks(text: str, start: int, end: int) -> Iterator[list[_Result]]:
     """Results, some thousand at a time: the GIL is held meanwhile, and the next query is not sent."""
-    start = 0
-    while start < len(text):
-        found = text.find(_BEGIN, start + _CHUNK_CHARACTERS)
-        end = found if found >= 0 else len(text)
-        yield _RESULT.findall(text, start, end)
-        start = end
+    while start < end:
+        found = text.find(_BEGIN, start + _CHUNK_CHARACTERS, end)
+        stop = found if found >= 0 else end
+        yield _RESULT.findall(text, start, stop)
+        start = stop
 
 
 def _time(first: re.Match[str]) -> str:
