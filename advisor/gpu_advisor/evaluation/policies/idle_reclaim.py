@@ -144,18 +144,31 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
 
 
 def releasable_shares(facts: Facts, idle: Sequence[Gpu], released: int) -> Iterator[Waste]:
-    """What releasing so many of the idle GPUs saves: their price where a whole node or a whole pod or Slurm job can go;
-    of others, at most their price."""
+    """What releasing so many of the idle GPUs saves: their price where whole nodes, pods or Slurm jobs go with them; of
+    others, at most their price."""
+    whole: set[str] = set()
+    for unit in _units(facts, idle):
+        if len(whole) + len(unit - whole) <= released:
+            whole |= unit
+    rest = tuple(sorted({gpu.uuid for gpu in idle} - whole))
+    if whole:
+        yield Waste(tuple(sorted(whole)))
+    if rest:
+        yield Waste(rest, 0.0, (released - len(whole)) / len(rest))
+
+
+def _units(facts: Facts, idle: Sequence[Gpu]) -> list[frozenset[str]]:
+    """The idle GPUs of each node, pod and Slurm job that is wholly idle, the largest first."""
     among = {gpu.uuid for gpu in idle}
     nodes = {node for node in {gpu.node for gpu in idle} if _is_all_idle(facts, node, among)}
     owners = _wholly_idle_owners(facts, among)
-    whole = tuple(gpu.uuid for gpu in idle if gpu.node in nodes or _single_owner(facts, gpu.uuid) in owners)
-    rest = tuple(sorted(among - set(whole)))
-    first = min(released, len(whole))
-    if whole:
-        yield Waste(whole, first / len(whole), first / len(whole))
-    if rest:
-        yield Waste(rest, 0.0, (released - first) / len(rest))
+    units: dict[str | GpuOwner, set[str]] = {}
+    for gpu in idle:
+        if gpu.node in nodes:
+            units.setdefault(gpu.node, set()).add(gpu.uuid)
+        if (owner := _single_owner(facts, gpu.uuid)) in owners and owner is not None:
+            units.setdefault(owner, set()).add(gpu.uuid)
+    return sorted(map(frozenset, units.values()), key=lambda unit: (-len(unit), sorted(unit)))
 
 
 def _is_all_idle(facts: Facts, node: str, idle: Set[str]) -> bool:
