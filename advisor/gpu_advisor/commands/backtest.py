@@ -38,7 +38,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 
 def _unserved_ratio(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
     try:
-        return None if text is None else SloSettings(unserved=text).unserved_ratio  # type: ignore[arg-type]
+        return None if text is None else SloSettings.model_validate({"unserved": text}).unserved_ratio
     except ValidationError as error:
         raise click.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 

@@ -1,6 +1,6 @@
 """List prices of single GPUs: what the catalogue's on-demand offers cost per GPU. Pure, but for `shipped_list_prices`.
 
-An estimate for whoever sets no prices: the median over all offers of exactly that GPU, with the rest of the instance in
+An estimate where no price is set: the median over all offers of exactly that GPU, with the rest of the instance in
 it. The median, since a GPU's price differs by a factor of three between providers.
 """
 

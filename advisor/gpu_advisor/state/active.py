@@ -18,11 +18,13 @@ from gpu_advisor.evaluation.signals import JOB_BATCH_SIZE
 #: Abstentions because data is missing, as opposed to data that is there and inconclusive.
 MISSING_DATA_REASONS = frozenset({Reason.NO_DATA, Reason.STALE, Reason.INSUFFICIENT_HISTORY, Reason.CONFLICTING})
 
+BATCH_SIZE = "batch_size"
+
 #: Kinds that depend on what a job does at the time. Idle GPUs, and sizes of pools, are judged by their past instead
 #: (evaluation/activity.py, evaluation/scaling/); hardware fails or does not.
 LINGERING_KINDS = frozenset(
     {
-        "batch_size", "communication", "cooling", "data_loading", "memory_saving", "mixed_precision", "power_limit",
+        BATCH_SIZE, "communication", "cooling", "data_loading", "memory_saving", "mixed_precision", "power_limit",
         "profiling", "smaller_gpu", "straggler",
     }
 )  # fmt: skip
@@ -38,7 +40,8 @@ POOL_MEMBER_SCOPES = frozenset({"job", "node", "gpu"})
 class ActiveRecommendation:
     """A recommendation that has not resolved: since when, for which scope and GPUs.
 
-    An evaluation last made it at `seen`; `batch_sizes` are those that its jobs reported then. Unix times.
+    An evaluation last made it at `seen`. `batch_sizes`, of batch-size advice, are those that its jobs reported then.
+    Unix times.
     """
 
     since: float
@@ -85,7 +88,7 @@ def update_active(
             advice.scope,
             frozenset(advice.gpus),
             now,
-            _batch_sizes(facts, advice.gpus),
+            _batch_sizes(facts, advice.gpus) if advice.kind == BATCH_SIZE else frozenset(),
         )
         for id_, advice in fresh.items()
     }
@@ -103,7 +106,7 @@ def _lingers(former: ActiveRecommendation, facts: Facts, gpus: frozenset[str], j
         return False
     if former.gpus.isdisjoint(gpus) or (former.scope.kind == "job" and former.scope.name not in jobs):
         return False
-    if former.kind == "batch_size" and former.batch_sizes != _batch_sizes(facts, former.gpus):
+    if former.kind == BATCH_SIZE and former.batch_sizes != _batch_sizes(facts, former.gpus):
         return False  # it was followed, or the job is another
     owners = (owner for uuid in former.gpus for owner in facts.owners.get(uuid, ()))
     return all(owner.started is None or owner.started <= former.seen for owner in owners)

@@ -42,12 +42,12 @@ FULL_KERNELS = {signals.SM_ACTIVITY: 0.8}
 
 
 @pytest.mark.parametrize(
-    ("utilization", "measured", "told"),
+    ("utilization", "measured", "asked"),
     [(0.45, {}, True), (0.899, {}, True), (0.90, FULL_KERNELS, False), (0.95, FULL_KERNELS, False), (0.95, {}, True)],
 )
-def test_a_gpu_at_its_target_needs_no_cause(utilization: float, measured: dict[Signal, float], told: bool) -> None:
+def test_a_gpu_at_its_target_needs_no_cause(utilization: float, measured: dict[Signal, float], asked: bool) -> None:
     """It is at its target if its kernels are known to fill it: utilization alone does not show that."""
-    assert bool(undiagnosed(fleet(2, measured, utilization=utilization))) is told
+    assert bool(undiagnosed(fleet(2, measured, utilization=utilization))) is asked
 
 
 def test_only_gpus_without_a_cause_are_listed() -> None:

@@ -67,7 +67,8 @@ def _queue_seconds(change: LoadChange, throughput: tuple[float, float]) -> tuple
     if change.finished <= 0:
         return None
     still = max(0.0, change.waiting - (change.target - change.running))
-    return tuple(still / (change.finished * ratio) for ratio in reversed(throughput))  # type: ignore[return-value]
+    low, high = throughput
+    return still / (change.finished * high), still / (change.finished * low)
 
 
 def _rounded(ends: tuple[float, float]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.facts import Facts
@@ -201,13 +202,13 @@ def _recommendation(
             recommended = min(max(recommended, limits.min), limits.max)
         if recommended == advice.current:
             return None
-    direction = "change"
+    direction: Literal["up", "down", "change"] = "change"
     if advice.unit == "replicas":
         direction = "up" if recommended > advice.current else "down"
     group = diagnosis.group
     return Recommendation(
         kind=cause.kind,
-        direction=direction,  # type: ignore[arg-type]
+        direction=direction,
         scope=served.scope,
         severity=advice.severity,
         summary=advice.summary,
