@@ -47,6 +47,9 @@ from tests.simulated_nvml.control import Control, SimulatedGpu, SimulatedMigInst
 HANG_SECONDS, TIMEOUT_SECONDS = 0.3, 0.05
 RECOVERY_READINGS = 3
 """A lost GPU comes back at the second reading after the session has become old."""
+LISTENER_STOP_SECONDS = 60.0
+"""The clock of a machine stands while the listener for Xids ends, however late a busy computer lets it run. If it were
+given up, its dead session would keep the driver's as well, as NVML has one for all of a process."""
 START = 1_700_000_000.0
 
 Rows = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -439,6 +442,7 @@ def seeds(first: int, episodes: int | None, minutes: float | None) -> Iterator[i
 
 def play_all(options: argparse.Namespace, folder: Path, figures: Figures) -> None:
     """Play the episodes of all seeds. Raises FalsePageError, or whatever the exporter does."""
+    nvidia_xid.STOP_SECONDS = LISTENER_STOP_SECONDS
     (folder / "proc/sys/kernel").mkdir(parents=True)
     (folder / "proc/sys/kernel/hostname").write_text("fuzz\n")
     libraries = Libraries(folder)

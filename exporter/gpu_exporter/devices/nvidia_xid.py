@@ -194,8 +194,10 @@ class XidListener:
         return DeviceReading(device.identity, readings, device.absences, device.down, device.processes)
 
     def _run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            self._restart.clear()
+        while True:
+            self._restart.clear()  # before `stop` is looked at, or its wake-up could be lost
+            if stop.is_set():
+                return
             try:
                 self._listen(stop)
             except _EventsUnavailable as error:

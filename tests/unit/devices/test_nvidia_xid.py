@@ -165,6 +165,32 @@ def test_close_does_not_wait_forever_for_a_hung_thread(
     read_until(machine, lambda devices: not machine.driver._xids._stop.is_set())
 
 
+class _StopsAtClear(threading.Event):
+    """`stop` is called just before the thread clears the wake-up."""
+
+    def __init__(self, listener: nvidia_xid.XidListener) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def clear(self) -> None:
+        self._listener._stop.set()
+        self.set()
+        super().clear()
+
+
+def test_a_stop_just_before_the_wake_up_is_cleared_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_library(_: str) -> None:
+        raise OSError("no library")
+
+    monkeypatch.setattr(nvidia_xid, "CDLL", no_library)
+    listener = nvidia_xid.XidListener(retry_seconds=60)
+    listener._restart = _StopsAtClear(listener)
+    listener.start()
+    assert listener._thread is not None
+    listener._thread.join(10)
+    assert not listener._thread.is_alive()
+
+
 def test_catalogue_is_consistent() -> None:
     assert {48, 64, 74, 79, 95, 119} <= set(FATAL_XIDS)
     assert not {13, 31, 43, 45, 63, 94} & set(FATAL_XIDS)
