@@ -67,7 +67,8 @@ OTHER_FUNCTIONS = (
     "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlGpmQueryDeviceSupport", "nvmlGpmSampleGet", "nvmlGpmMigSampleGet",
     "nvmlGpmMetricsGet", "nvmlDeviceRegisterEvents", "nvmlDeviceGetAttributes_v2",
 )  # fmt: skip
-IDENTITY_FUNCTIONS = ("nvmlDeviceGetName", "nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3")
+UUID, ADDRESS = "nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3"
+IDENTITY_FUNCTIONS = ("nvmlDeviceGetName", UUID, ADDRESS)
 HANDLE = "nvmlDeviceGetHandleByIndex_v2"
 SYSTEM_FUNCTIONS = ("nvmlDeviceGetCount_v2", "nvmlSystemGetDriverVersion", "nvmlGpmSampleAlloc", "nvmlEventSetWait_v2")
 FIELDS = (29, 30, 31, 38, 45, 52, 59, 74, 75, 76, 77, 79, 82, 91, 138, 139, 165, 197, 198, 251, 252, 253, 269, 270, 271)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.nvml_fuzz.machines import (
+    ADDRESS,
     HANDLE,
     LIVE_FUNCTIONS,
     LOST_CODES,
     MEMORY_FUNCTIONS,
     REASON_FUNCTIONS,
     REFUSING_CODES,
+    UUID,
 )
 from tests.simulated_nvml.control import SimulatedGpu
 
@@ -198,16 +200,22 @@ def cannot_be_opened(faults: SimulatedGpu) -> bool:
     """Whether a session that is opened now cannot open the GPU, or cannot tell which one it is."""
     if faults.lost or faults.errors.get(HANDLE) or HANDLE in faults.raw:
         return True
-    uuid, address = "nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3"
-    has_uuid = not faults.errors.get(uuid) and uuid not in faults.texts
     # A driver that does not support addresses has none, as on Jetson: then the index is the place of a GPU.
-    has_place = faults.errors.get(address, 0) in (0, 3, 13, 22, 25, 26) and address not in faults.texts
-    return not has_uuid and not has_place
+    has_place = faults.errors.get(ADDRESS, 0) in (0, 3, 13, 22, 25, 26) and ADDRESS not in faults.texts
+    return not _has_uuid(faults) and not has_place
+
+
+def _has_uuid(faults: SimulatedGpu) -> bool:
+    return not faults.errors.get(UUID) and UUID not in faults.texts
 
 
 def stays_closed(faults: SimulatedGpu) -> bool:
-    """Whether the GPU is not tried again at each reading: it is lost, forbidden, or there is no such GPU."""
-    return faults.lost or faults.errors.get(HANDLE) in (2, 4)
+    """Whether the GPU is not tried again at each reading: it is lost, there is no such GPU, or it is forbidden.
+
+    That is a GPU whose handle is refused for lack of permission, or that has no uuid and whose address is.
+    """
+    is_forbidden = not _has_uuid(faults) and faults.errors.get(ADDRESS) == 4
+    return faults.lost or faults.errors.get(HANDLE) in (2, 4) or is_forbidden
 
 
 @dataclass
