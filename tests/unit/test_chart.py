@@ -170,7 +170,7 @@ def test_custom_resources_have_only_documented_fields(chart: Any, values: Values
         if each["apiVersion"].startswith(CUSTOM):
             assert each["spec"].keys() == FIELDS[each["kind"]]
             for endpoint in (*each["spec"].get("endpoints", ()), *each["spec"].get("podMetricsEndpoints", ())):
-                assert endpoint.keys() <= {"port", "interval", "relabelings", "scheme", "basicAuth"}
+                assert endpoint.keys() <= {"port", "interval", "relabelings", "scheme", "basicAuth", "tlsConfig"}
 
 
 def test_custom_resources_are_disabled_by_default(chart: Any) -> None:
@@ -274,14 +274,21 @@ def test_egress_can_be_restricted_to_prometheus(chart: Any) -> None:
     found = list(manifests(chart, VALUE_SETS["locked down"]))
     exporter = only(found, "NetworkPolicy", "gpu-gpu-advisor-exporter")["spec"]
     assert exporter["policyTypes"] == ["Ingress", "Egress"]
-    assert exporter["egress"] == []
-    names, there = only(found, "NetworkPolicy", "gpu-gpu-advisor")["spec"]["egress"]
+    assert exporter["egress"] == [{"ports": [{"port": 9100, "protocol": "TCP"}]}], "the detection of a node_exporter"
+    names, prometheus = only(found, "NetworkPolicy", "gpu-gpu-advisor")["spec"]["egress"]
     assert {port["port"] for port in names["ports"]} == {53}
-    assert {port["port"] for port in there["ports"]} == {9090}
-    assert len(there["to"]) == 2
+    assert {port["port"] for port in prometheus["ports"]} == {9090}
+    assert len(prometheus["to"]) == 2
     open_ = only(list(manifests(chart, VALUE_SETS["without privileges"])), "NetworkPolicy", "gpu-gpu-advisor")["spec"]
     assert open_["policyTypes"] == ["Ingress"]
     assert "egress" not in open_
+
+
+@pytest.mark.parametrize("exporter", [{"nodeExporterPort": 0}, {"host": False}], ids=str)
+def test_an_exporter_that_looks_for_no_node_exporter_has_no_egress(chart: Any, exporter: Values) -> None:
+    found = list(manifests(chart, {**VALUE_SETS["locked down"], "exporter": exporter}))
+    assert only(found, "NetworkPolicy", "gpu-gpu-advisor-exporter")["spec"]["egress"] == []
+    assert not [flag for flag in arguments(found) if "node-exporter" in flag]
 
 
 def test_the_scaled_object_equals_the_example(chart: Any) -> None:
@@ -398,6 +405,80 @@ def test_probes_speak_tls_where_the_advisor_does(chart: Any, advisor: Values, sc
         assert container[probe]["httpGet"]["scheme"] == scheme
 
 
+@pytest.mark.parametrize("kind", ["serviceMonitor", "podMonitor"])
+@pytest.mark.parametrize(
+    ("advisor", "scheme"),
+    [({}, "http"), ({"tls": True}, "https"), ({"config": {"web": {"cert_file": "/a", "key_file": "/b"}}}, "https")],
+)
+def test_monitors_reach_the_advisor_as_probes_do(chart: Any, advisor: Values, scheme: str, kind: str) -> None:
+    login = {"basicAuth": {"username": {"name": "scrape", "key": "user"}}, "tlsConfig": {"serverName": "gpu.example"}}
+    monitoring = {kind: {"enabled": True}, "advisorEndpoint": login}
+    found = list(manifests(chart, {"advisor": advisor, "monitoring": monitoring}))
+    _, container = advisor_pod(found)
+    monitor = only(found, kind[0].upper() + kind[1:], "gpu-gpu-advisor")["spec"]
+    [endpoint] = monitor.get("endpoints") or monitor["podMetricsEndpoints"]
+    assert endpoint.get("scheme", "http") == scheme
+    assert container["readinessProbe"]["httpGet"]["scheme"] == scheme.upper()
+    assert {key: endpoint[key] for key in login} == login
+
+
+def test_fields_of_an_endpoint_replace_the_charts_and_add_to_its_relabelings(chart: Any) -> None:
+    zone = {"sourceLabels": ["__meta_kubernetes_node_label_zone"], "targetLabel": "zone"}
+    endpoint = {"scheme": "http", "interval": "1m", "relabelings": [zone]}
+    values = {
+        "exporter": {"web": {"configSecret": "exporter-web", "tls": True}},
+        "monitoring": {"podMonitor": {"enabled": True}, "exporterEndpoint": endpoint},
+    }
+    found = list(manifests(chart, values))
+    [rendered] = only(found, "PodMonitor", "gpu-gpu-advisor-exporter")["spec"]["podMetricsEndpoints"]
+    assert (rendered["scheme"], rendered["interval"]) == ("http", "1m")
+    assert [each["targetLabel"] for each in rendered["relabelings"]] == ["instance", "zone"]
+
+
+def test_files_of_the_advisors_settings_can_be_mounted(chart: Any) -> None:
+    volume, mount = {"name": "tls", "secret": {"secretName": "cert"}}, {"name": "tls", "mountPath": "/etc/tls"}
+    advisor = {"extraVolumes": [volume], "extraVolumeMounts": [mount], "mappings": {"mlu.yaml": "name: mlu"}}
+    spec, container = advisor_pod(list(manifests(chart, {"advisor": advisor})))
+    assert volume in spec["volumes"]
+    assert mount in container["volumeMounts"]
+
+
+def notes(chart: Any, values: Values) -> str:
+    """The text after an installation, in one line."""
+    [text] = [
+        text for path, text in chart.render(values, name="gpu", namespace="monitoring").items() if "NOTES" in path
+    ]
+    return " ".join(text.split())
+
+
+NOT_SCRAPED = "does not scrape"
+
+
+@pytest.mark.parametrize(
+    ("values", "included", "excluded"),
+    [
+        ({}, ["does not scrape the exporters", " http://127.0.0.1:9817/", "Anybody", "UID 0"], ["https"]),
+        ({"monitoring": {"serviceMonitor": {"enabled": True}}}, [], [NOT_SCRAPED]),
+        ({"monitoring": {"podMonitor": {"enabled": True}}}, [], [NOT_SCRAPED]),
+        ({"exporter": {"enabled": False}}, ["does not scrape the advisor"], ["UID 0", "scrape the exporters"]),
+        (
+            {"exporter": {"enabled": False}, "monitoring": {"podMonitor": {"enabled": True}}},
+            ["http://127"], [NOT_SCRAPED],
+        ),
+        ({"advisor": {"enabled": False}}, ["does not scrape the exporters"], ["127.0.0.1", "TOKEN"]),
+        ({"advisor": {"tls": True}}, ["https://127.0.0.1:9817/"], ["http://127"]),
+        ({"advisor": {"config": {"web": {"users": {"a": "hash"}}}}}, ["needs a login"], ["Anybody"]),
+        ({"advisor": {"existingSecret": "mine"}}, [], ["It queries"]),
+        ({"exporter": {"owners": False}}, [], ["UID 0"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_notes_are_true_of_the_values(chart: Any, values: Values, included: list[str], excluded: list[str]) -> None:
+    text = notes(chart, values)
+    assert [phrase for phrase in included if phrase not in text] == []
+    assert [phrase for phrase in excluded if phrase in text] == []
+
+
 def test_a_settings_change_restarts_the_advisor(chart: Any) -> None:
     def checksum(values: Values) -> str:
         template = only(list(manifests(chart, values)), "Deployment", "gpu-gpu-advisor")["spec"]["template"]
@@ -422,6 +503,13 @@ KEDA = {"name": "chat", "pool": "chat", "target": "chat", "min": 1, "max": 8}
         ({"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable only one"),
         ({"exporter": {"simulate": "1xT4-16GB"}}, "exporter.nodeSelector"),
         ({"exporter": {"web": {"tls": True}}}, "exporter.web.configSecret"),
+        (
+            {
+                "advisor": {"config": {"web": {"users": {"a": "hash"}}}},
+                "monitoring": {"podMonitor": {"enabled": True}},
+            },
+            "set monitoring.advisorEndpoint",
+        ),
         ({"networkPolicy": {"egress": {"enabled": True}}}, "networkPolicy.enabled"),
         (
             {"networkPolicy": {"enabled": True, "egress": {"enabled": True, "namespaces": []}}},

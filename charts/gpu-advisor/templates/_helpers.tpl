@@ -48,6 +48,17 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- toYaml (mergeOverwrite $known (deepCopy .Values.advisor.config)) -}}
 {{- end }}
 
+{{/* HTTPS or HTTP, for probes and monitors. */}}
+{{- define "gpu-advisor.advisorScheme" -}}
+{{- ternary "HTTPS" "HTTP" (or .Values.advisor.tls (not (empty (default (dict) .Values.advisor.config.web).cert_file))) -}}
+{{- end }}
+
+{{/* Not empty if the settings in advisor.config ask for a login. Those in a Secret are unknown here. */}}
+{{- define "gpu-advisor.login" -}}
+{{- $web := default (dict) .Values.advisor.config.web -}}
+{{- if not .Values.advisor.existingSecret -}}{{- with coalesce $web.users $web.bearer_token_file -}}yes{{- end -}}{{- end -}}
+{{- end }}
+
 {{- define "gpu-advisor.hardened" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
