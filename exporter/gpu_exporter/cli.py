@@ -49,6 +49,7 @@ def _load(arguments: Sequence[str]) -> ExporterSettings:
     """Raises SettingsError."""
     settings = load_settings(arguments, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
     _fleet(settings)
+    _check_paths(settings)
     return settings
 
 
@@ -57,7 +58,21 @@ def _fleet(settings: ExporterSettings) -> tuple[SimulatedGpu, ...]:
     try:
         return parse_fleet(settings.simulate, settings.simulate_seed) if settings.simulate else ()
     except FleetError as error:
-        raise SettingsError(str(error)) from error
+        raise SettingsError(f"{settings.place('simulate')}: {error}") from error
+
+
+def _check_paths(settings: ExporterSettings) -> None:
+    """Raises SettingsError if a file system of the host is set to a path that is not there."""
+    for key, path, default in (
+        ("path.procfs", settings.path_procfs, ExporterSettings.path_procfs),
+        ("path.sysfs", settings.path_sysfs, ExporterSettings.path_sysfs),
+        ("path.rootfs", settings.path_rootfs, ExporterSettings.path_rootfs),
+    ):
+        if path != default and not os.path.isdir(path):
+            raise SettingsError(
+                f"{settings.place(key)}: {path!r} is not a directory; mount the host's there, or leave it out: it is "
+                f"{default} then"
+            )
 
 
 def _build(settings: ExporterSettings) -> Sampler:
@@ -120,7 +135,7 @@ def _load_access_policy(settings: ExporterSettings) -> Callable[[], AccessPolicy
     try:
         return WebConfigReloader(Path(settings.web_config_file)).current
     except WebConfigError as error:
-        raise SettingsError(f"--web.config.file: {error}") from error
+        raise SettingsError(f"{settings.place('web.config.file')}: {error}") from error
 
 
 def write_history(settings: ExporterSettings) -> int:

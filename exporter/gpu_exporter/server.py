@@ -7,6 +7,7 @@ HEAD and POST without a body, over HTTP/1.0 and 1.1. Anything else gets an error
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import socket
@@ -165,8 +166,7 @@ class MetricsServer(ThreadingTCPServer):
             super().__init__(address, _Connection)
         except OSError as error:
             raise ListenError(
-                f"cannot listen on {format_address(*address)}: {error.strerror or error}; "
-                "stop the process that uses it, or choose another address with --web.listen-address"
+                f"cannot listen on {format_address(*address)}: {error.strerror or error}; {_listen_fix(error)}"
             ) from error
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -386,6 +386,19 @@ class _Connection(BaseRequestHandler):
             if not data:
                 return
             remaining -= len(data)
+
+
+_LISTEN_FIXES = {
+    errno.EADDRINUSE: "stop the process that uses it, or choose another address with --web.listen-address",
+    errno.EADDRNOTAVAIL: "no interface has this address: choose one of `ip address`, or 0.0.0.0 for all",
+    errno.EACCES: "choose a port above 1023 with --web.listen-address, or give the exporter CAP_NET_BIND_SERVICE",
+}
+
+
+def _listen_fix(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the name has no address: check --web.listen-address"
+    return _LISTEN_FIXES.get(error.errno or 0, "choose another address with --web.listen-address")
 
 
 def format_address(host: str, port: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from gpu_exporter.config import compose_without_aliases
+from gpu_exporter.config.file import compose_without_aliases
 
 
 class WebConfigError(Exception):
