@@ -1,7 +1,7 @@
 """The list of GPUs: a row each, with search, filters, sorting, grouping and paging. Pure.
 
-Rows, search texts and the rank of each row in each column are built once per view: a filter of 10,000 GPUs then costs a
-pass over their texts, and sorting integers.
+Rows, an index of their texts and the rank of each row in each column are built once per view, each order of all rows on
+its first use. A filter of 10,000 GPUs then costs a few passes over arrays.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import Any, get_args
 from urllib.parse import quote_plus
+
+import numpy as np
 
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import Evaluation
@@ -19,6 +21,7 @@ from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.recommendation import Check, Severity
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.state.view import PublishedRecommendation, View
+from gpu_advisor.web.page.text_index import Mask, Numbers, TextIndex
 
 PER_PAGE = 100
 MAX_PER_PAGE = 1000
@@ -120,6 +123,8 @@ COLUMNS: Mapping[str, Column] = {
     "advice": Column("recommendations", _urgency),
 }
 
+DEFAULT_SORT = "advice"
+
 #: Group by: title, and the groups' names.
 GROUPS: Mapping[str, tuple[str, Callable[[GpuRow], str]]] = {
     "none": ("no groups", lambda _: ""),
@@ -136,7 +141,7 @@ class GpuQuery:
 
     search: str = ""
     show: str = "all"
-    sort: str = "advice"
+    sort: str = DEFAULT_SORT
     reverse: bool = False
     group: str = "none"
     page: int = 1
@@ -165,7 +170,7 @@ def parse(arguments: Mapping[str, str]) -> GpuQuery:
     return GpuQuery(
         arguments.get("q", "").strip()[:200],
         one_of("show", SHOWN, "all"),
-        one_of("sort", COLUMNS, "advice"),
+        one_of("sort", COLUMNS, DEFAULT_SORT),
         arguments.get("reverse") == "1",
         one_of("group", GROUPS, "none"),
         _number(arguments.get("page", ""), 1, 10**6),
@@ -212,12 +217,14 @@ class GpuList:
 
     def __init__(self, view: View) -> None:
         self.rows = tuple(sorted(build_rows(view), key=lambda row: natural(row.name)))
-        self._texts = tuple(row.search_text for row in self.rows)
+        self._texts = TextIndex([row.search_text for row in self.rows])
         self._column_ranks = {name: ranks([column.key(row) for row in self.rows]) for name, column in COLUMNS.items()}
         self._group_ranks = {
             group: ranks([(natural(name), name) for name in map(name_of, self.rows)])
             for group, (_, name_of) in GROUPS.items()
         }
+        self._orders: dict[tuple[str, bool, str], _Order] = {}
+        self._shown: dict[str, Mask] = {}
 
     @cached_property
     def by_uuid(self) -> Mapping[str, GpuRow]:
@@ -225,49 +232,61 @@ class GpuList:
 
     def page(self, query: GpuQuery) -> GpuPage:
         """The GPUs that match all words of the search, in order."""
-        found = self._in_order(query, self._matching(query))
+        found = self._order(query).sort(self._matching(query))
         pages = max(1, -(-len(found) // query.per_page))
         query = query if query.page <= pages else replace(query, page=pages)
         begin = (query.page - 1) * query.per_page
-        rows = tuple(found[begin : begin + query.per_page])
+        rows = tuple(found[begin : begin + query.per_page].tolist())
         groups = {} if query.group == "none" else dict(self._groups(query, found, begin))
         return GpuPage(query, rows, groups, len(found), len(self.rows))
 
-    def _in_order(self, query: GpuQuery, found: Sequence[int]) -> Sequence[int]:
-        """Sorted by group, then column, then name, in which `found` is; unknown values come last."""
-        column, rank = COLUMNS[query.sort], self._column_ranks[query.sort]
-        known = [number for number in found if rank[number] != UNRANKED]
-        known.sort(key=rank.__getitem__, reverse=column.highest_first != query.reverse)
-        known += [number for number in found if rank[number] == UNRANKED]
-        if query.group != "none":
-            known.sort(key=self._group_ranks[query.group].__getitem__)
-        return known
-
-    def _matching(self, query: GpuQuery) -> Sequence[int]:
-        order: Sequence[int] = range(len(self.rows))
-        texts = self._texts
-        for word in query.search.casefold().split():
-            order = [number for number in order if word in texts[number]]
+    def _matching(self, query: GpuQuery) -> Numbers | None:
+        """None for all rows."""
+        conditions = [self._texts.containing(word) for word in query.search.casefold().split()]
         if query.show != "all":
-            passes = SHOWN[query.show][1]
-            order = [number for number in order if passes(self.rows[number])]
-        return order
+            conditions.append(self._passing(query.show))
+        return np.flatnonzero(reduce(np.logical_and, conditions)) if conditions else None
 
-    def _groups(self, query: GpuQuery, found: Sequence[int], begin: int) -> Iterator[tuple[int, GpuGroup]]:
+    def _passing(self, show: str) -> Mask:
+        """For each row, whether it passes a filter."""
+        if show not in self._shown:
+            self._shown[show] = np.array([SHOWN[show][1](row) for row in self.rows], np.bool_)
+        return self._shown[show]
+
+    def _order(self, query: GpuQuery) -> _Order:
+        """By group, then column, then name; unknown values come last in their group."""
+        key = query.sort, query.reverse, query.group
+        if key not in self._orders:
+            rank = self._column_ranks[query.sort]
+            descending = COLUMNS[query.sort].highest_first != query.reverse
+            by_column = np.where(rank == UNRANKED, len(rank), -rank if descending else rank)
+            self._orders[key] = _Order(np.lexsort((by_column, self._group_ranks[query.group])))
+        return self._orders[key]
+
+    def _groups(self, query: GpuQuery, found: Numbers, begin: int) -> Iterator[tuple[int, GpuGroup]]:
         """The headings of a page that begins at `begin`, by the row that they stand before."""
-        name_of, rank = GROUPS[query.group][1], self._group_ranks[query.group]
-        shown = found[begin : begin + query.per_page]
-        members: dict[int, list[int]] = {rank[number]: [] for number in shown}
-        for number in found:
-            if rank[number] in members:
-                members[rank[number]].append(number)
-        before = rank[found[begin - 1]] if begin else None
-        for number in shown:
-            group = rank[number]
-            if group != before or number == shown[0]:
-                up = [self.rows[each].utilization for each in members[group] if self.rows[each].gpu.up]
-                yield number, GpuGroup(name_of(self.rows[number]), len(members[group]), mean(up), group == before)
-            before = group
+        name_of, rank = GROUPS[query.group][1], self._group_ranks[query.group][found]
+        shown = rank[begin : begin + query.per_page]
+        offsets = np.flatnonzero(np.diff(shown, prepend=-1))
+        firsts, ends = (np.searchsorted(rank, shown[offsets], side).tolist() for side in ("left", "right"))
+        for place, first, end in zip((begin + offsets).tolist(), firsts, ends, strict=True):
+            members = [self.rows[number] for number in found[first:end].tolist()]
+            utilization = mean([row.utilization for row in members if row.gpu.up])
+            row = members[place - first]
+            yield int(found[place]), GpuGroup(name_of(row), len(members), utilization, first < place)
+
+
+class _Order:
+    """An order of all rows, and of some of them."""
+
+    def __init__(self, rows: Numbers) -> None:
+        self._rows = rows
+        self._places = np.empty_like(rows)
+        self._places[rows] = np.arange(len(rows))
+
+    def sort(self, some: Numbers | None) -> Numbers:
+        """These rows in this order; None for all rows."""
+        return self._rows if some is None else self._rows[np.sort(self._places[some])]
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -276,16 +295,14 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-Ranks = tuple[int, ...]
-
 #: The rank of an unknown value.
 UNRANKED = -1
 
 
-def ranks(keys: Sequence[Any]) -> Ranks:
+def ranks(keys: Sequence[Any]) -> Numbers:
     """The position of each key among the different keys in order; UNRANKED for None."""
     ordered = {key: rank for rank, key in enumerate(sorted({key for key in keys if key is not None}))}
-    return tuple(UNRANKED if key is None else ordered[key] for key in keys)
+    return np.array([UNRANKED if key is None else ordered[key] for key in keys], np.intp)
 
 
 def build_rows(view: View) -> Iterator[GpuRow]:

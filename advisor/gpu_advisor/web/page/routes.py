@@ -37,7 +37,7 @@ from gpu_advisor.web.page import (
 from gpu_advisor.web.page.bidi import isolate
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
 from gpu_advisor.web.page.fleet_model import FleetModel, LatestModel
-from gpu_advisor.web.page.gpu_rows import render_rows
+from gpu_advisor.web.page.gpu_rows import column_headings, options, render_rows
 from gpu_advisor.web.page.serving_list import serving_rows
 
 _SECURITY_HEADERS = {
@@ -50,6 +50,9 @@ _SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 _HTML = "text/html; charset=utf-8"
+
+#: Stands for the rows of the list of GPUs, which are UTF-8 already. No text on the page has it: their `<` is escaped.
+_ROWS_HERE = Markup("<!-- rows -->")
 
 #: Recommendations in full on the overview, and in short below them; /recommendations has all.
 MAX_CARDS, MAX_RECOMMENDATIONS = 10, 100
@@ -151,7 +154,9 @@ class _Pages:
         view = self._context.view()
         model = self._models.of(view)
         found = model.gpus.page(gpu_list.parse(request.args))
-        return self._page("gpus.html", view, HTTPStatus.OK, **_gpu_table(found, model.gpu_rows.of(found)))
+        frame = self._render("gpus.html", model, "../", **_gpu_table(found, _ROWS_HERE))
+        head, _, tail = frame.partition(_ROWS_HERE)
+        return _response(b"".join((head.encode(), *model.gpu_rows.of(found), tail.encode())))
 
     def gpu(self) -> Response:
         view = self._context.view()
@@ -262,9 +267,8 @@ def _gpu_table(found: gpu_list.GpuPage, rows: Markup) -> Mapping[str, object]:
     return {
         "gpus": found,
         "gpu_rows": rows,
-        "columns": gpu_list.COLUMNS,
-        "shown": gpu_list.SHOWN,
-        "groups": gpu_list.GROUPS,
+        "column_headings": column_headings,
+        "options": options,
     }
 
 
