@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL, split_results
-from gpu_advisor.sources.prometheus.fast_response_parser import parse_combined_response
+from gpu_advisor.sources.prometheus.fast_response_parser import LabelCache, parse_combined_response
 from gpu_advisor.sources.prometheus.http_client import HttpResponse
 from gpu_advisor.sources.prometheus.response_parser import parse_vector, response_data
 from hypothesis import given
@@ -37,7 +36,7 @@ def serialize(results: list[tuple[dict[str, str], str]], **more: Any) -> bytes:
 @given(RESULTS)
 def test_both_ways_give_the_same(results: list[tuple[dict[str, str], str]]) -> None:
     body = serialize(results)
-    quick = parse_combined_response(body, {})
+    quick = parse_combined_response(body, LabelCache())
     try:
         careful = split_results(parse_vector(response_data(HttpResponse(200, {}, body), "it"), "it"))
     except SourceError:
@@ -48,19 +47,20 @@ def test_both_ways_give_the_same(results: list[tuple[dict[str, str], str]]) -> N
 
 def test_plain_answers_are_read_the_quick_way() -> None:
     results = [({INDEX_LABEL: "0", "uuid": f"GPU-{n} é, 🚀: {{x}}"}, str(n / 7)) for n in range(100)]
-    [part] = (parse_combined_response(serialize(results), {}) or {}).values()
+    [part] = (parse_combined_response(serialize(results), LabelCache()) or {}).values()
     assert len(part) == 100
-    assert parse_combined_response(serialize([({**TAG, "x": "y"}, "+Inf")]) + b"\n", {}) == {
+    assert parse_combined_response(serialize([({**TAG, "x": "y"}, "+Inf")]) + b"\n", LabelCache()) == {
         "0": {(("x", "y"),): float("inf")}
     }
-    assert str(parse_combined_response(serialize([({**TAG, "x": "y"}, "NaN")]), {})) == "{'0': {(('x', 'y'),): nan}}"
+    not_a_number = serialize([({**TAG, "x": "y"}, "NaN")])
+    assert str(parse_combined_response(not_a_number, LabelCache())) == "{'0': {(('x', 'y'),): nan}}"
     mixed: list[tuple[dict[str, str], str]] = [
-        ({"__name__": "up", **TAG, "a": "b", "c": "d, {e}"}, "1"),
+        ({**TAG, "UUID": "u", "__name__": "up", "a": "b", "c": "d, {e}"}, "1"),
         (TAG, "2"),
         ({**TAG, "a": "b"}, "3"),
     ]
-    wanted = {"0": {(("a", "b"), ("c", "d, {e}")): 1.0, (): 2.0, (("a", "b"),): 3.0}}
-    assert parse_combined_response(serialize(mixed), {}) == wanted
+    wanted = {"0": {(("UUID", "u"), ("a", "b"), ("c", "d, {e}")): 1.0, (): 2.0, (("a", "b"),): 3.0}}
+    assert parse_combined_response(serialize(mixed), LabelCache()) == wanted
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_plain_answers_are_read_the_quick_way() -> None:
 )
 def test_what_follows_the_results_may_be_harmless(more: dict[str, Any]) -> None:
     body = serialize([({**TAG, "x": "y"}, "1")], **more)
-    assert parse_combined_response(body, {}) == {"0": {(("x", "y"),): 1.0}}
+    assert parse_combined_response(body, LabelCache()) == {"0": {(("x", "y"),): 1.0}}
 
 
 def test_equal_labels_are_one_object_also_over_several_answers() -> None:
-    known: dict[str, Labels] = {}
+    known = LabelCache()
     found = [
         parse_combined_response(serialize([({INDEX_LABEL: n, "uuid": "u"}, "1")]), known) or {} for n in ("0", "7")
     ]
@@ -106,7 +106,7 @@ PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
         PLAIN.replace(b'"z"', b'""'),
         PLAIN.replace(b'"x"', b'"__name__"'),
         PLAIN.replace(b'"x"', b'"x":"y","a"'),  # in another order
-        PLAIN.replace(b'"_part"', b'"_pars"'),
+        PLAIN.replace(b'"A0_part"', b'"A0_pars"'),
         PLAIN.replace(b'"0"', b'"zero"'),
         PLAIN.replace(b"1795003200.123", b"1795003200", 1).replace(b"},{", b"},null{"),  # as long as it should be
         PLAIN.replace(b"1795003200.123", b"1795003200.124", 1),  # two times
@@ -118,7 +118,10 @@ PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
         PLAIN.replace(b'"z"', b'"z",'),
         PLAIN.replace(b'"z"', b'"z""y":"z"'),
         PLAIN.replace(b'"0","x"', b'"0""x"'),
-        PLAIN.replace(b'{"_part"', b'{"__name__":"up""_part"'),
+        PLAIN.replace(b'"x"', b'"__name__":"up""x"'),
+        PLAIN.replace(b'{"A0_part"', b'{"A":"b","A0_part"'),
+        PLAIN.replace(b'"x"', b'"A0":"b","x"'),
+        PLAIN.replace(b'{"A0_part"', b'{"__name__":"up""A0_part"'),
         serialize([({**TAG, "__name__": name}, "1") for name in ("up", "down")]),
         PLAIN.replace(b"},{", b"}{"),
         PLAIN.replace(b"},{", b"},x{"),
@@ -132,12 +135,20 @@ PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
     ],
 )
 def test_anything_else_is_left_to_the_careful_way(body: bytes) -> None:
-    assert parse_combined_response(body, {}) is None
+    assert parse_combined_response(body, LabelCache()) is None
+
+
+def test_the_name_may_come_first_as_victoriametrics_writes_it() -> None:
+    body = serialize([({**TAG, "__name__": "up", "x": "y"}, "1"), ({**TAG, "__name__": "up", "x": "z"}, "2")])
+    named = body.replace(b'"__name__":"up",', b"").replace(b'{"A0_part"', b'{"__name__":"up","A0_part"')
+    assert named.startswith(b'{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__"')
+    expected = {"0": {(("x", "y"),): 1.0, (("x", "z"),): 2.0}}
+    assert parse_combined_response(body, LabelCache()) == parse_combined_response(named, LabelCache()) == expected
 
 
 def test_more_than_one_chunk_is_read_whole() -> None:
     results = [({**TAG, "uuid": f"GPU-{n:040}"}, str(n)) for n in range(5000)]
     body = serialize(results)
     assert len(body) > 400_000
-    found = parse_combined_response(body, {})
+    found = parse_combined_response(body, LabelCache())
     assert found == split_results(parse_vector(response_data(HttpResponse(200, {}, body), "it"), "it"))

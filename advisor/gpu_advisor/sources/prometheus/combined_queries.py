@@ -9,8 +9,9 @@ from gpu_advisor.promql.expressions import ConstantLabel, Expression, Labels, Ve
 from gpu_advisor.sources.algebra import MutableVector
 from gpu_advisor.sources.base import Source
 
-#: The label that distinguishes the leaves of a query. No exporter uses it, and it sorts before common labels.
-INDEX_LABEL = "_part"
+#: The label that distinguishes the leaves of a query. No exporter uses it. It sorts before all other labels (`UUID`,
+#: `__name__`), so that results of one leaf begin with the same text: see fast_response_parser.py.
+INDEX_LABEL = "A0_part"
 
 #: The leaves of one query. A single leaf gets no index label.
 CombinedQuery = tuple[Expression, ...]

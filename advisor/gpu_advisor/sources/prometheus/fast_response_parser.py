@@ -1,14 +1,16 @@
-"""Fast path: parse the response to a combined query in one pass over its text.
+"""Fast path: parse the response to a combined query by splitting its text.
 
-Parsing a fleet's responses takes much of an evaluation's own time. One regular expression over the text takes a third
-of the time of json.loads and single label sets. Responses with escaped characters, incomplete ones and those of another
-shape go to response_parser.py.
+Parsing a fleet's responses takes much of an evaluation's own time. The results of one leaf follow each other and differ
+in their other labels and the value only: what lies between these is the same text throughout, at which a response is
+split. Each piece is then read as labels or as a number, and anything else in it refuses the response. The 430,000
+results of 10,000 GPUs take 0.5 s, a sixth less than by a regular expression, without a second copy of the text; by
+json.loads and single label sets they take 1.6 s. Responses with escaped characters, incomplete ones and those of
+another shape go to response_parser.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.base import SourceError
@@ -16,99 +18,111 @@ from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL
 from gpu_advisor.sources.prometheus.http_client import HttpResponse
 from gpu_advisor.sources.prometheus.response_parser import response_data
 
-#: Metric name, index, all other labels, value.
-_Result = tuple[str, str, str, str]
-
-_HEAD = '{"status":"success","data":{"resultType":"vector","result":['
-_LAST = '"]}'  # the end of the last result
-_TAIL = "]}}"
-_BEGIN = '{"metric":{'
+_HEAD = b'{"status":"success","data":{"resultType":"vector","result":['
+_TAIL = b"]}}"
+_BEGIN = b'{"metric":{'
+_END = b'"]}'  # of a result: its value's quote, and two brackets
+_SEPARATOR = "\\"  # in no response that is read here
+#: About as many results as response_parser.py accepts.
 MAX_FAST_BYTES = 16 << 20
-_CHUNK_CHARACTERS = 200_000  # takes milliseconds
-_RESULT = re.compile(
-    rf'{{"metric":{{((?:"__name__":"[^"]*",)?)"{INDEX_LABEL}":"([0-9]+)"(?:,((?:"[a-zA-Z_][a-zA-Z0-9_]*":"[^"]+",?)+))?}},'
-    r'"value":\[[0-9.e+]+,"([^"]+)"\]}[,\]]'
-)
+#: Takes a millisecond: the GIL is held meanwhile, and the next query is not sent.
+_CHUNK_BYTES = 200_000
+#: What all results of a leaf begin with (VictoriaMetrics writes the metric's name first), and what is between labels
+#: and value: the time is that of the query.
+_FIRST = re.compile(rf'({{"metric":{{(?:"__name__":"[^"]*",)?"{INDEX_LABEL}":"([0-9]+)")'.encode())
+_TIME = re.compile(rb'},"value":\[[0-9.e+]+,"')
 
 
-def parse_combined_response(body: bytes, label_cache: dict[str, Labels]) -> dict[str, dict[Labels, float]] | None:
+class LabelCache(dict[str, Labels]):
+    """Labels by their text, `,"name":"value","name":"value"`, parsed once; ValueError for any other text.
+
+    Equal labels are one object, and so are equal pairs: each GPU is named some fifty times, each job by each series.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: dict[str, tuple[str, str]] = {}
+        self._same: dict[Labels, Labels] = {}
+
+    def __missing__(self, text: str) -> Labels:
+        labels = self._parse(text)
+        labels = self[text] = self._same.setdefault(labels, labels)
+        return labels
+
+    def _parse(self, text: str) -> Labels:
+        """Without the metric's name."""
+        if not text:
+            return ()
+        if not (text.startswith(',"') and text.endswith('"')):
+            raise ValueError(text)
+        pairs = [self._pairs.get(each) or self._pair(each) for each in text[2:-1].split('","')]
+        names = [name for name, _ in pairs]
+        if names != sorted({*names}) or names[0] <= INDEX_LABEL:
+            raise ValueError(text)
+        return tuple(pairs) if "__name__" not in names else tuple(pair for pair in pairs if pair[0] != "__name__")
+
+    def _pair(self, text: str) -> tuple[str, str]:
+        name, _, value = text.partition('":"')
+        if '"' in name or '"' in value or not value:
+            raise ValueError(text)
+        pair = self._pairs[text] = name, value
+        return pair
+
+
+def parse_combined_response(body: bytes, label_cache: LabelCache) -> dict[str, dict[Labels, float]] | None:
     """Results by index label, as split_results(parse_vector(response_data(...))) gives; None if not supported.
 
-    Equal labels are one object, also across responses by `label_cache`: each GPU is named some fifty times.
+    `label_cache` is shared by the responses of one evaluation.
     """
-    if len(body) > MAX_FAST_BYTES:
-        return None  # the whole text is held twice here
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        return None
-    start, end = len(_HEAD), text.rfind(f"{_LAST}]") + len(_LAST)
+    start, end = len(_HEAD), body.rfind(_END + b"]") + len(_END)
     # Without backslashes, every quote starts or ends a string.
-    if not text.startswith(_HEAD) or end < start or text.find("\\", 0, end) >= 0:
+    if len(body) > MAX_FAST_BYTES or not body.startswith(_HEAD) or end < start or body.find(b"\\", 0, end) >= 0:
         return None
-    if text.find(f"{_LAST}]", start, end) >= 0 or not _is_complete(text[end:].rstrip("\n")):
-        return None
-    end += 1  # each result with the comma or bracket after it
-    first = _RESULT.match(text, start)
-    if first is None:
+    time = _TIME.search(body, start, end)
+    if time is None or not _is_complete(body[end:].rstrip(b"\n")):
         return None
     parts: dict[str, dict[Labels, float]] = {}
-    count, length = 0, 0
-    same = len(first[0]) - len("".join(first.groups(""))) - bool(first[3])
     try:
-        for results in _chunks(text, start, end):
-            count += len(results)
-            length += len(results) * same
-            for name, index, labels_text, value_text in results:
-                labels = label_cache.get(labels_text)
-                if labels is None:
-                    labels = label_cache[labels_text] = _labels(labels_text)
-                if index not in parts:
-                    parts[index] = {}
-                parts[index][labels] = float(value_text)
-                length += len(name) + len(index) + len(labels_text) + len(value_text) + (labels_text != "")
-    except ValueError:  # not a number, or labels out of order
+        while start < end:
+            first = _FIRST.match(body, start, end)
+            if first is None:
+                return None
+            stop = _end_of_leaf(body, start, end, first[1])
+            leaf = parts.setdefault(first[2].decode(), {})
+            inner = body[start + len(first[1]) : stop - len(_END)].decode()
+            _read_results(inner, f"{_END.decode()},{first[1].decode()}", time[0].decode(), leaf, label_cache)
+            start = stop
+            if start < end:
+                if not body.startswith(b",", start):
+                    return None
+                start += 1
+    except ValueError:  # not a number, labels out of order, or the same ones twice
         return None
-    # All results have the same time; the length shows that nothing lies between them.
-    complete = length == end - start and text.count(_time(first), start, end) == count
-    return parts if complete and sum(map(len, parts.values())) == count else None
+    return parts
 
 
-def _is_complete(tail: str) -> bool:
+def _is_complete(tail: bytes) -> bool:
     """Whether what follows the results says nothing of missing ones; VictoriaMetrics has statistics there."""
     if tail == _TAIL:
         return True
     try:
-        response_data(HttpResponse(200, {}, f"{_HEAD}{tail}".encode()), "")
+        response_data(HttpResponse(200, {}, _HEAD + tail), "")
     except SourceError:
         return False
     return True
 
 
-def _chunks(text: str, start: int, end: int) -> Iterator[list[_Result]]:
-    """Results, some thousand at a time: the GIL is held meanwhile, and the next query is not sent."""
-    while start < end:
-        found = text.find(_BEGIN, start + _CHUNK_CHARACTERS, end)
-        stop = found if found >= 0 else end
-        yield _RESULT.findall(text, start, stop)
-        start = stop
+def _end_of_leaf(body: bytes, start: int, end: int, begin: bytes) -> int:
+    """The end of the last result of a leaf within a chunk."""
+    next_chunk = body.find(_BEGIN, start + _CHUNK_BYTES, end)
+    last = body.rfind(begin, start, next_chunk if next_chunk >= 0 else end)
+    return body.find(_END, last, end) + len(_END)
 
 
-def _time(first: re.Match[str]) -> str:
-    return first[0][first[0].index('"value":[') : first[0].rindex(',"')]
-
-
-def _labels(labels_text: str) -> Labels:
-    """Parse `"name":"value","name":"value"`. Raises ValueError for any other text."""
-    pairs = tuple(_pair(each) for each in labels_text[1:-1].split('","')) if labels_text else ()
-    names = [name for name, _ in pairs]
-    if labels_text.endswith(",") or names != sorted({*names}) or {INDEX_LABEL, "__name__"} & {*names}:
-        raise ValueError(labels_text)
-    return pairs
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, _, value = text.partition('":"')
-    if '"' in value or not value:
-        raise ValueError(text)
-    return name, value
+def _read_results(text: str, between: str, time: str, into: dict[Labels, float], label_cache: LabelCache) -> None:
+    """Read `labels TIME value BETWEEN labels TIME value ...`. Raises ValueError for any other text."""
+    pieces = text.replace(between, _SEPARATOR).replace(time, _SEPARATOR).split(_SEPARATOR)
+    texts, numbers = pieces[0::2], pieces[1::2]
+    wanted = len(into) + len(texts)
+    into.update(zip([label_cache[each] for each in texts], map(float, numbers), strict=True))
+    if len(into) != wanted:
+        raise ValueError("the same labels twice")

@@ -35,7 +35,7 @@ from gpu_advisor.sources.prometheus.engine import (
     Engine,
     identify_engine,
 )
-from gpu_advisor.sources.prometheus.fast_response_parser import parse_combined_response
+from gpu_advisor.sources.prometheus.fast_response_parser import LabelCache, parse_combined_response
 from gpu_advisor.sources.prometheus.http_client import (
     BodyTooLargeError,
     DeadlineClient,
@@ -107,7 +107,7 @@ class PrometheusSource:
 
     def read_combined(self, combined: Sequence[CombinedQuery], at: float) -> list[tuple[MutableVector, ...]]:
         """As CombinedQuerySource.read_combined. Raises SourceError."""
-        known: dict[str, Labels] = {}
+        known = LabelCache()
 
         def parts(response: HttpResponse) -> dict[str, MutableVector]:
             quick = parse_combined_response(response.body, known) if response.status == 200 else None
