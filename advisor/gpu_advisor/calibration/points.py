@@ -63,7 +63,7 @@ def read_points(path: Path) -> MeasuredPoints:
 
 
 def parse_points(text: str) -> list[MeasuredPoint]:
-    """Rows of a CSV text, in its order. Raises PointsError."""
+    """Rows of a CSV text, in its order. Raises PointsError, also for figures that are not bytes."""
     rows = list(csv.reader(io.StringIO(text)))
     while rows and not any(cell.strip() for cell in rows[0]):
         rows.pop(0)
@@ -77,6 +77,7 @@ def parse_points(text: str) -> list[MeasuredPoint]:
             if len(row) != len(header):
                 raise PointsError(f"line {number}: {len(row)} cells where the header has {len(header)}")
             points.append(_parse_point(dict(zip(header, row, strict=True)), number))
+    _check_units(sorted(points))
     return points
 
 
@@ -142,7 +143,6 @@ def clean_points(
             raise PointsError(
                 f"duplicate batch size {after.batch_size}: keep one row per size (the larger peak, if they differ)"
             )
-    _check_units(ordered)
     valid_points: list[MeasuredPoint] = []
     notes = []
     failed = set(out_of_memory)
@@ -165,7 +165,8 @@ def clean_points(
 
 
 def _check_units(ordered: list[MeasuredPoint]) -> None:
-    if max(point.peak_memory_bytes for point in ordered) < MIN_BYTES:
+    """Of what people write. What a probe measured is in bytes, however small the model."""
+    if ordered and max(point.peak_memory_bytes for point in ordered) < MIN_BYTES:
         raise PointsError("peak_memory_bytes is below 1 MiB everywhere: that is not bytes; multiply MiB by 1048576")
     for before, after in pairwise(ordered):
         growth = after.peak_memory_bytes / before.peak_memory_bytes

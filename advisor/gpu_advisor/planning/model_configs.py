@@ -60,7 +60,7 @@ def _tensors(config: Mapping[str, Any], model_type: str) -> tuple[list[TensorGro
     """With the fields that they follow from."""
     table = architecture_table()
     entry = table["types"].get(model_type)
-    if any("ForConditionalGeneration" in str(each) for each in config.get("architectures") or ()):
+    if _is_encoder_decoder(config):
         entry = table["types"].get(model_type + SEQ2SEQ, entry)
     reason = table["exceptions"].get(model_type)
     if entry is not None:
@@ -76,6 +76,15 @@ def _tensors(config: Mapping[str, Any], model_type: str) -> tuple[list[TensorGro
         f"model_type {model_type!r} {why}: install transformers and torch to count its parameters, give the dimensions "
         "(--layers, --hidden, --heads ...), or trace the model with --module"
     )
+
+
+def _is_encoder_decoder(config: Mapping[str, Any]) -> bool:
+    """Of a type whose decoder is a model of its own, too: the class that the config names decides, else its fields."""
+    names = [str(each) for each in config.get("architectures") or ()]
+    if names:
+        return not any(name.endswith("ForCausalLM") for name in names)
+    given = config.get("is_encoder_decoder")
+    return given if isinstance(given, bool) else any(name.startswith("encoder_") for name in config)
 
 
 def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -310,12 +310,12 @@ def test_the_range_of_batch_sizes(size: int, valid: bool) -> None:
     ],
 )
 def test_memory_that_grows_too_fast_is_of_two_units(first: int, second: int, memory: float, valid: bool) -> None:
-    rows = [MeasuredPoint(first, 1000 << 20), MeasuredPoint(second, round(memory * (1000 << 20)))]
+    text = f"batch_size,peak_memory_bytes\n{first},{1000 << 20}\n{second},{round(memory * (1000 << 20))}\n"
     if valid:
-        assert len(clean_points(rows).points) == 2
+        assert len(parse_points(text)) == 2
     else:
         with pytest.raises(PointsError, match="units"):
-            clean_points(rows)
+            parse_points(text)
 
 
 def test_a_column_that_is_twice_there_is_refused() -> None:

@@ -40,6 +40,11 @@ def test_bad_points_name_the_fix(text: str, mend: str) -> None:
         clean_points(parse_points(text))
 
 
+def test_a_measured_model_may_be_tiny() -> None:
+    """Units are doubted in what people write, not in what a probe measured."""
+    assert len(clean_points([MeasuredPoint(8, 2048), MeasuredPoint(16, 3072)]).points) == 2
+
+
 def test_a_file_is_named_in_its_error(tmp_path) -> None:
     path = tmp_path / "points.csv"
     for content in (b"", b"\xff\xfe", None):

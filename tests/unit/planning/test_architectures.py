@@ -19,7 +19,7 @@ TOLERANCE = 0.005
 
 #: Default configs; and changes to them, as published models have.
 TYPES = (
-    "apertus", "arcee", "bart", "bert-generation", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2",
+    "apertus", "arcee", "bert-generation", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2",
     "deepseek_v2", "deepseek_v3", "exaone4", "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3_text", "glm",
     "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "helium",
     "llama", "llama4_text", "mamba", "minimax", "mistral", "mixtral", "mpt", "mt5", "olmo", "olmo2", "olmoe",
@@ -111,15 +111,23 @@ def test_other_dimensions(model_type: str) -> None:
     ("model_type", "auto"),
     [("bart", "AutoModelForSeq2SeqLM"), ("whisper", "AutoModelForSpeechSeq2Seq"), ("pegasus", "AutoModelForSeq2SeqLM")],
 )
-def test_a_config_that_names_the_whole_model_counts_the_encoder(model_type: str, auto: str) -> None:
+def test_an_encoder_decoder_counts_its_encoder_unless_the_config_names_the_decoder(model_type: str, auto: str) -> None:
     config = transformers.CONFIG_MAPPING[model_type]()
     with torch.device("meta"):
         model = getattr(transformers, auto).from_config(config)
+        decoder = transformers.AutoModelForCausalLM.from_config(transformers.CONFIG_MAPPING[model_type]())
     model.tie_weights()
     truth = sum(parameter.numel() for parameter in model.parameters())
-    whole = config.to_dict() | {"architectures": [type(model).__name__]}
-    assert shape_from_config(whole).parameters == pytest.approx(truth, rel=TOLERANCE)
-    assert shape_from_config(config.to_dict() | {"architectures": None}).parameters < truth
+    written = config.to_dict() | {"architectures": None}
+    given = {name: written[name] for name in ("encoder_layers", "decoder_layers", "d_model")}
+    whole_class = type(model).__name__
+    base_class = whole_class.partition("For")[0] + "Model"
+    named = [written | {"architectures": [name]} for name in (whole_class, base_class)]
+    for whole in (*named, written, {"model_type": model_type} | given):
+        assert shape_from_config(whole).parameters == pytest.approx(truth, rel=TOLERANCE)
+    alone = sum(parameter.numel() for parameter in decoder.parameters())
+    for part in ({"architectures": [type(decoder).__name__]}, {"is_encoder_decoder": False}):
+        assert shape_from_config(written | part).parameters == pytest.approx(alone, rel=TOLERANCE)
 
 
 def test_a_type_that_the_table_lacks_is_counted_on_meta_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
