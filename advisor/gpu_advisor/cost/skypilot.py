@@ -39,6 +39,9 @@ _GCP_L4 = {"4": 1, "8": 1, "12": 1, "16": 1, "32": 1, "24": 2, "48": 4, "96": 8}
 _GCP_G4 = {"48": 1, "96": 2, "192": 4, "384": 8}
 _GCP_N1 = ("T4", "P100", "V100")
 
+#: What lists add to a GPU's name: the network of GCP's A3 Mega, hosts without a hypervisor.
+_NAME_SUFFIX = re.compile(r"(?i)[-_](MEGA|BAREMETAL)$")
+
 #: Accelerators that are no GPUs.
 _NOT_GPUS = re.compile(r"(?i)tpu|trainium|inferentia")
 
@@ -112,7 +115,7 @@ def _is_gpu(line: CsvLine) -> bool:
 
 def _offer(line: CsvLine, provider: str, dated: date, source: str) -> InstanceOffer:
     price = parse_number({"price": line["Price"]}, "price")
-    spot = parse_number({"spot price": line["SpotPrice"]}, "spot price", optional=True)
+    spot = parse_number({"spot price": line["SpotPrice"]}, "spot price", optional=True) if _is_offered(line) else None
     if spot is not None and spot > price * (1 + 1e-3):  # the list rounds the two to different places
         raise CostError("spot price is above the on-demand price: one of them is wrong")
     count = parse_number({"AcceleratorCount": line["AcceleratorCount"]}, "AcceleratorCount")
@@ -121,7 +124,7 @@ def _offer(line: CsvLine, provider: str, dated: date, source: str) -> InstanceOf
             "provider": provider,
             "region": line["Region"],
             "instance_type": line["InstanceType"],
-            "gpu_type": line["AcceleratorName"].removesuffix("-MEGA"),
+            "gpu_type": _NAME_SUFFIX.sub("", line["AcceleratorName"]),
             "gpu_count": max(count, 1.0),
             "gpu_memory_gib": _memory_gib(line, count),
             "vcpus": line["vCPUs"] if _positive(line["vCPUs"]) else None,
@@ -132,6 +135,11 @@ def _offer(line: CsvLine, provider: str, dated: date, source: str) -> InstanceOf
             "source": source,
         }
     )
+
+
+def _is_offered(line: CsvLine) -> bool:
+    """Whether there is a spot price; some lists write 0 where there is none."""
+    return re.fullmatch(r"0*\.?0*", line["SpotPrice"]) is None
 
 
 def _positive(cell: str) -> bool:
@@ -145,14 +153,15 @@ def _positive(cell: str) -> bool:
 def _memory_gib(line: CsvLine, count: float) -> float | None:
     """Of one GPU, as the list of GPU types has it; None if neither line nor name nor list has it.
 
-    Some lists report the sum of all GPUs. A name without a size means the smaller one.
+    Some lists report the sum of all GPUs, and some GiB in the column of MiB: no GPU has less than a GiB. A name without
+    a size means the smaller one.
     """
-    gpu = parse_gpu_type(line["AcceleratorName"])
+    gpu = parse_gpu_type(_NAME_SUFFIX.sub("", line["AcceleratorName"]))
     sizes = GPU_SPECS[gpu.name].sizes if gpu.name in GPU_SPECS else ()
     part = min(count, 1.0)
-    match = re.search(r"'SizeInMiB':\s*'?(\d+)", line["GpuInfo"])
+    match = re.search(r"""["']SizeInMiB["']:\s*["']?(\d+)""", line["GpuInfo"])
     if match and int(match[1]):
-        reported = int(match[1]) / 1024
+        reported = int(match[1]) / 1024 if int(match[1]) >= 1024 else float(match[1])
         for gib in (reported, reported / max(count, 1.0)):
             nominal = nominal_gb(gpu.name, gib * GIB)
             if nominal in sizes:

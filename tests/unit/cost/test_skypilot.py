@@ -51,7 +51,7 @@ def test_machines_without_gpus_are_left_out() -> None:
         ([line("")], "missing"),
         ([line("-1")], "above 0"),
         ([line("cheap")], "not a number"),
-        ([line(spot="0.0")], "above 0"),
+        ([line(spot="-1")], "above 0"),
         ([line(spot="13")], "above the on-demand price"),
         ([line("12"), line("13", zone="az2")], "differs between zones"),
     ],
@@ -124,6 +124,17 @@ ROWS = [
     ("Standard_NV6ads_A10_v5,A10,0.167,6,55,0.454,eastus,,", ("A10-4.01GB", 1, 0.454, None, "eastus")),
     ("g6f.large,L4,0.125,2,8,0.2,us-east-1," + size(2861) + ",", ("L4-2.79GB", 1, 0.2, None, "us-east-1")),
     ("x,A100,1,8,60,2.0,here,,", ("A100-40GB", 1, 2.0, None, "here")),
+    # As in catalogs/v8 of 2026: zero where there is no spot price, GiB in the column of MiB, JSON's quotes, the sum of
+    # all GPUs, and suffixes of the name.
+    ("1x-L40S-32-65536,L40S,1,32,64,0.60,any," + size(46068) + ",0.00", ("L40S", 1, 0.6, None, "any")),
+    ("1x_A100-80GB_SECURE,A100-80GB,1.0,8.0,117.0,1.59,CA," + size(80) + ",1.59", ("A100-80GB", 1, 1.59, 1.59, "CA")),
+    ("2x_RTX3070,RTX3070,2,8,60,0.26,CA," + size(8) + ",", ("RTX3070-8GB", 2, 0.26, None, "CA")),
+    (
+        "n3,A100_80G_PCIE,2.0,60,240,2.8583,CA," + size(81920).replace("'", '""') + ",",
+        ("A100-80GB", 2, 2.8583, None, "CA"),
+    ),
+    ("n3,H100_PCIE_BAREMETAL,1.0,16,192,2.6,CA," + size(81920).replace("'", '""') + ",", ("H100", 1, 2.6, None, "CA")),
+    ("lambdalabs__8xH100_80GB,H100,8,208,1800,23.92,US," + size(655360) + ",", ("H100", 8, 23.92, None, "US")),
 ]
 
 
