@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
 from gpu_advisor.sources.algebra import bucket_quantile
@@ -36,6 +37,7 @@ LATENCIES: dict[str, tuple[str, float | None]] = {
     "itl_p95": ("inter_token_latency_seconds", 0.95), "itl_p99": ("inter_token_latency_seconds", 0.99),
     "itl_mean": ("inter_token_latency_seconds", None),
     "queue_seconds": ("request_queue_time_seconds", None), "prefill_seconds": ("request_prefill_time_seconds", None),
+    "prefill_p99": ("request_prefill_time_seconds", 0.99),
 }  # fmt: skip
 
 
@@ -64,6 +66,7 @@ def values_of(samples: Sequence[Sample], kv_tokens: int) -> dict[str, float]:
     }  # fmt: skip
     found = {name: sum(values) / len(values) for name, values in gauges.items()}
     found |= {"running_max": max(gauges["running"]), "kv_usage_max": max(gauges["kv_usage"])}
+    found["running_p50"] = median(gauges["running"])
     found |= {"waiting_now": gauges["waiting"][-1], "samples": float(len(samples)), "kv_tokens": float(kv_tokens)}
 
     def grown(counter: str) -> float:

@@ -72,6 +72,8 @@ def test_replicas_that_are_not_needed_are_found(replicas: int, running: float, c
         lambda running: found([calm(running, kv_usage=0.8)] * 4, points(running)),
         lambda running: found([calm(running, ttft_p90=1.2, ttft_p95=1.4)] * 4, points(running)),
         lambda running: found([calm(running, running_max=100 * running + 200)] * 4, points(running)),
+        lambda running: found([calm(running, max_num_seqs=1.1 * running)] * 4, points(running)),
+        lambda running: found([calm(running, ttft_p95=0.7)] * 4, points(running)),
         lambda running: found([calm(running)] * 4, points(0.2 * running)),
         lambda running: found([calm(running)] * 4, points(running, most=20.0), busiest=15.0),
     ],
@@ -83,12 +85,27 @@ def test_replicas_that_are_not_needed_are_found(replicas: int, running: float, c
         "cache fills",
         "late already",
         "peaks",
+        "a limit of requests",
+        "first tokens near",
         "unseen loads",
         "busier before",
     ],
 )
 def test_one_thing_against_it_suffices(found_with: Callable[[float], set[str]], running: float) -> None:
     assert found_with(running) == set()
+
+
+def test_without_an_exposed_limit_the_usual_one_is_expected() -> None:
+    many = points(60.0, most=6.0)
+    assert found([calm(60.0, max_num_seqs=1024.0, kv_usage=0.02)] * 4, many, itl=1.0) != set()
+    assert found([calm(60.0, kv_usage=0.02)] * 4, many, itl=1.0) == set()
+
+
+def test_what_a_window_of_few_requests_shows_may_be_too_little() -> None:
+    answers = {"output_tokens": 200.0, "request_rate": 2.0 / step(2.0) / 200}
+    longer = {"output_tokens": 20_000.0, "request_rate": 2.0 / step(2.0) / 20_000}
+    assert found([calm(2.0, **answers)] * 2, points(2.0), itl=1.6 * BASE) == {"under_batched"}
+    assert found([calm(2.0, **longer)] * 2, points(2.0), itl=1.6 * BASE) == set()
 
 
 @pytest.mark.parametrize("signal", ["running", "kv_usage", "output_tokens", "prompt_tokens", "itl_mean"])

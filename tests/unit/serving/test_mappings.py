@@ -47,6 +47,8 @@ PAGES = (
             'vllm:request_success_total{engine="0",finished_reason="length",model_name="m"}': 1,
             'vllm:inter_token_latency_seconds_sum{engine="0",model_name="m"}': 12,
             'vllm:inter_token_latency_seconds_count{engine="0",model_name="m"}': 600,
+            'vllm:request_prefill_time_seconds_bucket{engine="0",le="1.0",model_name="m"}': 2,
+            'vllm:request_prefill_time_seconds_bucket{engine="0",le="+Inf",model_name="m"}': 2,
             'vllm:time_to_first_token_seconds_bucket{engine="0",le="0.5",model_name="m"}': 1.5,
             'vllm:time_to_first_token_seconds_bucket{engine="0",le="1.0",model_name="m"}': 3,
             'vllm:time_to_first_token_seconds_bucket{engine="0",le="+Inf",model_name="m"}': 3,
@@ -54,7 +56,7 @@ PAGES = (
         {
             "running": 12, "waiting": 3, "kv_usage": 0.5, "kv_tokens": 16_000, "preemption_rate": 0.2,
             "generation_token_rate": 600, "prompt_token_rate": 1200, "request_rate": 3, "itl_mean": 0.02,
-            "ttft_p50": 0.5, "ttft_p90": 0.9,
+            "ttft_p50": 0.5, "ttft_p90": 0.9, "running_p50": 12, "prefill_p99": 0.99,
         },
     ),
     Page(

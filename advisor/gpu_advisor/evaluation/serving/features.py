@@ -37,6 +37,19 @@ LATE_RATIO, LONGEST_START_SECONDS = 0.1, 3600.0
 #: Growth of load that fewer replicas must still serve, and the share of the KV cache that sequences may fill.
 GROWTH, KV_ROOM = 1.2, 0.9
 
+#: Of fewer replicas.
+SURPLUS_FEATURES = ("itl", "peak_itl", "ttft", "kv", "limit", "beyond")
+
+#: The mean square of a prompt's length by the square of its mean: lengths within a factor of two of each other.
+LENGTHS = 1.2
+
+#: The 99th percentile by the 95th of an exponential distribution.
+P99_BY_P95 = math.log(100) / math.log(20)
+
+#: Requests that a server runs at most where it exposes no limit: the default of vLLM's --max-num-seqs
+#: (https://docs.vllm.ai/en/v0.5.0/models/engine_args.html).
+DEFAULT_LIMIT = 256.0
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLoad:
@@ -131,6 +144,7 @@ def group_features(group: ServingGroup, objectives: Objectives) -> tuple[dict[st
     }
     features["missed_at_most"] = features["missed"] if _all_known(loads, objectives) else None
     features |= _pressure(pressed)
+    features["mean_kv_usage"] = _mean([each.value("kv_usage") for each in loads])
     features["pressed"] = features["missed"] if features["missed"] is not None else features["queue_share"]
     features |= _relief(group, pressed, objectives)
     features |= _spread(group, loads, objectives)
@@ -176,7 +190,7 @@ def _pressure(load: ReplicaLoad) -> dict[str, float | None]:
         "waiting": waiting,
         "backlog": _ratio(value("waiting_now"), running),
         "queue_share": None if waiting is None or not running else waiting / (running + waiting),
-        "plateau": None if running is None or not highest else running / highest,
+        "plateau": _ratio(running if (usual := value("running_p50")) is None else usual, highest),
         "kv_usage": value("kv_usage"),
         "kv_usage_max": value("kv_usage_max"),
         "preemptions": None if preempted is None or not finished else preempted / finished,
@@ -190,7 +204,7 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
     """Latencies if something were relaxed, as shares of their objectives."""
     names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "fast_decode_itl", "prefill_share", "itl_stall",
              "ttft_body", "ttft_tail", "prompt_share", "peak_itl", "stalls", "computing_share", "queue_load",
-             "prefill_load", "ttft_spread", "itl_spread")  # fmt: skip
+             "prefill_load", "longest_prefill", "ttft_spread", "itl_spread")  # fmt: skip
     found: dict[str, float | None] = dict.fromkeys(names)
     value = load.value
     itl, ttft = value("itl_mean"), value("ttft_p50")
@@ -231,6 +245,7 @@ def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float |
     if objectives.ttft is not None:
         found["queue_load"] = None if queued is None else queued / objectives.ttft
         found["prefill_load"] = None if computing is None else computing / objectives.ttft
+        found["longest_prefill"] = _ratio(load.value("prefill_p99"), objectives.ttft)
     found["ttft_spread"] = _ratio(load.value("ttft_p90"), load.value("ttft_p50"))
     found["itl_spread"] = _ratio(load.value("itl_p95"), load.value("itl_mean"))
     return found
@@ -238,6 +253,11 @@ def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float |
 
 def _ratio(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else part / whole
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _spread(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives) -> dict[str, float | None]:
@@ -278,7 +298,7 @@ def _surplus(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Obje
     found["doubled_step"] = _doubled_step(group.curve, loads)
     for name, fewer in (("half", math.ceil(count / 2)), ("fewer", count - 1)):
         surplus = _fewer_replicas(group, loads, fewer, objectives) if 0 < fewer < count else {}
-        found |= {f"{name}_{key}": surplus.get(key) for key in ("itl", "peak_itl", "kv", "beyond")}
+        found |= {f"{name}_{key}": surplus.get(key) for key in SURPLUS_FEATURES}
     return found
 
 
@@ -297,29 +317,66 @@ def _fewer_replicas(
 ) -> dict[str, float | None]:
     """So many replicas with the load and a fifth more, or with the most that the history knows.
 
-    `itl` at the 99th percentile of requests running (Poisson distributed around the settled load) and `peak_itl` at a
-    peak like the window's, as shares of the objective; `kv`, the share of the cache that the 99th percentile fills;
-    `beyond`, the settled load by the most that the curve has seen. Longer steps keep requests longer, too.
+    `itl`, the 99th percentile of requests' inter-token latency, and `peak_itl`, that at a peak like the window's, as
+    shares of the objective; `ttft`, the same of the time to the first token; `kv`, the share of the cache that the
+    99th percentile fills; `limit`, the share of the requests that a server runs at most; `beyond`, the settled load by
+    the most that the curve has seen. Longer steps keep requests longer, too.
     """
     curve, totals = group.curve, _totals(loads)
     if curve is None or totals is None:
         return {}
     demand, ratio = totals
-    growth = max(GROWTH, max((each.tokens_per_second for each in group.demand), default=0.0) / demand)
+    growth = max(
+        GROWTH * (1 + _load_error(group, loads)),
+        max((each.tokens_per_second for each in group.demand), default=0.0) / demand,
+    )
     now, then = (curve.settled_itl(each, ratio) for each in (demand / len(loads), growth * demand / replicas))
     if not math.isfinite(now) or not math.isfinite(then):
-        return dict.fromkeys(("itl", "peak_itl", "kv", "beyond"), math.inf)
+        return dict.fromkeys(SURPLUS_FEATURES, math.inf)
     running = growth * demand / replicas * then
+    varied = _running_spread(curve, running, then)
     found: dict[str, float | None] = {"beyond": running / curve.seen if curve.seen > 0 else None}
+    prefill = growth * demand / replicas * ratio * curve.per_prompt_token
     if objectives.itl is not None:
-        found["itl"] = curve.itl(running + Z99 * math.sqrt(running), ratio) / objectives.itl
+        slower = varied * (then - curve.base) / then
+        beside = prefill * math.sqrt(LENGTHS / running)
+        found["itl"] = then * (1 + Z99 * math.hypot(slower, beside)) / objectives.itl
         found["peak_itl"] = curve.itl(running * _peak(loads), ratio) / objectives.itl
+    found["limit"] = running * (1 + Z99 * varied) / _most_running(group)
+    late = [value for each in loads if (value := each.value("ttft_p95")) is not None]
+    if objectives.ttft is not None and late:
+        busy = demand / len(loads) * ratio * curve.per_prompt_token
+        longer = (1 - busy) / (1 - prefill) if prefill < 1 else math.inf
+        found["ttft"] = max(late) * P99_BY_P95 * longer / objectives.ttft
     used = [each.value("kv_usage") for each in loads]
     known = [value for value in used if value is not None]
     if len(known) == len(used) and running > 0:
         mean = sum(known) * growth * then / now / replicas
-        found["kv"] = mean * (1 + Z99 / math.sqrt(running))
+        found["kv"] = mean * (1 + Z99 * varied * math.sqrt(LENGTHS))
     return found
+
+
+def _load_error(group: ServingGroup, loads: Sequence[ReplicaLoad]) -> float:
+    """By how much the load may be higher than the window shows, relative: its requests are a Poisson draw."""
+    requests = sum(each.offered for each in loads) * group.window_seconds
+    return Z95 / math.sqrt(requests) if requests > 0 else math.inf
+
+
+def _running_spread(curve: StepModel, running: float, itl: float) -> float:
+    """The standard deviation of requests running, relative to their mean.
+
+    With steps of one length it is Poisson's. Where each further request lengthens the steps of all, a deviation lasts
+    longer: of a birth-death process whose rates are linear around its mean, the variance is the mean x (step / base).
+    Source: https://en.wikipedia.org/wiki/Birth%E2%80%93death_process (detailed balance, to the second order).
+    """
+    stretched = itl / curve.base if curve.base > 0 else math.inf
+    return math.sqrt(stretched / running) if running > 0 else math.inf
+
+
+def _most_running(group: ServingGroup) -> float:
+    """The requests that a replica runs at a time: what it exposes, or what servers are set to by default."""
+    exposed = [value for each in group.replicas if (value := each.value("max_num_seqs"))]
+    return min(exposed, default=DEFAULT_LIMIT)
 
 
 def _peak(loads: Sequence[ReplicaLoad]) -> float:

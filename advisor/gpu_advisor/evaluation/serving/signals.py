@@ -7,8 +7,8 @@ from typing import Literal
 
 ServingUnit = Literal["ratio", "count", "seconds", "tokens", "per_second", "tokens_per_second"]
 
-#: `last` is an instant value; `mean` and `max` of a gauge, `mean` and `quantile` of a histogram, `rate` of a counter or
-#: of a histogram's observations, and `samples`, their number, are of the window.
+#: `last` is an instant value. Of the window are `mean`, `max` and `quantile` of a gauge, `mean` and `quantile` of a
+#: histogram, `rate` of a counter or of a histogram's observations, and `samples`, their number.
 ServingReduction = Literal["last", "mean", "max", "quantile", "rate", "samples"]
 
 
@@ -27,6 +27,7 @@ class ServingSignal:
 SERVING_SIGNALS: tuple[ServingSignal, ...] = (
     ServingSignal("running", "requests running", "count", "running", "mean"),
     ServingSignal("running_max", "most requests running", "count", "running", "max"),
+    ServingSignal("running_p50", "requests running, median", "count", "running", "quantile", 0.5),
     ServingSignal("samples", "samples in the window", "count", "running", "samples"),
     ServingSignal("waiting", "requests waiting", "count", "waiting", "mean"),
     ServingSignal("waiting_now", "requests waiting now", "count", "waiting", "last"),
@@ -44,6 +45,8 @@ SERVING_SIGNALS: tuple[ServingSignal, ...] = (
     ServingSignal("itl_mean", "inter-token latency, mean", "seconds", "itl", "mean"),
     ServingSignal("queue_seconds", "time in the queue, mean", "seconds", "queue_time", "mean"),
     ServingSignal("prefill_seconds", "time of the prompt's computation, mean", "seconds", "prefill_time", "mean"),
+    ServingSignal("prefill_p99", "time of the prompt's computation, 99th percentile", "seconds", "prefill_time",
+                  "quantile", 0.99),
     ServingSignal("prompt_tokens", "tokens of a prompt, mean", "tokens", "prompt_length", "mean"),
     ServingSignal("prompt_tokens_p50", "tokens of a prompt, median", "tokens", "prompt_length", "quantile", 0.5),
     ServingSignal("output_tokens", "tokens of an answer, mean", "tokens", "output_length", "mean"),

@@ -133,7 +133,7 @@ class _Builder:
 
     def build(self, form: ServingQuantity, reduction: str, q: float | None) -> Expression | None:
         if form.gauge:
-            return self._gauge(form.gauge, reduction)
+            return self._gauge(form.gauge, reduction, q)
         if form.counter:
             return self._sum(form.counter, "rate") if reduction == "rate" else None
         if form.histogram:
@@ -144,12 +144,13 @@ class _Builder:
         mean = Ratio(self._sum(form.per.part, "rate"), self._sum(form.per.whole, "rate"))
         return mean if form.per.scale == 1 else Affine(mean, form.per.scale)
 
-    def _gauge(self, metric: ServingMetric, reduction: str) -> Expression | None:
+    def _gauge(self, metric: ServingMetric, reduction: str, q: float | None) -> Expression | None:
         """Of several series of one engine, ranks say, the greatest; its mean is over the samples of all."""
         forms: dict[str, Callable[[], Expression]] = {
             "last": lambda: self._sum(metric, "last", op="max"),
             "max": lambda: self._sum(metric, "max", op="max"),
             "mean": lambda: self._sum(metric, "mean", op="max"),
+            "quantile": lambda: self._sum(metric, "quantile", op="max", q=q),
             "samples": lambda: self._sum(metric, "count", op="max"),
         }
         return forms[reduction]() if reduction in forms else None
@@ -165,11 +166,17 @@ class _Builder:
         return self._sum(part("_count"), "rate") if reduction == "rate" else None
 
     def _sum(
-        self, metric: ServingMetric, function: Function, *, op: AggregateOp = "sum", by: tuple[str, ...] | None = None
+        self,
+        metric: ServingMetric,
+        function: Function,
+        *,
+        op: AggregateOp = "sum",
+        by: tuple[str, ...] | None = None,
+        q: float | None = None,
     ) -> Expression:
         where = tuple(Matcher(label, "=", value) for label, value in sorted(metric.match.items()))
         window = None if function == "last" else self.window_seconds
-        selector = Selector(metric.metric, function, window, matchers=(*where, *self.matchers))
+        selector = Selector(metric.metric, function, window, q=q, matchers=(*where, *self.matchers))
         return Aggregate(op, self.by if by is None else by, selector)
 
 
