@@ -96,13 +96,14 @@ class LeaseManager:
             raise LeaseStoreError(STOPPING_MESSAGE)
         if why := self._store.unconfirmed:
             raise LeaseStoreError(why)
-        pending = _PendingOperation(operation, Future())
-        self._queue.put(pending)
+        future: Future[T] = Future()
+        self._queue.put(_PendingOperation(operation, future))
         try:
-            result: T = pending.future.result(COMMIT_TIMEOUT_SECONDS)
+            return future.result(COMMIT_TIMEOUT_SECONDS)
         except FutureTimeoutError as error:
             raise LeaseStoreError("the disk did not write the lease in time: retry with the same token") from error
-        return result
+        finally:
+            del future  # an exception in it refers to this frame: the cycle would live until the collector finds it
 
     def close(self) -> None:
         self._closed.set()
@@ -137,9 +138,8 @@ class LeaseManager:
                 log.exception("cannot write leases")
             self._table, self._write_error = None, str(error)  # the disk is authoritative: reload it
             for pending in group:
-                pending.future.set_exception(error)
+                pending.future.set_exception(_for_one_caller(error))
             return
-        self._write_error = ""
         for pending, (value, failure) in zip(group, results, strict=True):
             if failure is None:
                 pending.future.set_result(value)
@@ -156,7 +156,8 @@ class LeaseManager:
             try:
                 results.append((pending.operation(table, now), None))
             except AllocationError as error:
-                results.append((None, error))
+                # Without its traceback: it refers to this frame, and so to the table and to the exception itself.
+                results.append((None, error.with_traceback(None)))
         return results
 
     def _commit(self, table: LeaseTable) -> None:
@@ -164,5 +165,11 @@ class LeaseManager:
             return
         changes, table.changes = table.changes, LeaseChanges()
         self._store.write(changes)
+        self._write_error = ""
         self.commits += 1
         self._snapshot = LeaseSnapshot(dict(table.active), dict(table.lease_by_gpu))
+
+
+def _for_one_caller(error: Exception) -> Exception:
+    """An exception that only one thread raises, and that refers to no table: a full disk fails many requests."""
+    return LeaseStoreError(str(error)) if isinstance(error, LeaseStoreError) else RuntimeError(str(error))

@@ -52,6 +52,12 @@ PRAGMA user_version = 2;
 COMMIT;
 """
 
+#: To find an ended lease by its token, and the oldest ones; also in databases that lack them.
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS ended_by_token ON ended (client_token);
+CREATE INDEX IF NOT EXISTS ended_by_time ON ended (at);
+"""
+
 _ADVICE = "its leases are unknown"
 _NUMBER_DIGITS = 20
 
@@ -95,7 +101,7 @@ class LeaseStore:
         return self._unconfirmed
 
     def load(self) -> LeaseTable:
-        """All that is kept. A lease that cannot be read is an error: its GPUs must not look free."""
+        """All active leases. One that cannot be read is an error: its GPUs must not look free."""
         try:
             return self._read()
         except sqlite3.Error as error:
@@ -112,7 +118,8 @@ class LeaseStore:
                 "INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?)",
                 [(each.id, each.client_token, each.how, each.at) for each in changes.ended.values()],
             )
-            self._db.executemany("DELETE FROM ended WHERE id = ?", [(id_,) for id_ in changes.purged_ids])
+            if changes.purge_until is not None:
+                self._db.execute("DELETE FROM ended WHERE at <= ?", (changes.purge_until,))
             self._db.executemany(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", map(_row, changes.upserts.values())
             )
@@ -127,6 +134,13 @@ class LeaseStore:
             ) from error
         with suppress(OSError):  # written: the next commit writes the number again
             self._write_number(number)
+
+    def ended_by_id(self, id_: str) -> EndedLease | None:
+        """For the thread that writes. None if there is none, or it is purged."""
+        return self._find_ended("id = ?", id_)
+
+    def ended_by_token(self, token: str) -> EndedLease | None:
+        return self._find_ended("client_token = ? ORDER BY at DESC", token)  # the last that used it
 
     def close(self) -> None:
         self._db.close()
@@ -178,11 +192,21 @@ class LeaseStore:
                 "UPDATE leases SET checksum = ? WHERE id = ?", [(_checksum(id_, text), id_) for id_, text in rows]
             )
         check_schema(self._db, SCHEMA_VERSION, _SCHEMA)
+        self._db.executescript(_INDEXES)
+
+    def _find_ended(self, condition: str, value: str) -> EndedLease | None:
+        query = f"SELECT id, client_token, how, at FROM ended WHERE {condition} LIMIT 1"
+        try:
+            row = self._db.execute(query, (value,)).fetchone()
+        except UnicodeEncodeError:  # half of a surrogate pair: no stored text has one
+            return None
+        except sqlite3.Error as error:
+            raise LeaseStoreError(f"{self._path} cannot be read ({error}): see to its disk") from error
+        return EndedLease(*row) if row else None
 
     def _read(self) -> LeaseTable:
         """Raises sqlite3.Error, _DamagedLeasesError."""
         leases = self._db.execute("SELECT id, allocation, checksum FROM leases").fetchall()
-        ended = self._db.execute("SELECT id, client_token, how, at FROM ended").fetchall()
         number = (self._db.execute("SELECT number FROM commits").fetchone() or (None,))[0]
         known = self._read_number()
         if not isinstance(number, int) or number < known:
@@ -193,7 +217,7 @@ class LeaseStore:
             if allocation is None:
                 raise _DamagedLeasesError(f"the lease {str(id_)[:40]!r} cannot be read")
             active.append(allocation)
-        return LeaseTable(active, (EndedLease(*row) for row in ended))
+        return LeaseTable(active, self)
 
     def _read_number(self) -> int:
         """The number of the last commit, as kept beside the database; 0 if unknown."""

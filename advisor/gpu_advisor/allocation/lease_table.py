@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from gpu_advisor.allocation.errors import AllocationError, TokenConflictError, UnknownAllocationError
 from gpu_advisor.allocation.model import Allocation
@@ -16,6 +16,7 @@ EndReason = Literal["released", "expired"]
 
 #: Retention of ended leases: for this time, a repeated request is recognized by its token.
 ENDED_RETENTION_SECONDS = 86400.0
+PURGE_INTERVAL_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,54 +29,81 @@ class EndedLease:
     at: float
 
 
+class EndedLeases(Protocol):
+    """Leases whose end is committed. They are many, so they stay where they are stored."""
+
+    def ended_by_id(self, id_: str) -> EndedLease | None: ...
+
+    def ended_by_token(self, token: str) -> EndedLease | None: ...
+
+
+class NoEndedLeases:
+    """No lease has ended."""
+
+    def ended_by_id(self, id_: str) -> EndedLease | None:
+        return None
+
+    def ended_by_token(self, token: str) -> EndedLease | None:
+        return None
+
+
 @dataclass(slots=True)
 class LeaseChanges:
-    """Changes to write: allocations created or renewed, leases ended, ids to delete."""
+    """Changes to write: allocations created or renewed, and leases ended.
+
+    `purge_until` deletes leases that ended up to this Unix time with the next write; on its own it is not worth one.
+    """
 
     upserts: dict[str, Allocation] = field(default_factory=dict)
     ended: dict[str, EndedLease] = field(default_factory=dict)
-    purged_ids: list[str] = field(default_factory=list)
+    ended_ids: dict[str, str] = field(default_factory=dict)  # by client token
+    purge_until: float | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.upserts or self.ended or self.purged_ids)
+        return bool(self.upserts or self.ended)
 
 
 class LeaseTable:
-    """Active allocations, the allocation id of each leased GPU (by uuid), and ended leases. Not thread-safe."""
+    """Active allocations, and the allocation id of each leased GPU (by uuid). Not thread-safe.
 
-    def __init__(self, active: Iterable[Allocation] = (), ended: Iterable[EndedLease] = ()) -> None:
+    Methods that look for ended leases raise what `ended` raises.
+    """
+
+    def __init__(self, active: Iterable[Allocation] = (), ended: EndedLeases | None = None) -> None:
         self.active: dict[str, Allocation] = {}
         self.lease_by_gpu: dict[str, str] = {}
-        self._ended: dict[str, EndedLease] = {each.id: each for each in ended}
-        self._tokens: dict[str, str] = {each.client_token: each.id for each in self._ended.values()}
+        self._ended: EndedLeases = ended or NoEndedLeases()
+        self._tokens: dict[str, str] = {}  # of active leases
         self.changes = LeaseChanges()
-        self._next_expiry = 0.0  # before this time there is nothing to expire or purge
+        self._next_expiry = 0.0  # before this time there is nothing to expire
+        self._forgotten_until = 0.0  # leases that ended up to this time are not recognized any more
+        self._next_purge = 0.0
         for each in active:
             self._insert(each)
 
     def expire(self, now: float) -> None:
         """End leases that were not renewed in time, and purge those that ended long ago."""
+        self._forgotten_until = now - ENDED_RETENTION_SECONDS
+        if now >= self._next_purge:
+            self.changes.purge_until = self._forgotten_until
+            self._next_purge = now + PURGE_INTERVAL_SECONDS
         if now < self._next_expiry:
             return
         for each in [each for each in self.active.values() if each.expires <= now]:
             self._end(each, "expired", each.expires)
-        for old in [each for each in self._ended.values() if each.at + ENDED_RETENTION_SECONDS <= now]:
-            del self._ended[old.id]
-            del self._tokens[old.client_token]
-            self.changes.purged_ids.append(old.id)
-        times = [each.expires for each in self.active.values()]
-        times += [each.at + ENDED_RETENTION_SECONDS for each in self._ended.values()]
-        self._next_expiry = min(times, default=float("inf"))
+        self._next_expiry = min((each.expires for each in self.active.values()), default=float("inf"))
 
     def find_by_token(self, token: str) -> Allocation | None:
         """The allocation of a client token; None for a new token. Raises TokenConflictError if it has ended."""
         id_ = self._tokens.get(token)
-        if id_ is None:
-            return None
-        if id_ in self._ended:
-            how = self._ended[id_].how
-            raise TokenConflictError(f"client_token: allocation {id_} with this token was {how}: use a new token")
-        return self.active[id_]
+        if id_ is not None:
+            return self.active[id_]
+        just_ended = self.changes.ended.get(self.changes.ended_ids.get(token, ""))
+        ended = self._remembered(just_ended or self._ended.ended_by_token(token))
+        if ended is not None:
+            words = f"client_token: allocation {ended.id} with this token was {ended.how}: use a new token"
+            raise TokenConflictError(words)
+        return None
 
     def add(self, allocation: Allocation) -> None:
         """Raises AllocationError for a GPU that is already leased: a bug in placement."""
@@ -99,7 +127,9 @@ class LeaseTable:
         allocation that never existed or has expired."""
         if id_ in self.active:
             self._end(self.active[id_], "released", now)
-        elif id_ not in self._ended or self._ended[id_].how != "released":
+            return
+        ended = self._find_ended(id_)
+        if ended is None or ended.how != "released":
             raise self._unknown_error(id_)
 
     def get(self, id_: str) -> Allocation:
@@ -118,14 +148,19 @@ class LeaseTable:
         del self.active[allocation.id]
         for uuid in allocation.uuids:
             del self.lease_by_gpu[uuid]
-        ended = EndedLease(allocation.id, allocation.client_token, how, at)
-        self._ended[allocation.id] = ended
-        self._next_expiry = min(self._next_expiry, at + ENDED_RETENTION_SECONDS)
+        del self._tokens[allocation.client_token]
         self.changes.upserts.pop(allocation.id, None)
-        self.changes.ended[allocation.id] = ended
+        self.changes.ended[allocation.id] = EndedLease(allocation.id, allocation.client_token, how, at)
+        self.changes.ended_ids[allocation.client_token] = allocation.id
+
+    def _find_ended(self, id_: str) -> EndedLease | None:
+        return self._remembered(self.changes.ended.get(id_) or self._ended.ended_by_id(id_))
+
+    def _remembered(self, ended: EndedLease | None) -> EndedLease | None:
+        return ended if ended is not None and ended.at > self._forgotten_until else None
 
     def _unknown_error(self, id_: str) -> UnknownAllocationError:
-        ended = self._ended.get(id_)
+        ended = self._find_ended(id_)
         if ended is None:
             return UnknownAllocationError(f"no allocation {id_!r}: see GET /api/v1/gpu/allocations")
         return UnknownAllocationError(f"allocation {id_} was {ended.how}: allocate again")

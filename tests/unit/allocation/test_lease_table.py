@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from gpu_advisor.allocation.errors import AllocationError, TokenConflictError, UnknownAllocationError
 from gpu_advisor.allocation.gpu_request import GpuRequest
-from gpu_advisor.allocation.lease_table import EndedLease, LeaseChanges, LeaseTable
+from gpu_advisor.allocation.lease_table import PURGE_INTERVAL_SECONDS, EndedLease, LeaseChanges, LeaseTable
 from gpu_advisor.allocation.model import Allocation, NodeAllocation
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,28 +66,46 @@ def test_what_ended_is_known_for_a_day(how: str) -> None:
     with pytest.raises(TokenConflictError):
         table.find_by_token("token-a")
     table.expire(1000.0 + DAY - 1e-3)
-    assert table.changes.purged_ids == []
     with pytest.raises(UnknownAllocationError, match=how):
         table.get("a")
     table.expire(1000.0 + DAY)
-    assert table.changes.purged_ids == ["a"]
     assert table.find_by_token("token-a") is None
     with pytest.raises(UnknownAllocationError) as unknown:
         table.get("a")
     assert how not in str(unknown.value)
 
 
-def test_what_ended_before_a_restart_is_known_and_purged_in_its_time() -> None:
+class StoredLeases:
+    """Leases whose end is committed."""
+
+    def __init__(self, *ended: EndedLease) -> None:
+        self._ended = ended
+
+    def ended_by_id(self, id_: str) -> EndedLease | None:
+        return next((each for each in self._ended if each.id == id_), None)
+
+    def ended_by_token(self, token: str) -> EndedLease | None:
+        return next((each for each in self._ended if each.client_token == token), None)
+
+
+def test_what_ended_before_a_restart_is_known_for_the_rest_of_its_day() -> None:
     table = LeaseTable(
-        (), [EndedLease("a", "token-a", "released", 100.0), EndedLease("b", "token-b", "expired", 500.0)]
+        (), StoredLeases(EndedLease("a", "token-a", "released", 100.0), EndedLease("b", "token-b", "expired", 500.0))
     )
     table.release("a", 200.0)  # a repeated release
-    with pytest.raises(UnknownAllocationError):
+    with pytest.raises(UnknownAllocationError, match="expired"):
         table.release("b", 600.0)
+    with pytest.raises(TokenConflictError, match="released"):
+        table.find_by_token("token-a")
     table.expire(100.0 + DAY)
-    assert table.changes.purged_ids == ["a"]
-    table.expire(500.0 + DAY)
-    assert table.changes.purged_ids == ["a", "b"]
+    assert table.find_by_token("token-a") is None
+    with pytest.raises(TokenConflictError, match="expired"):
+        table.find_by_token("token-b")
+    assert table.changes.purge_until == 100.0
+    assert not table.changes  # to purge is not worth a commit of its own
+    table.expire(100.0 + DAY + PURGE_INTERVAL_SECONDS)
+    assert table.changes.purge_until == 100.0 + PURGE_INTERVAL_SECONDS
+    assert table.find_by_token("token-b") is None
 
 
 def test_a_gpu_is_leased_once_and_free_after_its_end() -> None:
@@ -107,7 +125,7 @@ def test_a_gpu_is_leased_once_and_free_after_its_end() -> None:
         (LeaseChanges(), False),
         (LeaseChanges(upserts={"a": lease("a", 1.0)}), True),
         (LeaseChanges(ended={"a": EndedLease("a", "t", "expired", 1.0)}), True),
-        (LeaseChanges(purged_ids=["a"]), True),
+        (LeaseChanges(purge_until=1.0), False),
     ],
 )
 def test_any_change_is_one_to_write(changes: LeaseChanges, something: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from gpu_advisor.allocation.errors import (
 from gpu_advisor.allocation.gpu_request import GpuRequest
 from gpu_advisor.allocation.lease_manager import LeaseManager
 from gpu_advisor.allocation.lease_store import LeaseStore
-from gpu_advisor.allocation.lease_table import ENDED_RETENTION_SECONDS, LeaseChanges
+from gpu_advisor.allocation.lease_table import ENDED_RETENTION_SECONDS, EndedLease, LeaseChanges, LeaseTable
 from gpu_advisor.allocation.model import Inventory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -99,6 +100,58 @@ def test_how_it_ended_is_forgotten_after_a_day(desk: Allocator, clock: FakeClock
     desk.release(desk.allocate(GpuRequest(), "token").id)
     clock.now += ENDED_RETENTION_SECONDS
     assert desk.allocate(GpuRequest(), "token")
+
+
+def test_a_token_that_is_used_again_after_a_day_is_known_for_another_day(desk: Allocator, clock: FakeClock) -> None:
+    desk.release(desk.allocate(GpuRequest(), "token").id)
+    clock.now += ENDED_RETENTION_SECONDS
+    desk.release(desk.allocate(GpuRequest(), "token").id)
+    clock.now += ENDED_RETENTION_SECONDS - 1
+    with pytest.raises(TokenConflictError, match="was released"):
+        desk.allocate(GpuRequest(), "token")
+
+
+def test_ended_leases_are_on_disk_for_a_day_and_not_in_memory(
+    desk: Allocator, clock: FakeClock, tmp_path: Path
+) -> None:
+    def stored() -> int:
+        with sqlite3.connect(tmp_path / "leases.db") as database:
+            return int(database.execute("SELECT count(*) FROM ended").fetchone()[0])
+
+    for _ in range(50):
+        desk.release(desk.allocate(GpuRequest()).id)
+    gc.collect()
+    assert sum(isinstance(each, EndedLease) for each in gc.get_objects()) <= 1  # of the last change
+    assert stored() == 50
+    clock.now += ENDED_RETENTION_SECONDS
+    desk.allocate(GpuRequest())
+    assert stored() == 0
+
+
+def test_requests_that_fail_leave_no_tables_and_no_errors_behind(
+    desk: Allocator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each failed commit reloads the table. A cycle would keep all of them until the collector looks for it."""
+
+    def fail(store: LeaseStore, changes: LeaseChanges) -> None:
+        raise LeaseStoreError("the disk is full")
+
+    def ask(kind: type[Exception]) -> None:
+        with pytest.raises(kind):
+            desk.allocate(GpuRequest(1 if kind is LeaseStoreError else 3))
+
+    desk.allocate(GpuRequest(2))
+    monkeypatch.setattr(LeaseStore, "write", fail)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            ask(LeaseStoreError)
+            ask(InsufficientCapacityError)
+        left = [each for each in gc.get_objects() if isinstance(each, LeaseTable)]
+    finally:
+        gc.enable()
+    assert len(left) <= 2  # the present one, and one in the traceback that pytest caught
 
 
 def test_cpu_only_where_asked_for(desk: Allocator) -> None:
