@@ -146,6 +146,7 @@ class RecommendationDocument(SavingsFields):
     runbook: str
     gpus: list[str]
     nodes: list[str]
+    owners: Annotated[list[str], Field(description="who uses its GPUs at present, as text; empty: nobody known")]
 
 
 class AbstentionDocument(TypedDict):
@@ -175,6 +176,7 @@ class FrontierPointDocument(TypedDict):
 
     unserved_ratio: float
     headroom_deviations: float
+    min_replicas: Annotated[int, Field(description="kept ready whatever the forecast; 0: none")]
     gpu_hours_per_day: float
 
 
@@ -183,6 +185,7 @@ class PoolSloDocument(TypedDict):
 
     unserved_ratio: Annotated[float, Field(description="the objective: share of the demanded GPU-time above capacity")]
     headroom_deviations: float
+    min_replicas: Annotated[int, Field(description="kept ready whatever the forecast; 0: none")]
     history_seconds: float
     missing_seconds: Annotated[
         float, Field(description="history still to come; until then the headroom is the default")

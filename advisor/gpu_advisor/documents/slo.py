@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gpu_advisor.documents import schema
-from gpu_advisor.evaluation.scaling.headroom import FrontierPoint, TunedHeadroom
+from gpu_advisor.evaluation.scaling.frontier import FrontierPoint
+from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 
 HOURS_PER_DAY = 24
 
@@ -14,6 +15,7 @@ def pool_slo(headroom: TunedHeadroom, gpus_per_replica: int) -> schema.PoolSloDo
     return {
         "unserved_ratio": headroom.target_ratio,
         "headroom_deviations": headroom.deviations,
+        "min_replicas": headroom.min_replicas,
         "history_seconds": headroom.history_seconds,
         "missing_seconds": headroom.missing_seconds,
         "reached_ratio": headroom.reached_ratio,
@@ -24,6 +26,7 @@ def pool_slo(headroom: TunedHeadroom, gpus_per_replica: int) -> schema.PoolSloDo
             {
                 "unserved_ratio": point.unserved_ratio,
                 "headroom_deviations": point.deviations,
+                "min_replicas": point.min_replicas,
                 "gpu_hours_per_day": gpu_hours_per_day(point, gpus_per_replica),
             }
             for point in headroom.frontier

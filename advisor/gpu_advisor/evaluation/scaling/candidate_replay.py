@@ -15,7 +15,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, exp, isnan, nan, sqrt
 
 from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO, DemandPoint, align_to_steps
@@ -100,12 +100,14 @@ class SizingRules:
 
 @dataclass(frozen=True, slots=True)
 class CandidateResult:
-    """What a headroom of `deviations` would have given: replicas and unserved work, summed over the counted steps.
+    """What a headroom of `deviations`, and `min_replicas` in any case, would have given.
 
-    `shortages` is the expected number of runs of steps with too few replicas.
+    Replicas and unserved work are sums over the counted steps. `shortages` is the expected number of runs of steps with
+    too few replicas.
     """
 
     deviations: float
+    min_replicas: int
     replicas: float
     unserved: float
     shortages: float
@@ -131,7 +133,8 @@ class _Step:
 class CandidateReplay:
     """Replays any amount of headroom over the same past.
 
-    `steps` are counted, `demanded` is their work, and `deviation_sum` sums their deviations, in replicas.
+    `steps` are counted, `demands` is the work of each and `demanded` that of all; `deviation_sum` sums their
+    deviations, in replicas.
     """
 
     def __init__(self, record: RecordedDemand, rules: SizingRules) -> None:
@@ -139,12 +142,21 @@ class CandidateReplay:
         self._prepared = _prepare_steps(record, rules)
         counted = [step for step in self._prepared[WARM_UP_STEPS:] if step.known]
         self.steps = len(counted)
-        self.demanded = sum(step.work + step.mean_excess for step in counted)
+        self.demands = [step.work + step.mean_excess for step in counted]
+        self.demanded = sum(self.demands)
         self.deviation_sum = sum(step.up[1] for step in counted)
 
-    def candidate(self, deviations: float) -> CandidateResult:
+    def candidate(self, deviations: float, min_replicas: int = 0) -> CandidateResult:
         """What this headroom would have given."""
-        return _replay_candidate(deviations, self._prepared, self._rules, self._hidden)
+        least = min(self._rules.max, max(1, self._rules.min, min_replicas))
+        candidate = CandidateResult(deviations, min_replicas, 0, 0, 0)
+        return _replay_candidate(candidate, self._prepared, replace(self._rules, min=least), self._hidden)
+
+    def shortage_size(self, found: CandidateResult) -> float:
+        """Mean unserved work of a shortage; without one, one mean deviation at least."""
+        if found.shortages >= 1:
+            return found.unserved / found.shortages
+        return max(found.unserved, self.deviation_sum / max(1, self.steps))
 
 
 def _prepare_steps(record: RecordedDemand, rules: SizingRules) -> list[_Step]:
@@ -190,12 +202,15 @@ def _reveal_shortages(work: Sequence[float], record: RecordedDemand) -> list[flo
     return demanded
 
 
-def _replay_candidate(deviations: float, steps: Sequence[_Step], rules: SizingRules, hidden: bool) -> CandidateResult:
+def _replay_candidate(
+    candidate: CandidateResult, steps: Sequence[_Step], rules: SizingRules, hidden: bool
+) -> CandidateResult:
     """`hidden`: the pool shows no demand beyond its capacity."""
+    deviations = candidate.deviations
 
     def size_for(need: tuple[float, float, float]) -> int:
         needed = max(need[0] + deviations * need[1], need[2])
-        return max(1, rules.min, min(rules.max, ceil(needed - ROUNDING)))
+        return max(rules.min, min(rules.max, ceil(needed - ROUNDING)))
 
     ready = size_for(steps[0].down) if steps else 0
     before = ready
@@ -209,8 +224,9 @@ def _replay_candidate(deviations: float, steps: Sequence[_Step], rules: SizingRu
         rose, fell = index if ready > before else rose, index if ready < before else fell
         pending = sum(count for _, count in starting)
         saturated = hidden and step.work + step.mean_excess >= SATURATION_RATIO * ready
+        lasting = saturated and saturated_at == index - 1
         if saturated:
-            growths = growths + (ready > before) if saturated_at == index - 1 else 0
+            growths = growths + (ready > before) if lasting else 0
             saturated_at = index
         before = ready
         if step.known and index >= WARM_UP_STEPS:
@@ -220,17 +236,17 @@ def _replay_candidate(deviations: float, steps: Sequence[_Step], rules: SizingRu
             replicas += ready + pending
         size = ready + pending
         wanted = size_for(step.up)
-        if saturated:
+        if lasting:
             share = FIRST_STEP_RATIO * (1 + growths)
             wanted = max(wanted, min(rules.max, ceil(ready + max(1.0, ready * share))))
         if wanted > size:
-            if saturated or index - fell >= rules.cooldown_steps:
+            if lasting or index - fell >= rules.cooldown_steps:
                 starting.append((index + rules.horizon.ahead_steps, wanted - size))
         elif not pending and index - rose >= rules.cooldown_steps and index - saturated_at >= rules.down_steps:
             fewer = size_for(step.down)
             if size - fewer >= MIN_CHANGE_FACTOR * sqrt(size) and step.peak_level < rules.scale_down_ratio * size:
                 ready = fewer
-    return CandidateResult(deviations, replicas, unserved, shortages)
+    return replace(candidate, replicas=replicas, unserved=unserved, shortages=shortages)
 
 
 def _shortage(step: _Step, ready: int) -> tuple[float, float]:

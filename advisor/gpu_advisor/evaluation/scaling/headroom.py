@@ -1,10 +1,8 @@
 """Headroom of a serving pool: set by hand, or tuned to an SLO by a walk-forward replay of the pool's own past.
 
 The SLO is a share of the demanded GPU-time above the capacity (`slo.unserved`). The replay says what each amount of
-headroom would have left unserved, and what it would have cost: the frontier. One day has only a few shortages, so the
-replay's result is combined with what is usual: on generated days of very different demand, the unserved work per step
-is nearly the same function of the headroom, if both are in deviations (UNSERVED_BY_DEVIATIONS). The usual result counts
-as much as PRIOR_STEPS of the pool's own; so with little history the headroom is the usual one for this SLO.
+headroom, and each minimum size, would have left unserved, and what it would have cost: the frontier. The cheapest point
+that is expected to meet the SLO is taken. No band of utilization limits the size of such a pool.
 """
 
 from __future__ import annotations
@@ -12,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, pairwise
-from math import ceil, exp, log, sqrt
+from math import ceil, sqrt
 
 from gpu_advisor.evaluation.scaling.candidate_replay import (
     CandidateReplay,
@@ -23,25 +20,7 @@ from gpu_advisor.evaluation.scaling.candidate_replay import (
     record_demand,
 )
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
-
-#: Headroom in deviations -> unserved work per step, in deviations. Means over benchmarks/demand.py's fitted days.
-UNSERVED_BY_DEVIATIONS: tuple[tuple[float, float], ...] = (
-    (0.0, 0.096),
-    (1.0, 0.074),
-    (1.5, 0.053),
-    (2.0, 0.033),
-    (2.5, 0.021),
-    (3.0, 0.0123),
-    (3.5, 0.0068),
-    (4.0, 0.0044),
-    (4.5, 0.0026),
-    (5.0, 0.0014),
-    (6.0, 0.0005),
-    (8.0, 0.0001),
-    (12.0, 0.00001),
-    (20.0, 0.000001),
-)
-PRIOR_STEPS = 720
+from gpu_advisor.evaluation.scaling.frontier import FrontierPoint, cheapest, frontiers_of
 
 #: The past that is replayed, and the least that tunes anything (seconds).
 SLO_HISTORY_SECONDS, MIN_SLO_HISTORY_SECONDS = 86400, 3600
@@ -63,20 +42,15 @@ _NORMAL_95 = 1.6449
 
 
 @dataclass(frozen=True, slots=True)
-class FrontierPoint:
-    """An amount of headroom: the share of the demand expected to be unserved, and the replicas in the mean."""
-
-    deviations: float
-    unserved_ratio: float
-    replicas: float
-
-
-@dataclass(frozen=True, slots=True)
 class Headroom:
-    """Headroom in deviations. With `prior`, a deviation is assumed while a pool has no past."""
+    """Headroom in deviations, and replicas that are kept in any case.
+
+    `prior`: tuned to an SLO. No band of utilization applies, and a deviation is assumed while the pool has no past.
+    """
 
     deviations: float
     prior: bool = False
+    min_replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,71 +114,22 @@ def _recorded_seconds(record: RecordedDemand, step_seconds: float) -> float:
 def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: float) -> TunedHeadroom:
     """Cached by content, in 35 kB a pool and day: a completed hour is replayed once, however often it is evaluated."""
     found = CandidateReplay(RecordedDemand.unpack(packed), rules)
-    frontier = _frontier(found)
-    reachable = max(target_ratio, NEARLY_BEST * frontier[-1].unserved_ratio)
-    deviations = ceil(100 * _deviations_for(frontier, reachable) - 1e-6) / 100
-    own = found.candidate(deviations)
+    frontiers = frontiers_of(found, min(target_ratio, *FRONTIER_RATIOS))
+    least = min(frontier[-1].unserved_ratio for frontier in frontiers)
+    chosen = cheapest(frontiers, max(target_ratio, NEARLY_BEST * least))
+    deviations = ceil(100 * chosen.deviations - 1e-6) / 100
+    own = found.candidate(deviations, chosen.min_replicas)
     return TunedHeadroom(
         deviations=deviations,
+        min_replicas=chosen.min_replicas,
         target_ratio=target_ratio,
         history_seconds=found.steps * step_seconds,
         reached_ratio=own.unserved / found.demanded if found.demanded else 0.0,
         upper_ratio=_upper_bound(own, found),
         shortages=round(own.shortages),
-        chosen=_interpolate(frontier, deviations),
-        frontier=tuple(
-            dict.fromkeys(_interpolate(frontier, _deviations_for(frontier, ratio)) for ratio in FRONTIER_RATIOS)
-        ),
+        chosen=chosen,
+        frontier=tuple(dict.fromkeys(cheapest(frontiers, ratio) for ratio in FRONTIER_RATIOS)),
     )
-
-
-def _frontier(found: CandidateReplay) -> tuple[FrontierPoint, ...]:
-    """The candidates with the unserved share expected of each: never rising with the headroom.
-
-    Without candidates that cost no less than one with more headroom: too little headroom ends in saturation, which is
-    answered by large steps.
-    """
-    candidates = [found.candidate(deviations) for deviations, _ in UNSERVED_BY_DEVIATIONS]
-    prior_weight = PRIOR_STEPS / max(1, found.steps)
-    demanded = max(found.demanded, 1e-9) * (1 + prior_weight)
-    shares = [
-        (candidate.unserved + prior_weight * usual * found.deviation_sum) / demanded
-        for candidate, (_, usual) in zip(candidates, UNSERVED_BY_DEVIATIONS, strict=True)
-    ]
-    steps = max(1, found.steps)
-    points = [
-        FrontierPoint(candidate.deviations, share, candidate.replicas / steps)
-        for candidate, share in zip(candidates, accumulate(shares, min), strict=True)
-    ]
-    kept: list[FrontierPoint] = []
-    for point in reversed(points):
-        if not kept or point.replicas < kept[-1].replicas:
-            kept.append(point)
-    return tuple(reversed(kept))
-
-
-def _deviations_for(frontier: Sequence[FrontierPoint], ratio: float) -> float:
-    """The least headroom at which at most `ratio` is unserved, between candidates by the logarithm; else the most."""
-    for before, after in pairwise(frontier):
-        if before.unserved_ratio <= ratio:
-            return before.deviations
-        if after.unserved_ratio <= ratio:
-            high, low = log(before.unserved_ratio), log(max(after.unserved_ratio, 1e-12))
-            share = (high - log(ratio)) / (high - low)
-            return before.deviations + share * (after.deviations - before.deviations)
-    return frontier[-1].deviations
-
-
-def _interpolate(frontier: Sequence[FrontierPoint], deviations: float) -> FrontierPoint:
-    if deviations <= frontier[0].deviations:
-        return frontier[0]
-    for before, after in pairwise(frontier):
-        if deviations <= after.deviations:
-            share = (deviations - before.deviations) / (after.deviations - before.deviations)
-            low, high = (log(max(each.unserved_ratio, 1e-12)) for each in (after, before))
-            unserved = exp(high + share * (low - high))
-            return FrontierPoint(deviations, unserved, before.replicas + share * (after.replicas - before.replicas))
-    return frontier[-1]
 
 
 def _upper_bound(own: CandidateResult, found: CandidateReplay) -> float:
@@ -218,8 +143,4 @@ def _upper_bound(own: CandidateResult, found: CandidateReplay) -> float:
         return 0.0
     count = own.shortages + 1
     most = count * (1 - 1 / (9 * count) + _NORMAL_95 / (3 * sqrt(count))) ** 3
-    if own.shortages >= 1:
-        size = own.unserved / own.shortages
-    else:
-        size = max(own.unserved, found.deviation_sum / max(1, found.steps))
-    return most * size / found.demanded
+    return most * found.shortage_size(own) / found.demanded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpu_advisor.evaluation.scaling.frontier import FrontierPoint
 from gpu_advisor.evaluation.scaling.headroom import FEW_SHORTAGES, TunedHeadroom
 
 HOURS_PER_DAY = 24
@@ -21,10 +22,14 @@ def describe_headroom(headroom: TunedHeadroom, gpus_per_replica: int) -> str:
         for point in headroom.frontier
     )
     return (
-        f"Headroom is {headroom.deviations:g} deviations, tuned to {asked}. A replay of the last "
-        f"{headroom.history_seconds / 3600:.0f} hours leaves {_reached(headroom)} unserved, with {hours:.0f} GPU-hours "
-        f"a day. Other objectives: {others}."
+        f"Headroom is {headroom.deviations:g} deviations{_minimum(headroom.chosen)}, tuned to {asked}. "
+        f"A replay of the last {headroom.history_seconds / 3600:.0f} hours leaves {_reached(headroom)} unserved, with "
+        f"{hours:.0f} GPU-hours a day. Other objectives: {others}."
     )
+
+
+def _minimum(chosen: FrontierPoint) -> str:
+    return f", with at least {chosen.min_replicas} replicas" if chosen.min_replicas else ""
 
 
 def percent(ratio: float | None) -> str:

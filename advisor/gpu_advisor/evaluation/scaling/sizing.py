@@ -9,7 +9,12 @@ from math import ceil, sqrt
 
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.evaluation.scaling.candidate_replay import MIN_CHANGE_FACTOR, ROUNDING, SizingRules
-from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, align_to_steps, estimate_demand
+from gpu_advisor.evaluation.scaling.demand_history import (
+    SATURATION_RATIO,
+    DemandPoint,
+    align_to_steps,
+    estimate_demand,
+)
 from gpu_advisor.evaluation.scaling.forecast import (
     PRIOR_STEPS,
     Forecast,
@@ -31,6 +36,10 @@ class ScalingLimits:
     scale_up_ratio: float
     scale_down_ratio: float
     start_delay_seconds: float = 120
+
+    def for_objective(self) -> ScalingLimits:
+        """The same for a pool with an SLO: its size follows from the SLO, not from a band of utilization."""
+        return replace(self, scale_up_ratio=SATURATION_RATIO, scale_down_ratio=SATURATION_RATIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,7 @@ def decide_size(
         return SizingDecision(replicas, _missing_points_message(latest, window, step), Reason.INSUFFICIENT_HISTORY)
     horizon = _horizon(limits, evaluation)
     if headroom.prior:
+        limits = limits.for_objective()
         earlier = max(0, round((at - history[0].at) / step) + 1 - len(points))  # recorded before these points
         horizon = replace(horizon, prior_steps=PRIOR_STEPS * horizon.fade**earlier)
     demand = estimate_demand(points)
@@ -116,7 +126,7 @@ def tuned_headroom(
 
     `phase_seconds` spreads the tunings of many pools over time.
     """
-    rules = sizing_rules(limits, evaluation)
+    rules = sizing_rules(limits.for_objective(), evaluation)
     return tune_headroom(
         history, at, evaluation.step_seconds, rules, target_ratio, evaluation.headroom_deviations, phase_seconds
     )
@@ -151,10 +161,14 @@ def _horizon(limits: ScalingLimits, evaluation: EvaluationSettings) -> Horizon:
 def _scale_up(
     forecast: Forecast, run: SaturatedRun | None, window: int, limits: ScalingLimits, headroom: Headroom
 ) -> SizingDecision:
-    """The size for the lowest expectation of the stabilization window; one step more at saturation."""
+    """The size for the lowest expectation of the stabilization window; one step more at saturation.
+
+    An SLO allows a single saturated step, unless the pool is new: a second one shows that the shortage lasts.
+    """
     found = _required_size(forecast, min, window, limits, headroom)
-    found = replace(found, why=f"{found.why}: above {limits.scale_up_ratio:.0%} or short of headroom")
-    if run is None or run.points < window:
+    above = "" if headroom.prior else f"above {limits.scale_up_ratio:.0%} or "
+    found = replace(found, why=f"{found.why}: {above}short of headroom")
+    if run is None or run.points < window + (headroom.prior and not run.history_is_short):
         return found
     if run.exhausted:
         why = f"still saturated after {run.growths} scale-ups: utilization does not show the demand"
@@ -217,7 +231,10 @@ def _required_size(
     """The size for the extreme of a window, never below the demand in all of it (`min`) or any of it (`max`)."""
     level, ahead = extreme(forecast.levels[-window:]), extreme(forecast.expectations[-window:])
     needed = max(
-        forecast.needed(ahead, headroom.deviations), ahead / limits.scale_up_ratio, extreme(forecast.demand[-window:])
+        forecast.needed(ahead, headroom.deviations),
+        ahead / limits.scale_up_ratio,
+        extreme(forecast.demand[-window:]),
+        headroom.min_replicas,
     )
     why = f"{level:.1f} replicas' worth of work, {ahead:.1f} expected, {needed:.1f} with headroom"
     wanted = max(1, limits.min, min(limits.max, ceil(needed - ROUNDING)))

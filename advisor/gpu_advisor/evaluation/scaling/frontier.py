@@ -1,0 +1,139 @@
+"""The frontier of a pool: how many replicas each share of unserved demand costs, by a replay of its own past.
+
+Two things are varied: the headroom, in deviations of the forecast's errors, and a minimum size. Headroom suits demand
+that fluctuates around a level. Where demand starts from idle, or jumps by more than any forecast can know, only
+replicas that are kept ready serve it: the minimum sizes are quantiles of the pool's own demand.
+
+One day has only a few shortages, so what the replay left unserved is combined with what is usual: on generated days of
+very different demand, the unserved work per step is nearly the same function of the headroom, if both are in deviations
+(UNSERVED_BY_DEVIATIONS). The rate of shortages is estimated as that of a Poisson process with a gamma prior, its
+conjugate (https://en.wikipedia.org/wiki/Conjugate_prior): the usual rate, seen for one shortage, and for PRIOR_STEPS at
+most. So a pool with many shortages is tuned by its own past, and one with a short past, or a strict objective, by what
+is usual. That one shortage also stands for the next day's record: the largest of n demands is exceeded once, on
+average, by n further ones of the same kind (the rule of succession).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import ceil, exp, log
+
+from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, CandidateResult
+
+UsualUnserved = Sequence[tuple[float, float]]
+
+#: Headroom in deviations -> unserved work per step, in deviations. Means over benchmarks/demand.py's fitted days.
+UNSERVED_BY_DEVIATIONS: UsualUnserved = (
+    (0.0, 0.096),
+    (1.0, 0.074),
+    (1.5, 0.053),
+    (2.0, 0.033),
+    (2.5, 0.021),
+    (3.0, 0.0123),
+    (3.5, 0.0068),
+    (4.0, 0.0044),
+    (4.5, 0.0026),
+    (5.0, 0.0014),
+    (6.0, 0.0005),
+    (8.0, 0.0001),
+    (12.0, 0.00001),
+    (20.0, 0.000001),
+)
+PRIOR_STEPS = 720
+
+#: Minimum sizes as quantiles of the demand, and the headrooms that each is combined with.
+MINIMUM_QUANTILES = (0.5, 0.9, 0.98, 1.0)
+_MINIMUM_DEVIATIONS = tuple(each for each in UNSERVED_BY_DEVIATIONS if each[0] in (0.0, 1.5, 3.0, 5.0))
+
+_NOTHING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """An amount of headroom, and replicas kept in any case.
+
+    `unserved_ratio` is the share of the demand (0..1) expected to be unserved, `replicas` the mean size.
+    """
+
+    deviations: float
+    unserved_ratio: float
+    replicas: float
+    min_replicas: int = 0
+
+
+def frontiers_of(found: CandidateReplay, strictest_ratio: float) -> list[tuple[FrontierPoint, ...]]:
+    """One frontier for each minimum size, without one first; strictest last in each.
+
+    Larger minimum sizes are tried as long as one could cost less than what was found for `strictest_ratio`.
+    """
+    frontiers = [_frontier(found, UNSERVED_BY_DEVIATIONS, 0)]
+    demands = sorted(found.demands)
+    ranks = (min(len(demands) - 1, int(share * len(demands))) for share in MINIMUM_QUANTILES if demands)
+    for size in sorted({ceil(demands[rank]) for rank in ranks}):
+        best = cheapest(frontiers, strictest_ratio)
+        if best.unserved_ratio <= strictest_ratio and size >= best.replicas:
+            break
+        frontiers.append(_frontier(found, _MINIMUM_DEVIATIONS, size))
+    return frontiers
+
+
+def cheapest(frontiers: Sequence[Sequence[FrontierPoint]], ratio: float) -> FrontierPoint:
+    """The cheapest point at which at most `ratio` is unserved; if none is, the one with the least unserved."""
+    found = [_point_at(frontier, ratio) for frontier in frontiers]
+    reached = [point for point in found if point.unserved_ratio <= ratio * (1 + 1e-9)]
+    if reached:
+        return min(reached, key=lambda point: point.replicas)
+    return min(found, key=lambda point: point.unserved_ratio)
+
+
+def _frontier(found: CandidateReplay, usual: UsualUnserved, min_replicas: int) -> tuple[FrontierPoint, ...]:
+    """The headrooms with the unserved share expected of each: never rising with the headroom.
+
+    Without those that cost no less than one with more headroom: too little headroom ends in saturation, which is
+    answered by large steps.
+    """
+    steps, demanded = max(1, found.steps), max(found.demanded, 1e-9)
+    candidates = [found.candidate(deviations, min_replicas) for deviations, _ in usual]
+    shares = [
+        _expected_unserved(found, candidate, per_step * found.deviation_sum) / demanded
+        for candidate, (_, per_step) in zip(candidates, usual, strict=True)
+    ]
+    points = [
+        FrontierPoint(candidate.deviations, share, candidate.replicas / steps, min_replicas)
+        for candidate, share in zip(candidates, accumulate(shares, min), strict=True)
+    ]
+    kept: list[FrontierPoint] = []
+    for point in reversed(points):
+        if not kept or point.replicas < kept[-1].replicas:
+            kept.append(point)
+    return tuple(reversed(kept))
+
+
+def _expected_unserved(found: CandidateReplay, candidate: CandidateResult, usual: float) -> float:
+    """The work that another past as long as this one is expected to leave unserved; `usual` is what is usual in it."""
+    longest = PRIOR_STEPS / max(1, found.steps)
+    weight = min(longest, found.shortage_size(candidate) / usual) if usual else longest
+    return (candidate.unserved + weight * usual) / (1 + weight)
+
+
+def _point_at(frontier: Sequence[FrontierPoint], ratio: float) -> FrontierPoint:
+    """The least headroom at which at most `ratio` is unserved, between candidates by the logarithm; else the most."""
+    if frontier[0].unserved_ratio <= ratio:
+        return frontier[0]
+    for before, after in pairwise(frontier):
+        if after.unserved_ratio <= ratio:
+            high, low = log(before.unserved_ratio), log(max(after.unserved_ratio, _NOTHING))
+            return _between(before, after, (high - log(ratio)) / (high - low))
+    return frontier[-1]
+
+
+def _between(before: FrontierPoint, after: FrontierPoint, share: float) -> FrontierPoint:
+    low, high = (log(max(each.unserved_ratio, _NOTHING)) for each in (after, before))
+    return FrontierPoint(
+        before.deviations + share * (after.deviations - before.deviations),
+        exp(high + share * (low - high)),
+        before.replicas + share * (after.replicas - before.replicas),
+        after.min_replicas,
+    )
