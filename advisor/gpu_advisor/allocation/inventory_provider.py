@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpu_advisor.allocation import inventory_file, observed_inventory
 from gpu_advisor.allocation.model import Inventory
+from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.settings.loader import ConfigError
 from gpu_advisor.state.view import View
 
@@ -35,7 +36,7 @@ class InventoryProvider:
         self.last_error = ""
         self._file_inventory: Inventory | None = None
         self._loaded_stamp: tuple[int, int] | None = None
-        self._cached: tuple[object, bool, Inventory | None, Inventory | None] | None = None
+        self._cached: tuple[Evaluation, bool, Inventory | None, Inventory | None] | None = None
         if file is not None:
             self._loaded_stamp = _file_stamp(file)
             self._file_inventory = inventory_file.read_inventory(file, clock(), specs)
@@ -50,12 +51,12 @@ class InventoryProvider:
             return None
         with self._lock:
             last = self._cached
-            if last and last[0] is view.evaluation and last[1] == view.source.up and last[2] is listed:
+            if last and last[0] is view.evaluation and last[1] == view.stale and last[2] is listed:
                 return last[3]
-        observed = observed_inventory.inventory_from_facts(view.evaluation.facts, not view.source.up, self._specs)
+        observed = observed_inventory.inventory_from_facts(view.evaluation.facts, view.stale, self._specs)
         inventory = observed if listed is None else inventory_file.overlay_signals(listed, observed)
         with self._lock:
-            self._cached = (view.evaluation, view.source.up, listed, inventory)
+            self._cached = (view.evaluation, view.stale, listed, inventory)
         return inventory
 
     def refresh(self) -> None:

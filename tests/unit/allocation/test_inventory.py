@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,17 +197,30 @@ def test_nothing_is_known_before_the_first_evaluation(tmp_path: Path) -> None:
     assert machines() is not None
 
 
-def test_a_source_that_is_away_makes_the_inventory_stale() -> None:
+def source_away(view: View) -> View:
+    return replace(view, source=replace(view.source, up=False))
+
+
+def evaluation_hangs(view: View) -> View:
+    return replace(view, overdue=True)
+
+
+@pytest.mark.parametrize("how", [source_away, evaluation_hangs])
+def test_a_stale_view_makes_the_inventory_stale(how: Callable[[View], View]) -> None:
     now = [view(gpu_facts())]
     machines = InventoryProvider(lambda: now[0], DEFAULT_MEMORY_GB)
     first = machines()
     assert first is not None
     assert not first.stale
     assert machines() is first, "made once for each evaluation"
-    now[0] = replace(now[0], source=replace(now[0].source, up=False))
+    fresh, now[0] = now[0], how(now[0])
     after = machines()
     assert after is not None
     assert after.stale
+    now[0] = fresh
+    again = machines()
+    assert again is not None
+    assert not again.stale
 
 
 def test_a_file_is_read_again_and_a_spoilt_one_is_reported(tmp_path: Path) -> None:
