@@ -59,7 +59,7 @@ class AdvisorService:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures: Counter[str] = Counter()
-        self._publishing = threading.Lock()  # the loop and snooze requests both replace the view
+        self._publishing = threading.Lock()  # the loop, the age check and requests replace the view
         stored = ledger.active_recommendations()
         started = clock()
         self._active: Mapping[str, ActiveRecommendation] = {
@@ -111,11 +111,13 @@ class AdvisorService:
 
     def mark_overdue(self) -> None:
         """Mark the view stale by its own age: a slow evaluation, or one that hangs, says nothing of itself."""
-        evaluation = self.view.evaluation
-        limit = OVERDUE_INTERVALS * self.settings.evaluation.interval_seconds + (self.view.duration_seconds or 0.0)
-        if evaluation is not None and not self.view.overdue and self._clock() - evaluation.at > limit:
-            log.warning("no evaluation has finished for %.0f s: the last one is shown as stale", limit)
-            self._publish(overdue=True)
+        with self._publishing:  # an evaluation may finish at this moment
+            evaluation = self.view.evaluation
+            limit = OVERDUE_INTERVALS * self.settings.evaluation.interval_seconds + (self.view.duration_seconds or 0.0)
+            if evaluation is None or self.view.overdue or self._clock() - evaluation.at <= limit:
+                return
+            self._replace_view(overdue=True)
+        log.warning("no evaluation has finished for %.0f s: the last one is shown as stale", limit)
 
     def evaluate_safely(self) -> None:
         """Evaluate; an unexpected error is logged and marks the view stale, but does not end the loop."""
@@ -193,14 +195,18 @@ class AdvisorService:
         return judged
 
     def _publish(self, issued: Iterable[PublishedRecommendation] | None = None, **changes: Any) -> None:
-        """Replace the view, with the current snoozes and failure counts."""
+        """Replace the view by one with these changes, which do not depend on what another thread publishes."""
         with self._publishing:
-            self.view = replace(
-                self.view,
-                issued=self._with_marks(self.view.issued if issued is None else issued),
-                failures=tuple(sorted(self._failures.items())),
-                **changes,
-            )
+            self._replace_view(issued, **changes)
+
+    def _replace_view(self, issued: Iterable[PublishedRecommendation] | None = None, **changes: Any) -> None:
+        """Replace the view, with the current snoozes and failure counts. The caller has locked `_publishing`."""
+        self.view = replace(
+            self.view,
+            issued=self._with_marks(self.view.issued if issued is None else issued),
+            failures=tuple(sorted(self._failures.items())),
+            **changes,
+        )
 
     def _with_marks(self, issued: Iterable[PublishedRecommendation]) -> tuple[PublishedRecommendation, ...]:
         """With the snoozes and the feedback of people."""
@@ -223,7 +229,8 @@ class AdvisorService:
 
     def report_damage(self, damaged: DamagedFile) -> None:
         """Show on page and metrics that a state file was moved aside."""
-        self._publish(damaged=(*self.view.damaged, damaged))
+        with self._publishing:
+            self._replace_view(damaged=(*self.view.damaged, damaged))
 
     def snooze(self, id_: str, snooze: Snooze | None) -> None:
         """Snooze a recommendation, or end its snooze (None). Raises sqlite3.Error; then nothing has changed."""
@@ -231,15 +238,15 @@ class AdvisorService:
         with self._publishing:
             others = {key: each for key, each in self._snoozes.items() if key != id_}
             self._snoozes = {**others, id_: snooze} if snooze else others
-        self._publish()
+            self._replace_view()
 
     def give_feedback(self, feedback: Feedback) -> None:
         """Record feedback on a recommendation. Raises sqlite3.Error; then nothing has changed."""
         self._ledger.add_feedback(feedback)
         with self._publishing:
             self._feedback = (*self._feedback, feedback)[-MAX_RECENT_FEEDBACK:]
-            known = self._feedback
-        self._publish(feedback=known, suggestions=tuple(suggest(known, self.settings.evaluation)))
+            suggestions = tuple(suggest(self._feedback, self.settings.evaluation))
+            self._replace_view(feedback=self._feedback, suggestions=suggestions)
 
     def _send_alerts(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
         """Update and send all alerts. Not with the evaluation's time: a slow evaluation would shorten their TTL."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
@@ -15,6 +16,7 @@ from gpu_advisor.runtime.wiring import max_evaluation_interval_seconds
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.alert import Alert
+from gpu_advisor.state.feedback import Feedback, suggest
 from gpu_advisor.state.view import View
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -399,6 +401,63 @@ def test_alerts_outlive_a_source_that_is_slow_within_its_limit() -> None:
     slow = Settings.model_validate({"source": {"prometheus": {"url": "http://p", "timeout_seconds": 60}}})
     assert max_evaluation_interval_seconds(slow) >= 60
     assert max_evaluation_interval_seconds(Settings()) == Settings().evaluation.interval_seconds
+
+
+class Interruption:
+    """Runs an action in another thread the first time it is reached, and waits until that ends or waits for a lock."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._thread = threading.Thread(target=action, daemon=True)
+        self._reached = threading.Lock()
+
+    def reach(self) -> None:
+        if self._reached.acquire(blocking=False):
+            self._thread.start()
+            self._thread.join(timeout=0.3)
+
+    def finish(self) -> None:
+        self._thread.join(timeout=30)
+        assert self._thread.ident is not None, "it was not reached"
+        assert not self._thread.is_alive()
+
+
+def test_an_evaluation_that_finishes_during_the_age_check_is_not_overdue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, source = FakeClock(), FakeSource([ExporterTarget("a:1", IDLE)])
+    running = ServiceHarness(tmp_path, source, clock).after(0)
+    clock.now += HOUR
+    evaluation = Interruption(running.service.evaluate_safely)
+
+    def interrupted_clock() -> float:
+        evaluation.reach()
+        return clock.now
+
+    monkeypatch.setattr(running.service, "_clock", interrupted_clock)
+    running.service.mark_overdue()
+    evaluation.finish()
+    published = running.service.view
+    assert published.evaluation is not None
+    assert (published.evaluation.at, published.overdue) == (clock.now, False)
+    running.close()
+
+
+def test_feedback_that_is_given_at_the_same_time_is_all_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = ServiceHarness(tmp_path, FakeSource([ExporterTarget("a:1", IDLE)]), FakeClock()).after(0)
+    first, second = (Feedback(id_, "idle_reclaim", "accepted", "", "", AT) for id_ in "ab")
+    other = Interruption(lambda: running.service.give_feedback(second))
+
+    def interrupted_suggest(*arguments: Any) -> Iterator[str]:
+        other.reach()
+        return suggest(*arguments)
+
+    monkeypatch.setattr("gpu_advisor.runtime.service.suggest", interrupted_suggest)
+    running.service.give_feedback(first)
+    other.finish()
+    assert running.service.view.feedback == (first, second)
+    running.close()
 
 
 def test_a_view_is_stale_by_its_own_age(tmp_path: Path) -> None:
