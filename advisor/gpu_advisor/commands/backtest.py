@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
+from gpu_advisor.backtest.baselines import oracle_replicas
 from gpu_advisor.backtest.compare import advisor_policy, compare_policies
 from gpu_advisor.backtest.recorded_demand import find_serving_pool, read_recorded_demand
 from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool
@@ -57,7 +58,10 @@ def _unserved_ratio(_context: click.Context, _parameter: click.Parameter, text: 
 )  # fmt: skip
 @click.option("--start", type=click.IntRange(0), default=2, show_default=True, help="Initial replicas.")
 @click.option("--min", "min_", type=click.IntRange(0), help="Minimum replicas.  [default: resources.gpu.min]")
-@click.option("--max", "max_", type=click.IntRange(1), help="Maximum replicas.  [default: resources.gpu.max]")
+@click.option(
+    "--max", "max_", type=click.IntRange(1),
+    help="Maximum replicas.  [default: resources.gpu.max, else what the highest demand needs]",
+)  # fmt: skip
 @click.option(
     "--unserved", metavar="PERCENT", callback=_unserved_ratio,
     help="Tune the headroom to this SLO, as in 0.2%.  [default: the pool's slo.unserved]",
@@ -112,10 +116,13 @@ def command(
     except SourceError as error:
         raise click.ClickException(str(error)) from error
     gpu = settings.gpu_limits(chosen)
+    fewest, most = gpu.replica_limits(chosen.gpus_per_replica)
+    if gpu.max is None:
+        most = max(start, fewest, oracle_replicas(max(filter(None, demand.demand), default=0.0)))
     fleet = SimulatedPool(
         start=start,
-        min=-(-gpu.min // chosen.gpus_per_replica) if min_ is None else min_,
-        max=gpu.max // chosen.gpus_per_replica if max_ is None else max_,
+        min=fewest if min_ is None else min_,
+        max=most if max_ is None else max_,
         start_delay_seconds=chosen.start_delay_seconds if start_delay is None else start_delay,
     )
     if not fleet.min <= fleet.start <= fleet.max:

@@ -159,6 +159,6 @@ class PoolSettings(StrictModel):
                 f"gpus_per_replica ({self.gpus_per_replica}) is not a multiple of "
                 f"tensor_parallel x pipeline_parallel ({model_parallel}): make it one, or omit it"
             )
-        if self.gpu and self.gpu.max < self.gpus_per_replica:
+        if self.gpu and self.gpu.max is not None and self.gpu.max < self.gpus_per_replica:
             raise ValueError(f"gpu.max ({self.gpu.max}) is below gpus_per_replica ({self.gpus_per_replica}): raise it")
         return self

@@ -6,19 +6,22 @@ from pydantic import Field, model_validator
 
 from gpu_advisor.settings.field_types import PercentagePoints, StrictModel, TargetPercent
 
+#: The maximum size of a pool without one.
+UNLIMITED = 1 << 30
+
 
 class GpuLimits(StrictModel):
     """Size limits of a pool, and its utilization targets in percent."""
 
     min: int = Field(1, ge=0, description="minimum GPUs of a pool")
-    max: int = Field(8, ge=1, description="maximum GPUs of a pool")
+    max: int | None = Field(None, ge=1, description="maximum GPUs of a pool; by default, none")
     target_utilization: TargetPercent = Field(90, description="percent; target of training pools")
     scale_up_threshold: TargetPercent = Field(85, description="percent; a serving pool above it scales up")
     scale_down_threshold: TargetPercent = Field(60, description="percent; a serving pool below it may scale down")
 
     @model_validator(mode="after")
     def _ordered(self) -> GpuLimits:
-        if self.min > self.max:
+        if self.max is not None and self.min > self.max:
             raise ValueError(f"min ({self.min}) is above max ({self.max}): make max at least {self.min}")
         if not self.scale_down_threshold < self.scale_up_threshold <= self.target_utilization:
             raise ValueError(
@@ -27,6 +30,10 @@ class GpuLimits(StrictModel):
                 f"target_utilization ({self.target_utilization:g})"
             )
         return self
+
+    def replica_limits(self, gpus_per_replica: int) -> tuple[int, int]:
+        """The smallest and the largest size, in replicas."""
+        return -(-self.min // gpus_per_replica), UNLIMITED if self.max is None else self.max // gpus_per_replica
 
 
 class MemoryLimits(StrictModel):

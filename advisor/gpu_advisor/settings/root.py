@@ -60,7 +60,7 @@ class Settings(StrictModel):
         highest = 100 / (1 + HPA_TOLERANCE)
         for pool in pools:
             limits = pool.gpu or resources.gpu
-            fewest, most = -(-limits.min // pool.gpus_per_replica), limits.max // pool.gpus_per_replica
+            fewest, most = limits.replica_limits(pool.gpus_per_replica)
             if pool.kind != "undecided" and fewest > most:
                 raise ValueError(
                     f"{pool.name}: no whole number of replicas of {pool.gpus_per_replica} GPUs lies between min "

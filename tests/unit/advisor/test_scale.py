@@ -75,12 +75,29 @@ def test_a_pool_with_one_gpu_not_reporting_does_not_shrink(odd: GpuSpec, reason:
 def test_a_pool_outside_its_limits_gets_advice() -> None:
     (up,), _, _ = scale_advice(serving_gpus(2, 0.3), settings(gpu={"min": 4, "max": 8}))
     assert (up.recommended, up.diagnosis) == (4, "outside_limits")
-    (down,), _, _ = scale_advice(serving_gpus(12, 0.9), settings(gpu={"min": 4, "max": 8}))
-    assert (down.recommended, down.diagnosis) == (8, "outside_limits")
+    (down,), _, _ = scale_advice(serving_gpus(12, 0.4), settings(gpu={"min": 4, "max": 8}))
+    assert (down.recommended, down.diagnosis) == (6, "outside_limits")
     (gang,), _, _ = scale_advice(
         serving_gpus(2, 0.9), settings(kind="training", tensor_parallel=2, gpu={"min": 4, "max": 8})
     )
     assert (gang.recommended, gang.unit) == (2, "gangs")
+
+
+def test_a_limit_below_the_demand_is_a_conflict_and_shrinks_nothing() -> None:
+    assert scale_advice(serving_gpus(12, 0.9), settings(gpu={"max": 8})) == ([], {"scale": Reason.CONFLICTING}, {})
+
+
+@pytest.mark.parametrize("utilization", [0.3, 0.6, 0.8, 0.95])
+@pytest.mark.parametrize("size", [7, 9, 16, 40])
+@pytest.mark.parametrize("limits", [{}, {"max": 8}, {"max": 12}])
+def test_no_advice_makes_a_pool_too_small(size: int, utilization: float, limits: dict[str, int]) -> None:
+    for kind in ("serving", "training"):
+        chosen = settings(kind=kind, gpu=limits)
+        advice, _, _ = scale_advice(serving_gpus(size, utilization), chosen)
+        for each in advice:
+            if kind == "serving":
+                assert size * utilization <= 0.85 * each.recommended
+            assert kind == "serving" or limits
 
 
 def test_saturation_is_reported_and_asks_for_a_signal() -> None:

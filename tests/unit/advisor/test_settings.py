@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from annotated_types import Le
 from gpu_advisor.cli import main
-from gpu_advisor.settings import ConfigError, Settings, load_settings
+from gpu_advisor.settings import ConfigError, GpuLimits, Settings, load_settings
 from gpu_advisor.settings.field_types import _is_not_a_ratio
 from gpu_advisor.settings.loader import _models
 from pydantic import BaseModel
@@ -30,7 +30,7 @@ BAD = {
     "cluster: a\nevaluation: {interval_seconds: true}\n": (2, "evaluation.interval_seconds", "valid integer, not True"),
     "resources:\n  gpu: 5\n": (2, "resources.gpu", "must be a mapping of keys to values"),
     "- a\n- b\n": (1, "the file", "must be a mapping of keys to values"),
-    "resources:\n  gpu: {min: 9}\n": (2, "resources.gpu", "make max at least 9"),
+    "resources:\n  gpu: {min: 9, max: 8}\n": (2, "resources.gpu", "make max at least 9"),
     "\nresources:\n  gpu: {scale_down_threshold: 88}\n": (3, "resources.gpu", "must be below scale_up_threshold"),
     "resources:\n  gpu:\n    target_utilization: 80\n": (2, "resources.gpu", "at most target_utilization (80)"),
     "cost: {budget_per_hour: .inf}\n": (1, "cost.budget_per_hour", "finite number"),
@@ -46,7 +46,9 @@ BAD = {
     "teams:\n  - {name: a, namespaces: ['(']}\n": (2, "teams.0.namespaces.0", "not a regular expression"),
     "pools:\n  - name: p\n    match: {hostname: x}\n": (3, "pools.0.match.hostname", "'node'"),
     "pools:\n  - name: p\n    match: {node: '('}\n": (3, "pools.0.match.node", "not a regular expression"),
-    "pools:\n  - {name: p, kind: serving, gpus_per_replica: 16}\n": (1, "pools", "set gpu.min and gpu.max"),
+    "resources: {gpu: {max: 8}}\npools:\n  - {name: p, kind: serving, gpus_per_replica: 16}\n": (
+        2, "pools", "set gpu.min and gpu.max",
+    ),
     "resources: {gpu: {target_utilization: 95}}\npools:\n  - {name: p, kind: serving}\n": (2, "pools", "below 90.9"),
     "source:\n  prometheus: {url: 'http://p'}\n  embedded: {}\n": (1, "source", "remove one of them"),
     "source: {prometheus: {url: 'ftp://p'}}\n": (1, "source.prometheus.url", "as in http://127.0.0.1:9090"),
@@ -119,7 +121,8 @@ def test_the_shape_of_the_documentation_loads(tmp_path: Path) -> None:
     file = tmp_path / "advisor.yaml"
     file.write_text(EXAMPLE)
     found = load_settings(file).resources
-    assert found.gpu == Settings().resources.gpu
+    assert found.gpu == GpuLimits(min=1, max=8)
+    assert Settings().resources.gpu == GpuLimits(min=1, max=None)
     assert (found.memory.min_gb, found.memory.max_gb, found.cpu.min_cores, found.cpu.max_cores) == (8, 128, 4, 32)
     file.write_text(EXAMPLE.replace("max: 8", "max: 16"))
     assert load_settings(file).resources.gpu.max == 16

@@ -87,7 +87,7 @@ def test_without_changes_nothing_is_different(client: FlaskClient) -> None:
     [
         ({"source": {}}, "/source", "resources, cost, pools"),
         ({"resources": {"gpu": {"mni": 1}}}, "/resources/gpu/mni", ""),
-        ({"resources": {"gpu": {"min": 9}}}, "/resources/gpu", "make max at least 9"),
+        ({"resources": {"gpu": {"min": 9, "max": 8}}}, "/resources/gpu", "make max at least 9"),
         ({"resources": {"gpu": {"min": "2"}}}, "/resources/gpu/min", "integer"),
         ({"resources": []}, "/resources", "object"),
         ({"cost": {"gpu_price_per_hour": {"a/b~c": 0}}}, "/cost/gpu_price_per_hour/a~1b~0c", "greater than 0"),
@@ -131,6 +131,6 @@ def test_the_answer_is_what_the_engine_says_with_these_settings(least: int, most
 def test_settings_are_not_touched() -> None:
     before = CHOSEN.model_copy(deep=True)
     with pytest.raises(WhatIfError):
-        apply_changes(CHOSEN, {"resources": {"gpu": {"min": 99}}})
+        apply_changes(CHOSEN, {"resources": {"gpu": {"min": 99, "max": 98}}})
     apply_changes(CHOSEN, {"resources": {"gpu": {"max": 99}}})
     assert before == CHOSEN

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import ceil
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.history import step_bounds
@@ -48,10 +47,11 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 def scaling_limits(settings: Settings, pool: Pool) -> ScalingLimits:
     """A pool's limits in replicas."""
-    configured, per_replica = settings.gpu_limits(pool.settings), pool.settings.gpus_per_replica
+    configured = settings.gpu_limits(pool.settings)
+    fewest, most = configured.replica_limits(pool.settings.gpus_per_replica)
     return ScalingLimits(
-        min=ceil(configured.min / per_replica),
-        max=configured.max // per_replica,
+        min=fewest,
+        max=most,
         scale_up_ratio=configured.scale_up_threshold / 100,
         scale_down_ratio=configured.scale_down_threshold / 100,
         start_delay_seconds=pool.settings.start_delay_seconds,

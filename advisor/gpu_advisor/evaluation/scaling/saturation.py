@@ -1,8 +1,8 @@
 """Scaling up at saturation, where utilization shows only that demand is at least the size: in increasing steps.
 
 The next points show whether a step helped. Some servers show 100 % at any load: without other evidence, scaling up ends
-after a few steps, and each takes at most half of what is left up to the limit. A pool whose utilization followed its
-load before keeps scaling up.
+after a few steps, and each takes at most half of what is left up to the limit (without a limit, half of the size). A
+pool whose utilization followed its load before keeps scaling up.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import pairwise
 from math import ceil
 
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
+from gpu_advisor.settings.resources import UNLIMITED
 
 #: A step at saturation, as a share of the size; each further step of a run is longer by the same share.
 FIRST_STEP_RATIO = 0.25
@@ -90,5 +91,6 @@ def next_size(run: SaturatedRun, limit: int) -> int:
     share = (SHORT_HISTORY_STEP_RATIO if run.history_is_short else FIRST_STEP_RATIO) + FIRST_STEP_RATIO * run.growths
     proposed = ceil(size + max(1.0, size * share))
     if not run.is_informative:
-        proposed = min(proposed, max(2, int(size + (limit - size) / 2)))
+        room = size if limit == UNLIMITED else limit - size
+        proposed = min(proposed, max(2, int(size + room / 2)))
     return min(limit, proposed)

@@ -187,10 +187,16 @@ def _scale_down(
     limits: ScalingLimits,
     evaluation: EvaluationSettings,
 ) -> SizingDecision:
-    """The upper bound of the needed size, unless there is an objection. Above the limit, there is none."""
+    """The upper bound of the needed size, unless there is an objection.
+
+    Above the limit there is none, but that the demand needs more than the limit: a pool is never made too small.
+    """
     step = evaluation.step_seconds
     if replicas > limits.max:
-        return upper_bound
+        if upper_bound.needed is None or upper_bound.needed <= limits.max + ROUNDING:
+            return upper_bound
+        why = f"{upper_bound.why}: more than the maximum of {limits.max}; raise gpu.max, or reduce the load"
+        return replace(upper_bound, replicas=replicas, why=why, reason=Reason.CONFLICTING)
     if estimate.replicas >= replicas:
         return replace(estimate, replicas=replicas)
     if any(change > 0 for change in _recent_size_changes(points, evaluation)):
