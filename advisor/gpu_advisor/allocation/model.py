@@ -68,7 +68,8 @@ class NodeGpuGroup:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The GPU nodes as of `at` (Unix time); `stale` if the view is: the data source does not respond, or no evaluation finishes.
+    """The GPU nodes as of `at` (Unix time); `stale` if the data source does not respond, or no evaluation
+    finishes.
 
     `groups`: the GPUs by node and kind, computed once because every request scans them.
     """
