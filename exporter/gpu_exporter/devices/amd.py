@@ -259,8 +259,11 @@ class AmdDriver(DrmDriver):
         if table.throttle is not None:
             for reason, mask in THROTTLE_MASKS.items():
                 values.add(metrics.THROTTLE_ACTIVE, float(bool(table.throttle & mask)), reason)
-        has_gauge = metrics.UTILIZATION in values.absent or values.value(metrics.UTILIZATION) is not None
-        if table.activity is not None and not has_gauge:
+        # Some chips have the file and refuse to read it, or none at all. One that fails is an error.
+        has_gauge = values.value(metrics.UTILIZATION) is not None
+        refused = values.absent.get(metrics.UTILIZATION, AbsenceReason.UNSUPPORTED) is AbsenceReason.UNSUPPORTED
+        if table.activity is not None and refused and not has_gauge and not table.partitions:
+            values.absent.pop(metrics.UTILIZATION, None)
             values.add(metrics.UTILIZATION, table.activity)
 
     def _partitions(self, whole: DeviceReading) -> Iterable[DeviceReading]:

@@ -284,7 +284,8 @@ class AscendDriver:
 def _parse_values(chip: Chip) -> Iterator[tuple[MetricFamily, float | AbsenceReason]]:
     yield metrics.UTILIZATION, _parse_number(chip.chip_row, "AICore(%)", per=100)
     yield metrics.TEMPERATURE, _parse_number(chip.npu_row, "Temp(C)")
-    yield metrics.POWER, _parse_number(chip.npu_row, "Power(W)")
+    power = _parse_number(chip.npu_row, "Power(W)")
+    yield metrics.POWER, power or AbsenceReason.UNSUPPORTED  # chips without a sensor, such as the 310B4, read 0.0
     # Inference cards have no HBM column, or a total of 0 in it: use the other memory column.
     memory: tuple[float, float] | AbsenceReason = AbsenceReason.UNSUPPORTED
     for column in ("HBM-Usage(MB)", "Memory-Usage(MB)"):

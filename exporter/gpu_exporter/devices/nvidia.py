@@ -84,7 +84,8 @@ class NvidiaDriver:
         self._probed_at = 0.0
         self._inventory = DeviceInventory(state_file)
         self._meters: dict[str, GpuMeters] = {}
-        self._driver_missing = False
+        self._driver_error = ""
+        self._open_errors: dict[int, str] = {}
 
     @cached_property
     def _machine(self) -> str:
@@ -108,12 +109,12 @@ class NvidiaDriver:
             self.close()
             if not self._inventory:
                 raise
-            if not self._driver_missing:
+            if str(error) != self._driver_error:
                 log.warning("%s", error)
-            self._driver_missing = True
+            self._driver_error = str(error)
             reason = DownReason.ERROR if error.state is DriverState.NO_PERMISSION else DownReason.DRIVER_GONE
             return tuple(DeviceReading(identity, down=reason) for identity in self._inventory)
-        self._driver_missing = False
+        self._driver_error = ""
         self._inventory.store()
         missing = {identity.index for identity in self._inventory if identity.uuid not in found}
         known = (
@@ -222,13 +223,22 @@ class NvidiaDriver:
                 is_gpu = not isinstance(error, NvmlValueError) or error.code != INVALID_ARGUMENT
                 if is_gpu and index not in self._probes:
                     self._unopened[index] = _down_reason(error)
+                    self._log_open_error(index, error)
             else:
                 self._unopened.pop(index, None)
+                self._open_errors.pop(index, None)
                 opened = True
         if opened:
             self._open_gpus(nvml)
         elif indices and not (self._gpus or self._unopened):
             raise DriverUnavailable(DriverState.FAILED, "NVML counts GPUs, but has a handle for none")
+
+    def _log_open_error(self, index: int, error: Exception) -> None:
+        """Log why a GPU cannot be opened, once."""
+        if self._open_errors.get(index) != str(error):
+            level = logging.INFO if self._unopened[index] is DownReason.NO_PERMISSION else logging.WARNING
+            log.log(level, "GPU %d cannot be opened: %s", index, error)
+        self._open_errors[index] = str(error)
 
     def _open_gpus(self, nvml: NvmlSession) -> None:
         probes = _distinct_handles(self._probes.values())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Container
+from contextlib import suppress
 from ctypes import byref, c_uint
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -70,7 +71,22 @@ MAX_INSTANCES = 64
 MAX_PLACEMENT = 16
 """More memory slices than any GPU has: a larger number is none."""
 
+MIB, GIB = 1024**2, 1024**3
+MEMORY_SLICES = 8
+
 _PROFILE = re.compile(r"MIG (\S+)")
+
+
+def profile_gigabytes(instance_bytes: int, gpu_bytes: int) -> int:
+    """The size in the name of a profile, which is not that of the memory: 79 GiB of an A100 of 80 GB are `7g.80gb`.
+
+    It is the eighths of the GPU that the instance takes, of the GPU's size in whole gigabytes, as in NVIDIA's own tools
+    (NVIDIA/go-nvlib, pkg/nvlib/device/mig_profile.go).
+    """
+    if not gpu_bytes:
+        return round(instance_bytes / GIB)
+    eighths = math.ceil(MEMORY_SLICES * instance_bytes / gpu_bytes)
+    return math.floor(eighths / MEMORY_SLICES * math.ceil(gpu_bytes / GIB) + 0.5)
 
 
 @dataclass
@@ -286,13 +302,15 @@ class MigInstances:
 
     def _profile(self, handle: Any) -> str:
         """NVIDIA's name of the profile, or else one from its attributes: not every driver has it in the device name."""
-        try:
+        with suppress(NvmlValueError, GpuLost, DriverUnloaded):
             found = _PROFILE.search(self._nvml.text("nvmlDeviceGetName", handle))
             if found:
                 return found[1]
+        try:
             attributes = self._nvml.call("nvmlDeviceGetAttributes_v2", handle)
+            total: int = self._nvml.call("nvmlDeviceGetMemoryInfo", self._handle).total
         except (NvmlValueError, GpuLost, DriverUnloaded):
             return ""
         gpu_slices, compute_slices = attributes.gpuInstanceSliceCount, attributes.computeInstanceSliceCount
         prefix = f"{compute_slices}c." if compute_slices != gpu_slices else ""
-        return f"{prefix}{gpu_slices}g.{round(attributes.memorySizeMB / 1024)}gb"
+        return f"{prefix}{gpu_slices}g.{profile_gigabytes(attributes.memorySizeMB * MIB, total)}gb"

@@ -32,6 +32,7 @@ _VGPU_ECC_NOT_SUPPORTED = 22
 _ARGUMENT_VERSION_MISMATCH = 25
 _DEPRECATED = 26
 _GPU_NOT_FOUND = 28
+_UNKNOWN = 999
 
 TEXT_BYTES = 256
 """Room for any of NVML's texts, which are at most 96 bytes long."""
@@ -58,6 +59,11 @@ _INIT_ERRORS = {
         "the NVIDIA kernel module is not loaded: try `modprobe nvidia` and check the kernel log",
     ),
     _NO_PERMISSION: (DriverState.NO_PERMISSION, "no permission: allow the exporter to open /dev/nvidiactl"),
+    _UNKNOWN: (
+        DriverState.FAILED,
+        "cannot initialize NVML: unknown error; if this is a container, it has lost its devices, as after `systemctl "
+        "daemon-reload`: restart it (NVIDIA container toolkit, Troubleshooting)",
+    ),
     _VERSION_MISMATCH: (
         DriverState.FAILED,
         "version mismatch of the NVIDIA library and kernel module, as after an upgrade: reload the module or reboot",

@@ -20,7 +20,11 @@ from gpu_exporter.snapshot import AbsenceReason, MetricReading
 MAX_SYSFS_FILE_BYTES = 8192
 """A sysfs file has at most one page of memory, 4 KiB on most machines."""
 
+_ENOTSUPP = 524
+"""The kernel's own "not supported", which some drivers let through to user space (include/linux/errno.h)."""
+
 _REASON_BY_ERRNO = {
+    _ENOTSUPP: AbsenceReason.UNSUPPORTED,
     errno.ENOENT: AbsenceReason.UNSUPPORTED,
     errno.EOPNOTSUPP: AbsenceReason.UNSUPPORTED,
     errno.EINVAL: AbsenceReason.UNSUPPORTED,  # amdgpu, for a sensor that the chip does not have

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.kernel_files import list_folder, read_file, read_number, samples_by_column
+from gpu_exporter.host.kernel_files import list_folder, read_file, read_label, read_number, samples_by_column
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 
 STATE = MetricFamily("node_md_state", "gauge", "1 for the state that the array is in, else 0.", ("device", "state"))
@@ -106,8 +106,14 @@ class MdadmCollector:
         rows: dict[tuple[str, ...], list[float]] = {}
         for name in list_folder(self._block_folder, r"md.*"):
             folder = f"{self._block_folder}/{name}/md"
-            raid_disks = read_number(f"{folder}/raid_disks")
+            raid_disks = _raid_disks(f"{folder}/raid_disks")
             if raid_disks is not None:
                 # RAID 0 and linear arrays cannot be degraded, and have no such file.
                 rows[(name,)] = [read_number(f"{folder}/degraded") or 0.0, raid_disks]
         return samples_by_column((DEGRADED, RAID_DISKS), rows)
+
+
+def _raid_disks(path: str) -> float | None:
+    """The number of disks that an array has, or will have: a reshape reads `4 (3)`, the present number in brackets."""
+    number, _, _ = read_label(path).partition(" ")
+    return float(number) if number.isdigit() else None

@@ -6,6 +6,7 @@ Kernel document: Documentation/admin-guide/numastat.rst.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from gpu_exporter.host.base import HostSettings
 from gpu_exporter.host.kernel_files import list_folder, parse_unsigned, read_file
@@ -27,8 +28,9 @@ class MeminfoNumaCollector:
             node = (name.removeprefix("node"),)
             for field, value in _parse_meminfo(read_file(f"{self._folder}/{name}/meminfo")):
                 rows.append((self._family(field, "gauge"), node, value))
-            for field, value in _parse_numastat(read_file(f"{self._folder}/{name}/numastat")):
-                rows.append((self._family(f"{field}_total", "counter"), node, value))
+            with suppress(FileNotFoundError):  # a kernel without the counters of allocations
+                for field, value in _parse_numastat(read_file(f"{self._folder}/{name}/numastat")):
+                    rows.append((self._family(f"{field}_total", "counter"), node, value))
         return group_by_family(rows)
 
     def _family(self, field: str, type_: MetricType) -> MetricFamily:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from pathlib import Path
 
 import pytest
-from gpu_exporter.devices import amd
+from gpu_exporter.devices import amd, sysfs
 from gpu_exporter.devices.amd import AmdDriver, parse_gpu_metrics, parse_max_clock
 from gpu_exporter.devices.amd_partitions import PARTITION_LAYOUTS, parse_partitions
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.drm import RESCAN_SECONDS, SYSFS_FAMILIES
-from gpu_exporter.devices.sysfs import SysfsValueError, parse_int
+from gpu_exporter.devices.sysfs import SysfsValueError, _reason, parse_int
 from gpu_exporter.snapshot import AbsenceReason, DownReason, DriverState
 
 from tests.unit.devices.fake_sysfs import FakeSysfs, Files, absent, values
@@ -606,3 +607,37 @@ def test_an_implausible_number_of_partitions_is_none(count: int) -> None:
     assert parse_partitions(bytes(raw)) == ()
     assert parse_partitions(bytes(raw)[:500]) == ()
     assert parse_partitions(b"") == ()
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, 524, errno.EINVAL])
+def test_a_chip_that_refuses_its_load_has_that_of_gpu_metrics(
+    tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Raven and Cyan Skillfish have the file, and reading it fails (MangoHud#464, btop#1794): never 0 %."""
+    rx7900(tree)
+    amdgpu = driver(tree)
+    fail_reads(monkeypatch, ("gpu_busy_percent",), code)
+    assert values(amdgpu.read()[0])["gpu_utilization_ratio"] == 0.73
+    fail_reads(monkeypatch, ("gpu_busy_percent", "gpu_metrics"), code)
+    (reading,) = amdgpu.read()
+    assert "gpu_utilization_ratio" not in values(reading)
+    assert absent(reading)["gpu_utilization_ratio"] == "unsupported"
+
+
+def test_a_load_that_fails_is_not_replaced(tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    rx7900(tree)
+    fail_reads(monkeypatch, ("gpu_busy_percent",), errno.EIO)
+    assert absent(driver(tree).read()[0])["gpu_utilization_ratio"] == "error"
+
+
+def fail_reads(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], code: int) -> None:
+    """Let reading these files fail with this error number."""
+    read_file = sysfs.read_file
+
+    def read(path: str) -> bytes:
+        if os.path.basename(path) in names:
+            raise SysfsValueError(_reason(OSError(code, "")))
+        return read_file(path)
+
+    for module in ("amd", "sysfs"):
+        monkeypatch.setattr(f"gpu_exporter.devices.{module}.read_file", read)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from gpu_exporter import metrics
 from gpu_exporter.devices import ascend
 from gpu_exporter.devices.ascend import QUERY_INTERVAL_SECONDS, AscendDriver, parse_npu_smi
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.devices.drm import SYSFS_FAMILIES
-from gpu_exporter.snapshot import DownReason, DriverState
+from gpu_exporter.snapshot import AbsenceReason, DownReason, DriverState
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -280,3 +281,10 @@ def test_an_emptied_cell_never_drops_its_row(cells: list[int], row: int) -> None
     chips = parse_npu_smi(HEAD + "\n".join(lines) + "\n" + RULE + SECOND)
     assert len(chips) == 2
     assert chips[1] == parse_npu_smi(HEALTHY)[1]
+
+
+@pytest.mark.parametrize("word", ["0.0", "0", "NA", "-"])
+def test_a_chip_without_a_power_sensor(word: str) -> None:
+    """The 310B4 reads 0.0: a chip that computes on no power at all is a missing value."""
+    (chip,) = parse_npu_smi(HEAD + FIRST.replace("101.8", f"{word:5}"))
+    assert dict(ascend._parse_values(chip))[metrics.POWER] is AbsenceReason.UNSUPPORTED

@@ -636,7 +636,9 @@ def test_reloaded_driver_is_reopened(machine: SimulatedMachine, caplog: pytest.L
             devices = machine.driver.read()
             assert down_reasons(devices) == [DownReason.DRIVER_GONE] * 2
             assert [device.identity for device in devices] == [device.identity for device in before]
-    assert len(caplog.records) == 1
+    first, second = [record.message for record in caplog.records]
+    assert "was unloaded" in first
+    assert "try `modprobe nvidia`" in second
     machine.control.loaded, machine.control.loads, machine.control.driver = True, 2, "595.80"
     machine.write()
     devices = machine.driver.read()
@@ -740,3 +742,29 @@ def test_readings_are_immutable_and_the_old_ones_stay(machine: SimulatedMachine)
     read_single_gpu(machine, SimulatedGpu(power=200))
     assert values(first)["gpu_power_watts"] == 100
     assert AbsenceReason.ERROR.value not in absent(first).values()
+
+
+def test_why_a_gpu_cannot_be_opened_is_logged_once(machine: SimulatedMachine, caplog: pytest.LogCaptureFixture) -> None:
+    gpus = [SimulatedGpu(), SimulatedGpu(errors={"nvmlDeviceGetHandleByIndex_v2": 8})]  # no power cable
+    machine.control.gpus = gpus
+    for _ in range(3):
+        machine.wait(1)
+        assert down_reasons(machine.driver.read()) == [None, "error"]
+    messages = [record.message for record in caplog.records if "cannot be opened" in record.message]
+    assert messages == ["GPU 1 cannot be opened: Insufficient External Power"]
+
+
+def test_a_container_that_lost_its_devices_is_told_how_to_get_them_back(
+    machine: SimulatedMachine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.control.gpus = [SimulatedGpu()]
+    machine.write()
+    machine.driver.read()
+    machine.control.errors = {"nvmlInitWithFlags": UNKNOWN}
+    machine.control.loads += 1
+    for _ in range(4):
+        machine.wait(1)
+        assert down_reasons(machine.driver.read()) == ["driver_gone"]
+    messages = [record.message for record in caplog.records if "cannot initialize NVML" in record.message]
+    assert len(messages) == 1
+    assert "systemctl daemon-reload`: restart it" in messages[0]

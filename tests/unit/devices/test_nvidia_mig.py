@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS
-from gpu_exporter.devices.nvidia_mig import LIST_INTERVAL_SECONDS
+from gpu_exporter.devices.nvidia_mig import LIST_INTERVAL_SECONDS, profile_gigabytes
 from gpu_exporter.snapshot import DeviceReading, DownReason, GpuProcess
 
 from tests.simulated_nvml.control import NOT_SUPPORTED, UNKNOWN, SimulatedGpu, SimulatedMigInstance
@@ -315,3 +315,23 @@ def test_an_instance_whose_ids_are_unknown_has_no_activity_of_another(machine: S
     for device in machine.driver.read()[1:]:
         assert device.identity.gpu_instance_id == ""
         assert "gpu_sm_activity_ratio" not in values(device)
+
+
+@pytest.mark.parametrize(
+    ("gpu_mib", "instance_mib", "gigabytes"),
+    [
+        (40536, 4864, 5), (40536, 40192, 40), (81920, 9728, 10), (81920, 80896, 80), (24258, 5952, 6),
+        (95830, 11008, 12), (95830, 47488, 47), (143771, 16384, 18), (143771, 71424, 71), (0, 9984, 10),
+    ],
+)  # fmt: skip
+def test_size_in_the_name_of_a_profile(gpu_mib: int, instance_mib: int, gigabytes: int) -> None:
+    """Profiles of A100, A30, H100 NVL and H200 (NVIDIA's MIG user guide): 7g.79gb would be none (dcgm-exporter#713)."""
+    assert profile_gigabytes(instance_mib * MIB, gpu_mib * MIB) == gigabytes
+
+
+def test_a_profile_without_a_device_name(machine: SimulatedMachine) -> None:
+    gpu = h100_with_mig_instances()
+    gpu.instances = [SimulatedMigInstance("7g.80gb", memory_total=80896, memory_used=1)]
+    gpu.errors = {"nvmlDeviceGetName": NOT_SUPPORTED}
+    _, only = read(machine, gpu)
+    assert only.identity.mig_profile == "7g.80gb"

@@ -319,6 +319,27 @@ def test_mdstat_of_an_array_that_waits() -> None:
     assert (array.state, array.synced, array.members) == ("resync", 0, 2)
 
 
+def test_disks_of_an_array_that_is_reshaped(tmp_path: Path) -> None:
+    """The file has both numbers then (prometheus/node_exporter#3528)."""
+    for name, text in {"md1": "4 (3)\n", "md2": "2\n", "md3": "\n"}.items():
+        folder = tmp_path / f"sys/block/{name}/md"
+        folder.mkdir(parents=True)
+        (folder / "raid_disks").write_text(text)
+        (folder / "degraded").write_text("1\n")
+    families = COLLECTORS["mdadm"](HostSettings(procfs=tmp_path, sysfs=tmp_path / "sys")).collect()
+    found = {each.family.name: dict(each.rows) for each in families}
+    assert found["node_md_raid_disks"] == {("md1",): 4, ("md2",): 2}
+    assert found["node_md_degraded"] == {("md1",): 1, ("md2",): 1}
+
+
+def test_a_numa_node_without_counters_of_allocations(tmp_path: Path) -> None:
+    folder = tmp_path / "devices/system/node/node3"
+    folder.mkdir(parents=True)
+    (folder / "meminfo").write_text("Node 3 MemTotal: 7 kB\n")
+    (only,) = COLLECTORS["meminfo_numa"](HostSettings(sysfs=tmp_path)).collect()
+    assert (only.family.name, only.rows) == ("node_memory_numa_MemTotal", ((("3",), 7 * 1024),))
+
+
 def test_intervals_divide_a_minute() -> None:
     assert set(MIN_INTERVAL_SECONDS) <= set(COLLECTORS)
     assert all(60 % seconds == 0 for seconds in MIN_INTERVAL_SECONDS.values())
