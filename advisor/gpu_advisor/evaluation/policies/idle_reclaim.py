@@ -230,7 +230,8 @@ def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Itera
         yield from list_processes(facts, gpu, f"on {gpu.node}: which processes use GPU {gpu.index}?")
     yield from notes(
         "stop those processes, or delete the pods that requested the GPUs",
-        "GPUs without an owner: remove the nodes or stop the instances",
+        "GPUs without an owner: keep new work off the nodes first (kubectl cordon, or drain them in Slurm), look again "
+        "whether any came, then remove them or stop the instances",
     )
 
 
