@@ -4,7 +4,7 @@ The loader first chooses a number for each data set and training loop. Then all 
 turn, in this loop; the one with the highest median is the best. Finally the chosen and the best number alternate, so
 that other work on the machine affects both; the result is the median of their ratios, because the best of a sweep is
 partly luck. A loop waits in each step, as for a GPU: not at all, as long as loading a batch takes, or four times as
-long.
+long. Five to six minutes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import Goal, missed_goals, table, write
 
-BATCH_SIZE = 16
+BATCH_SIZE = 8
 GOAL_RATIO = 0.90
+#: Not measured, and at least measured.
+STEPS_BEFORE, LEAST_STEPS = 2, 4
 
 
 class IoBoundDataset(Dataset[torch.Tensor]):
@@ -85,7 +87,7 @@ class LoaderResult:
 
 
 def compare(
-    dataset: Dataset[torch.Tensor], factor: float, max_workers: int, seconds: float, rounds: int
+    dataset: Dataset[torch.Tensor], factor: float, max_workers: int, seconds: float, rounds: int, pairs: int
 ) -> LoaderResult:
     step_seconds = factor * BATCH_SIZE / _rate(dataset, 0, 0.0, seconds)
     enough = BATCH_SIZE / step_seconds if step_seconds else None
@@ -104,17 +106,17 @@ def compare(
         chosen,
         best,
         rates,
-        _interleaved_ratio(dataset, chosen, best, step_seconds, seconds, 3 * rounds),
+        _interleaved_ratio(dataset, chosen, best, step_seconds, seconds, pairs),
         choosing_seconds,
     )
 
 
 def _interleaved_ratio(
-    dataset: Dataset[torch.Tensor], one: int, other: int, step_seconds: float, seconds: float, rounds: int
+    dataset: Dataset[torch.Tensor], one: int, other: int, step_seconds: float, seconds: float, pairs: int
 ) -> float:
     """Return the median ratio of the rates of two numbers of workers, in alternating order."""
     ratios = []
-    for turn in range(rounds if one != other else 0):
+    for turn in range(pairs if one != other else 0):
         order = (one, other) if turn % 2 else (other, one)
         found = {number: _rate(dataset, number, step_seconds, seconds) for number in order}
         ratios.append(found[one] / found[other])
@@ -122,7 +124,11 @@ def _interleaved_ratio(
 
 
 def _rate(dataset: Dataset[torch.Tensor], num_workers: int, step_seconds: float, seconds: float) -> float:
-    """Return samples per second of a loop with steps of that length, after the prefetched batches are used up."""
+    """Return samples per second of a loop with steps of that length, in whole rounds of the workers.
+
+    Before, the prefetched batches are used up, and a few steps let workers run ahead of the loop again, as they do in a
+    long one.
+    """
     settings: dict[str, Any] = {"prefetch_factor": PREFETCH_FACTOR} if num_workers else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # more workers than cores
@@ -130,12 +136,18 @@ def _rate(dataset: Dataset[torch.Tensor], num_workers: int, step_seconds: float,
     a_round = max(num_workers, 1)
     for _ in range(a_round * (1 + PREFETCH_FACTOR)):
         next(batches)
+
+    def step() -> None:
+        next(batches)
+        if step_seconds:
+            time.sleep(step_seconds)
+
+    for _ in range(STEPS_BEFORE):
+        step()
     began, done = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+    while time.perf_counter() - began < seconds or done < LEAST_STEPS:
         for _ in range(a_round):
-            next(batches)
-            if step_seconds:
-                time.sleep(step_seconds)
+            step()
         done += a_round
     return done * BATCH_SIZE / (time.perf_counter() - began)
 
@@ -143,13 +155,14 @@ def _rate(dataset: Dataset[torch.Tensor], num_workers: int, step_seconds: float,
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-workers", type=int, default=default_max_workers())
-    parser.add_argument("--seconds", type=float, default=0.6, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=4, help="of the sweep; three times as many for chosen and best")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=2, help="of the sweep")
+    parser.add_argument("--pairs", type=int, default=7, help="of measurements, of the chosen and the best number")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     outcomes = {
         f"{name}, steps of {factor:g}": compare(
-            dataset, factor, arguments.max_workers, arguments.seconds, arguments.rounds
+            dataset, factor, arguments.max_workers, arguments.seconds, arguments.rounds, arguments.pairs
         )
         for name, dataset in DATA.items()
         for factor in STEP_FACTORS

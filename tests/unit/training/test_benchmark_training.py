@@ -15,7 +15,7 @@ def test_the_monitor_benchmark_runs():
 
 
 def test_the_loader_benchmark_runs():
-    result = compare(DATA["I/O-bound"], 1.0, max_workers=1, seconds=0.02, rounds=1)
+    result = compare(DATA["I/O-bound"], 1.0, max_workers=1, seconds=0.02, rounds=1, pairs=2)
     assert list(result.rates) == [0, 1]
     assert {result.chosen, result.best} <= {0, 1}
     assert result.ratio > 0
