@@ -32,7 +32,10 @@ class ExporterScrape:
 
 @dataclass(frozen=True, slots=True)
 class GpuSnapshot:
-    """`utilization_ratio` is the mean since the previous scrape; without one, the driver's last sample."""
+    """`utilization_ratio` is the mean since the previous scrape; without one, the driver's last sample.
+
+    `performance_state` is 0 (fastest) to 15.
+    """
 
     uuid: str
     index: str
@@ -45,6 +48,9 @@ class GpuSnapshot:
     power_watts: float | None
     power_limit_watts: float | None
     temperature_celsius: float | None
+    fan_speed_ratio: float | None
+    sm_clock_hertz: float | None
+    performance_state: int | None
     processes: int | None
     held_back_by: tuple[str, ...]
     owners: tuple[str, ...]
@@ -94,7 +100,9 @@ def _gpus(now: ExporterScrape, before: ExporterScrape | None) -> Iterable[GpuSna
     up, gauge = now.values_by_gpu("gpu_up"), now.values_by_gpu("gpu_utilization_ratio")
     used, total = now.values_by_gpu("gpu_memory_used_bytes"), now.values_by_gpu("gpu_memory_total_bytes")
     power, limit = now.values_by_gpu("gpu_power_watts"), now.values_by_gpu("gpu_power_limit_watts")
-    temperature, processes = now.values_by_gpu("gpu_temperature_celsius"), now.values_by_gpu("gpu_processes")
+    temperature, fan = now.values_by_gpu("gpu_temperature_celsius"), now.values_by_gpu("gpu_fan_speed_ratio")
+    clock, state = now.values_by_gpu("gpu_sm_clock_hertz"), now.values_by_gpu("gpu_performance_state")
+    processes = now.values_by_gpu("gpu_processes")
     reasons = {
         dict(labels).get("uuid"): dict(labels).get("reason", "") for labels in now.family_samples("gpu_down_info")
     }
@@ -102,13 +110,16 @@ def _gpus(now: ExporterScrape, before: ExporterScrape | None) -> Iterable[GpuSna
     for labels in now.family_samples("gpu_info"):
         each = dict(labels)
         uuid = each.get("uuid", "")
-        count = processes.get(uuid)
         yield GpuSnapshot(
             uuid, each.get("index", ""), each.get("name", ""), up.get(uuid) == 1, reasons.get(uuid, ""),
             busy.get(uuid, gauge.get(uuid)), used.get(uuid), total.get(uuid), power.get(uuid), limit.get(uuid),
-            temperature.get(uuid), None if count is None else int(count), _throttle_reasons(now, uuid),
-            _owners(now, uuid),
+            temperature.get(uuid), fan.get(uuid), clock.get(uuid), _whole(state.get(uuid)), _whole(processes.get(uuid)),
+            _throttle_reasons(now, uuid), _owners(now, uuid),
         )  # fmt: skip
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _utilization(now: ExporterScrape, before: ExporterScrape | None) -> dict[str, float]:

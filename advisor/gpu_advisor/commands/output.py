@@ -72,6 +72,13 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: st
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def terminal_width() -> int:
+    """Columns of this terminal."""
+    from rich.console import Console
+
+    return Console().width
+
+
 def _rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
 

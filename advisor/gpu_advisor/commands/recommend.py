@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CSV_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
     "since", "held", "summary", "savings_per_hour", "savings_per_month", "savings_bound", "currency", "estimated",
+    "owners",
 )  # fmt: skip
 
 
@@ -72,37 +73,54 @@ def command(
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
-HEADINGS = ("severity", "savings/month", "recommendation", "change", "since", "", "id")
-SHORT_HEADINGS = ("severity", "savings/month", "recommendation", "since", "id")
+HEADINGS = ("severity", "savings/month", "recommendation", "owner", "change", "since", "", "id")
+SHORT_HEADINGS = ("severity", "savings/month", "recommendation", "owner", "since", "id")
+
+#: Owners that a cell shows.
+MAX_OWNERS = 2
+
+#: Columns of a terminal from which on owners have a column of their own.
+MIN_WIDTH_OF_OWNERS = 100
 
 
 def rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
     """A row of HEADINGS per recommendation, for a pipe."""
     return [
         (
-            each["severity"], money.format_savings(each, short=True), one_line(each["summary"]),
+            each["severity"], money.format_savings(each, short=True), one_line(each["summary"]), owners(each),
             f"{each['current']:g} -> {each['recommended']:g}", each["since"], ", ".join(output.marks(each)), each["id"],
         )
         for each in answer["recommendations"]
     ]  # fmt: skip
 
 
-def short_rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
-    """A row of SHORT_HEADINGS, for a terminal: since when relative to the evaluation, and short IDs."""
+def short_table(answer: schema.Recommendations, width: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows for a terminal: since when relative to the evaluation, and short IDs.
+
+    A narrow terminal has no column of owners: they follow the summary.
+    """
     ids = short_ids(each["id"] for each in answer["recommendations"])
-    return [
-        (
-            each["severity"], money.format_savings(each, short=True),
-            one_line(each["summary"]) + "".join(f" ({mark})" for mark in output.marks(each)),
-            output.format_since(each["since"], answer["at"]), ids[each["id"]],
-        )
-        for each in answer["recommendations"]
-    ]  # fmt: skip
+    narrow = width < MIN_WIDTH_OF_OWNERS
+    found = []
+    for each in answer["recommendations"]:
+        summary = one_line(each["summary"]) + "".join(f" ({mark})" for mark in output.marks(each))
+        owner = owners(each)
+        texts = (f"{summary}; owner: {owner}" if owner else summary,) if narrow else (summary, owner)
+        since = output.format_since(each["since"], answer["at"])
+        found.append((each["severity"], money.format_savings(each, short=True), *texts, since, ids[each["id"]]))
+    return tuple(name for name in SHORT_HEADINGS if not narrow or name != "owner"), found
+
+
+def owners(each: schema.RecommendationDocument) -> str:
+    """Who uses its GPUs, the first two by name."""
+    names = each["owners"]
+    more = f" and {len(names) - MAX_OWNERS} more" if len(names) > MAX_OWNERS else ""
+    return one_line("; ".join(names[:MAX_OWNERS])) + more
 
 
 def _show(answer: schema.Recommendations) -> None:
     if sys.stdout.isatty():
-        output.show_table(SHORT_HEADINGS, short_rows(answer), "No recommendations.")
+        output.show_table(*short_table(answer, output.terminal_width()), "No recommendations.")
     else:
         output.show_table(HEADINGS, rows(answer), "No recommendations.")
     if answer["recommendations"]:
@@ -120,7 +138,7 @@ def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
         each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["since"],
         str(each["held"]).lower(), each["summary"], each["savings_per_hour"], each["savings_per_month"],
         each["savings_bound"], each["currency"],
-        None if each["estimated"] is None else str(each["estimated"]).lower(),
+        None if each["estimated"] is None else str(each["estimated"]).lower(), "; ".join(each["owners"]),
     )  # fmt: skip
 
 
@@ -131,6 +149,7 @@ def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
     yield f"diagnosis: {each['diagnosis']}; confidence: {each['confidence']}"
     yield f"savings: {money.format_savings(each)}"
+    yield one_line(f"owners: {'; '.join(each['owners']) or 'none known'}")
     yield "\nHow to apply it:"
     yield from (f"  {one_line(line)}" for line in each["apply"])
     yield f"  {each['runbook']}"

@@ -16,7 +16,7 @@ from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClient
 from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, take_snapshot
 from gpu_advisor.rendering.escaping import one_line
-from gpu_advisor.web.page.template_filters import percent, value_text
+from gpu_advisor.web.page.template_filters import UNKNOWN, percent, value_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,11 +27,14 @@ SAMPLE_INTERVAL_SECONDS = 1.0
 #: Samples of utilization that the history shows at most.
 MAX_HISTORY = 120
 
-HEADINGS = ("GPU", "name", "utilization", "memory", "power", "temp", "throttled by", "owner")
+HEADINGS = (
+    "GPU", "name", "utilization", "memory", "power", "temp", "fan", "SM clock", "processes", "throttled by", "owner",
+)  # fmt: skip
 
 CSV_COLUMNS = (
     "uuid", "index", "name", "up", "why_down", "utilization_ratio", "memory_used_bytes", "memory_total_bytes",
-    "power_watts", "power_limit_watts", "temperature_celsius", "processes", "held_back_by", "owners",
+    "power_watts", "power_limit_watts", "temperature_celsius", "fan_speed_ratio", "sm_clock_hertz", "performance_state",
+    "processes", "held_back_by", "owners",
 )  # fmt: skip
 
 
@@ -134,13 +137,14 @@ def lines(now: NodeSnapshot) -> Iterator[str]:
 def _row(gpu: GpuSnapshot) -> tuple[str, ...]:
     if not gpu.up:
         why = f"down: {gpu.why_down.replace('_', ' ')}" if gpu.why_down else "down"
-        return gpu.index, one_line(gpu.name), one_line(why), "", "", "", "", ""
+        return gpu.index, one_line(gpu.name), one_line(why), *[""] * (len(HEADINGS) - 3)
     memory = f"{value_text(gpu.memory_used_bytes, 'bytes')} of {value_text(gpu.memory_total_bytes, 'bytes')}"
     power = f"{value_text(gpu.power_watts, 'watts')} of {value_text(gpu.power_limit_watts, 'watts')}"
     return (
         gpu.index, one_line(gpu.name), percent(gpu.utilization_ratio), memory, power,
-        value_text(gpu.temperature_celsius, "celsius"), ", ".join(gpu.held_back_by).replace("_", " "),
-        top_view.owner_of(gpu),
+        value_text(gpu.temperature_celsius, "celsius"), percent(gpu.fan_speed_ratio),
+        value_text(gpu.sm_clock_hertz, "hertz"), UNKNOWN if gpu.processes is None else str(gpu.processes),
+        ", ".join(gpu.held_back_by).replace("_", " "), top_view.owner_of(gpu),
     )  # fmt: skip
 
 

@@ -121,15 +121,31 @@ class Column:
     right: bool = False
 
 
-def _short_name(cell: Cell) -> str:
-    name = one_line(cell.gpu.name)
-    return name if len(name) <= cell.width else re.sub(r"^(NVIDIA|AMD Instinct|Intel\(R\)) (GeForce )?", "", name)
+def short_name(name: str, width: int) -> str:
+    """The first form of the name that fits, else the last."""
+    forms = tuple(_name_forms(one_line(name)))
+    return next((form for form in forms if len(form) <= width), forms[-1])
+
+
+def _name_forms(name: str) -> Iterator[str]:
+    """Shorter and shorter: without the vendor, then without its last words; of a MIG device, its profile remains."""
+    yield name
+    name = re.sub(r"^(NVIDIA|AMD Instinct|Intel\(R\)) (GeForce )?", "", name)
+    yield name
+    device, mig, profile = name.partition(" MIG ")
+    if mig:
+        yield f"{re.split('[- ]', device)[0]} {profile}"
+        yield profile
+        return
+    words = name.split(" ")
+    yield from (" ".join(words[:count]) for count in range(len(words) - 1, 0, -1))
 
 
 def _utilization(cell: Cell) -> str:
     gpu = cell.gpu
     if not gpu.up:
-        return f"down: {gpu.why_down.replace('_', ' ')}" if gpu.why_down else "down"
+        why = gpu.why_down.replace("_", " ")
+        return f"down: {why}" if why and len(why) + 6 <= cell.width else why or "down"
     text = UNKNOWN if gpu.utilization_ratio is None else f"{100 * gpu.utilization_ratio:.0f}%"
     return f"{bar(gpu.utilization_ratio, cell.width - 5, cell.unicode)} {text:>4}"
 
@@ -165,6 +181,27 @@ def _temperature(cell: Cell) -> str:
     return f"{gpu.temperature_celsius:.0f}C" if gpu.temperature_celsius is not None else UNKNOWN if gpu.up else ""
 
 
+def _fan(cell: Cell) -> str:
+    """Empty without a fan, as with passive cooling: no GPU lacks the reading by mistake."""
+    ratio = cell.gpu.fan_speed_ratio
+    return "" if ratio is None else f"{100 * ratio:.0f}%"
+
+
+def _clock(cell: Cell) -> str:
+    gpu = cell.gpu
+    return f"{gpu.sm_clock_hertz / 1e6:.0f}" if gpu.sm_clock_hertz is not None else UNKNOWN if gpu.up else ""
+
+
+def _performance_state(cell: Cell) -> str:
+    state = cell.gpu.performance_state
+    return "" if state is None else f"P{state}"
+
+
+def _processes(cell: Cell) -> str:
+    gpu = cell.gpu
+    return str(gpu.processes) if gpu.processes is not None else UNKNOWN if gpu.up else ""
+
+
 #: One letter per throttle reason, where there is no room for words.
 _LETTERS = {"hw_thermal": "T", "sw_thermal": "T", "hw_power_brake": "B", "sw_power_cap": "P", "hw_slowdown": "S"}
 
@@ -195,13 +232,17 @@ def _memory_style(gpu: GpuSnapshot) -> str:
 
 COLUMNS = (
     Column("GPU", 3, 3, 0, lambda cell: cell.gpu.index, right=True),
-    Column("NAME", 12, 26, 1, _short_name),
-    Column("UTILIZATION", 12, 26, 0, _utilization, _utilization_style),
-    Column("MEMORY", 15, 30, 0, _memory, _memory_style),
-    Column("POWER", 9, 9, 0, _power, right=True),
+    Column("NAME", 8, 26, 1, lambda cell: short_name(cell.gpu.name, cell.width)),
+    Column("UTIL", 9, 26, 0, _utilization, _utilization_style),
+    Column("MEMORY", 12, 30, 0, _memory, _memory_style),
+    Column("POWER", 8, 9, 0, _power, right=True),
     Column("TEMP", 4, 4, 0, _temperature, right=True),
+    Column("FAN", 4, 4, 1, _fan, right=True),
+    Column("MHZ", 4, 4, 1, _clock, right=True),
+    Column("PERF", 4, 4, 2, _performance_state),
+    Column("PROC", 4, 4, 1, _processes, right=True),
     Column("THR", 3, 24, 1, _throttling, "yellow"),
-    Column("OWNER", 14, 40, 0, lambda cell: owner_of(cell.gpu)),
+    Column("OWNER", 11, 40, 0, lambda cell: owner_of(cell.gpu)),
     Column("HISTORY", 12, 60, 2, _history, _utilization_style),
 )
 

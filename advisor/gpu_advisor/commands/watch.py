@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_advisor.commands import advisor_client, live_display, output
-from gpu_advisor.commands.recommend import SHORT_HEADINGS, short_rows
+from gpu_advisor.commands.recommend import short_table
 from gpu_advisor.documents import schema
 from gpu_advisor.rendering.escaping import one_line
 
@@ -96,8 +96,8 @@ def lines(before: WatchState | None, now: WatchState) -> Iterator[str]:
             yield f"{at}  resolved {one_line(each['summary'])}  [{id_}]"
 
 
-def render(now: WatchState, error_text: str) -> RenderableType:
-    """Both tables, for a terminal."""
+def render(now: WatchState, error_text: str, width: int | None = None) -> RenderableType:
+    """Both tables, for a terminal, by default this one."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -111,8 +111,9 @@ def render(now: WatchState, error_text: str) -> RenderableType:
     warning_text = error_text or ("" if source["up"] else source["message"])
     if warning_text:
         parts.append(Text(f"{one_line(warning_text)} Showing the last known state.", style="bold red"))
-    todo = Table(*SHORT_HEADINGS, box=box.SIMPLE_HEAD, pad_edge=False)
-    for each, row in zip(now.recommendations, short_rows(answer), strict=True):
+    headings, rows = short_table(answer, width or output.terminal_width())
+    todo = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    for each, row in zip(now.recommendations, rows, strict=True):
         style = output.STYLES[each["severity"]]
         todo.add_row(*(Text(cell, style=style if number == 0 else "") for number, cell in enumerate(row)))
     parts.append(todo if now.recommendations else Text("No recommendations.", style="green"))

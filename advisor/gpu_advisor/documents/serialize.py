@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import TypeVar
 
 from gpu_advisor.documents import schema
+from gpu_advisor.documents.owner_names import recommendation_owners
 from gpu_advisor.documents.savings import money_summary, savings_fields
 from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.actions import Action
@@ -75,7 +76,7 @@ def action(of: Action) -> schema.ActionDocument:
     return {"kind": of.kind, "target": of.target, "parameters": parameters, "note": of.note}
 
 
-def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocument:
+def recommendation(issued: PublishedRecommendation, view: View) -> schema.RecommendationDocument:
     of = issued.recommendation
     return {
         "id": issued.id,
@@ -103,6 +104,7 @@ def recommendation(issued: PublishedRecommendation) -> schema.RecommendationDocu
         "runbook": issued.runbook,
         "gpus": list(of.gpus),
         "nodes": list(of.nodes),
+        "owners": recommendation_owners(view.evaluation, of),
         **savings_fields(of.savings),
     }
 
@@ -128,7 +130,7 @@ def check(of: Check) -> schema.CheckDocument:
     }
 
 
-def pool(state: PoolState, desired: int | None) -> schema.PoolDocument:
+def pool(state: PoolState, replicas: int, desired: int | None) -> schema.PoolDocument:
     settings, numbers = state.pool.settings, state.usage
     return {
         "name": settings.name,
@@ -139,7 +141,7 @@ def pool(state: PoolState, desired: int | None) -> schema.PoolDocument:
         "allocated_gpus": numbers.allocated,
         "busy_gpus": numbers.busy,
         "gpus_per_replica": settings.gpus_per_replica,
-        "replicas": len(state.pool.gpus) // settings.gpus_per_replica,
+        "replicas": replicas,
         "desired_replicas": desired,
         "slo": pool_slo(state.headroom, settings.gpus_per_replica) if state.headroom else None,
     }
@@ -154,8 +156,13 @@ def pools(view: View) -> list[schema.PoolDocument]:
     """Nothing may scale on stale data: then `desired_replicas` is null."""
     if view.evaluation is None:
         return []
+    present = view.evaluation.replicas
     desired = {} if view.stale else dict(view.evaluation.desired_replicas)
-    return [pool(state, desired.get(state.pool.settings.name)) for state in view.evaluation.pools]
+    names = [state.pool.settings.name for state in view.evaluation.pools]
+    return [
+        pool(state, present[name], desired.get(name))
+        for name, state in zip(names, view.evaluation.pools, strict=True)
+    ]
 
 
 def source(of: SourceStatus) -> schema.SourceDocument:
@@ -190,7 +197,7 @@ def recommendations(
         "total": len(selection),
         "page": page,
         "per_page": per_page,
-        "recommendations": [recommendation(each) for each in page_slice(selection, page, per_page)],
+        "recommendations": [recommendation(each, view) for each in page_slice(selection, page, per_page)],
         "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
         "abstentions_total": len(all_abstentions(view)),
         "pools": pools(view),
@@ -315,7 +322,7 @@ def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
         {
             "name": state.pool.settings.name,
             "sized": state.pool.settings.kind == "serving",
-            "replicas": len(state.pool.gpus) // state.pool.settings.gpus_per_replica,
+            "replicas": comparison.changed.replicas[state.pool.settings.name],
             "desired_now": now.get(state.pool.settings.name),
             "desired_then": then.get(state.pool.settings.name),
             "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(comparison.changed, state),

@@ -17,6 +17,7 @@ from gpu_advisor.commands.progress import Progress
 from gpu_advisor.commands.text_bars import bar, sparkline
 from gpu_advisor.commands.top_view import TopOptions, chosen, press, table
 from gpu_advisor.documents import serialize
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.state.view import View
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,19 +36,23 @@ def gpu(index: int, **values: object) -> GpuSnapshot:
     given_: dict[str, object] = {
         "uuid": f"GPU-{index}", "index": str(index), "name": "NVIDIA H100 80GB HBM3", "up": True, "why_down": "",
         "utilization_ratio": 0.5, "memory_used_bytes": 40 * GIB, "memory_total_bytes": 80 * GIB, "power_watts": 350.0,
-        "power_limit_watts": 700.0, "temperature_celsius": 55.0, "processes": 1, "held_back_by": (), "owners": (),
+        "power_limit_watts": 700.0, "temperature_celsius": 55.0, "fan_speed_ratio": None, "sm_clock_hertz": 1.98e9,
+        "performance_state": 0, "processes": 1, "held_back_by": (), "owners": (),
         **values,
     }  # fmt: skip
     return GpuSnapshot(**given_)  # type: ignore[arg-type]
 
 
 NODE = (
-    gpu(0, utilization_ratio=0.97, held_back_by=("hw_thermal",), temperature_celsius=88.0, owners=("ml/train-0",)),
+    gpu(0, utilization_ratio=0.97, held_back_by=("hw_thermal",), temperature_celsius=88.0, owners=("ml/train-0",),
+        sm_clock_hertz=1.41e9, processes=8),
     gpu(1, utilization_ratio=0.0, memory_used_bytes=79.5 * GIB, power_watts=70.0, owners=("ml/notebook-alice-7d9",)),
     gpu(2, up=False, why_down="lost", utilization_ratio=None, memory_used_bytes=None, memory_total_bytes=None,
-        power_watts=None, power_limit_watts=None, temperature_celsius=None, processes=None),
+        power_watts=None, power_limit_watts=None, temperature_celsius=None, processes=None, sm_clock_hertz=None,
+        performance_state=None),
     gpu(3, utilization_ratio=None, memory_used_bytes=None, power_limit_watts=None, temperature_celsius=None,
-        processes=3, held_back_by=("sw_power_cap", "sw_thermal")),
+        processes=3, fan_speed_ratio=0.42, sm_clock_hertz=None, performance_state=2,
+        held_back_by=("sw_power_cap", "sw_thermal")),
     gpu(10, utilization_ratio=0.42, owners=("ml/train-0",), name="NVIDIA A100-SXM4-80GB MIG 1g.10gb",
         memory_used_bytes=4.2 * GIB, memory_total_bytes=9.5 * GIB),
 )  # fmt: skip
@@ -70,13 +75,18 @@ def view() -> View:
     found = whole()
     issued = [dataclasses.replace(each, since=AT - 3 * 3600) for each in found.issued]
     issued[1] = dataclasses.replace(issued[1], held=True)
-    return dataclasses.replace(found, issued=tuple(issued))
+    assert found.evaluation
+    owned = [GpuOwner(namespace="ml", pod="notebook-alice-7d9"), GpuOwner(user="bob"), GpuOwner(job="1234", user="eve")]
+    owners = {uuid: tuple(owned) for uuid in issued[0].recommendation.gpus}
+    facts = dataclasses.replace(found.evaluation.facts, owners=owners)
+    evaluation = dataclasses.replace(found.evaluation, facts=facts)
+    return dataclasses.replace(found, issued=tuple(issued), evaluation=evaluation)
 
 
 def recommend_text(width: int) -> list[str]:
     found = view()
     answer = serialize.recommendations(found, list(found.issued), 1, 100)
-    return drawn(output.rich_table(recommend.SHORT_HEADINGS, recommend.short_rows(answer)), width)
+    return drawn(output.rich_table(*recommend.short_table(answer, width)), width)
 
 
 def watch_text(width: int) -> list[str]:
@@ -84,9 +94,8 @@ def watch_text(width: int) -> list[str]:
     assert found.evaluation
     answer = serialize.recommendations(found, list(found.issued), 1, 100)
     checks = [check for check in found.evaluation.checks if check.scope.kind == "fleet"]
-    return drawn(
-        watch.render(watch.WatchState(answer, tuple(serialize.checks(found, checks, 1, 100)["checks"])), ""), width
-    )
+    state = watch.WatchState(answer, tuple(serialize.checks(found, checks, 1, 100)["checks"]))
+    return drawn(watch.render(state, "", width), width)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -138,6 +147,19 @@ def test_what_is_unknown_is_no_zero() -> None:
 
 def test_without_unicode_there_is_none() -> None:
     assert all(line.isascii() for line in top_text(200, unicode=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "shown"),
+    [
+        ("NVIDIA H100 80GB HBM3", 21, "NVIDIA H100 80GB HBM3"), ("NVIDIA H100 80GB HBM3", 20, "H100 80GB HBM3"),
+        ("NVIDIA H100 80GB HBM3", 10, "H100 80GB"), ("NVIDIA H100 80GB HBM3", 3, "H100"),
+        ("NVIDIA GeForce RTX 4090", 8, "RTX 4090"), ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 12, "A100 1g.10gb"),
+        ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", 8, "3g.40gb"), ("AMD Instinct MI300X", 8, "MI300X"), ("", 8, ""),
+    ],
+)  # fmt: skip
+def test_a_long_name_loses_what_distinguishes_least(name: str, width: int, shown: str) -> None:
+    assert top_view.short_name(name, width) == shown
 
 
 def type_keys(keys: str, options: TopOptions = ALL) -> TopOptions | None:

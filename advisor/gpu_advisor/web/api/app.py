@@ -142,7 +142,7 @@ class _Handlers:
         view = self._context.view()
         issued = query_filters.find_recommendation(view, id_)
         body: schema.RecommendationDetail = {
-            **serialize.header(view), "recommendation": serialize.recommendation(issued),
+            **serialize.header(view), "recommendation": serialize.recommendation(issued, view),
         }  # fmt: skip
         return _conditional_response(render_response(dump_json(body), JSON))
 

@@ -15,6 +15,7 @@ from urllib.parse import quote_plus
 
 import numpy as np
 
+from gpu_advisor.documents.owner_names import owner_names
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.facts import Gpu
@@ -316,7 +317,7 @@ def build_rows(view: View) -> Iterator[GpuRow]:
     for check in evaluation.checks:
         if check.scope.kind == "gpu":
             checks.setdefault(check.scope.name, {})[check.item] = check
-    pools = {gpu.uuid: state.pool.settings.name for state in evaluation.pools for gpu in state.pool.gpus}
+    pools = {gpu.uuid: state.pool.settings.name for state in evaluation.pools for gpu in state.pool.devices}
     for gpu in facts.gpus:
         uuid = gpu.uuid
         yield GpuRow(
@@ -335,13 +336,6 @@ def build_rows(view: View) -> Iterator[GpuRow]:
             advice=tuple(advice.get(uuid, ())),
             checks=checks.get(uuid, {}),
         )
-
-
-def owner_names(evaluation: Evaluation, uuid: str) -> tuple[str, ...]:
-    """Who uses a GPU; the training job that reports, where no owner is known."""
-    owners = tuple(dict.fromkeys(map(str, evaluation.facts.owners.get(uuid, ()))))
-    job = evaluation.facts.jobs.get(uuid, "")
-    return owners or ((f"job {job}",) if job else ())
 
 
 def throttling(evaluation: Evaluation, uuid: str) -> Iterator[Throttling]:
