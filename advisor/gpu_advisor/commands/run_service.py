@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 import click
 
 from gpu_advisor.runtime.logs import log_to_stderr
+from gpu_advisor.runtime.process_memory import freeze_objects, share_arena
 from gpu_advisor.runtime.wiring import StartupError, build_advisor
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.settings.addresses import AddressError
@@ -103,6 +104,7 @@ class _Service:
 
     def start(self, settings: Settings) -> None:
         """Raises StartupError, ConfigError or AddressError; then nothing runs."""
+        share_arena()
         if self._listener is None:
             self._listener = open_listener(settings.web.listen_address)
         with ExitStack() as parts:
@@ -119,6 +121,7 @@ class _Service:
             advisor.service.start()
             server.start()
             self._parts, self._settings, self.url = parts.pop_all(), settings, server.url
+        freeze_objects()
 
     def close(self) -> None:
         self._parts.close()

@@ -22,14 +22,16 @@ def runbook_text(name: str) -> str | None:
     return (FOLDER / f"{name}.md").read_text(encoding="utf-8") if name in runbook_names() else None
 
 
-@cache
 def runbook_html(name: str) -> str | None:
     """The runbook as HTML, with links to other runbooks relative to its own; HTML in the text is escaped."""
+    return _render(name) if name in runbook_names() else None
+
+
+@cache  # of the names there are; others come from requests
+def _render(name: str) -> str:
     from markdown_it import MarkdownIt
 
-    text = runbook_text(name)
-    if text is None:
-        return None
+    text = runbook_text(name) or ""
     text = re.sub(r"\]\((\w+)\.md\)", r"](\1)", text)
     text = re.sub(r"\]\(\.\./([\w./-]+\.md)", rf"]({DOCS_URL}/\1", text)
     return str(MarkdownIt("commonmark", {"html": False}).enable("table").render(text))

@@ -10,13 +10,13 @@ from gpu_advisor.calibration.loading import curves_from_metrics, load_profile_in
 from gpu_advisor.cost.list_prices import shipped_list_prices
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.gc_pause import gc_disabled
 from gpu_advisor.evaluation.owners import Lease
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.observation import activity, demand, utilization_history
 from gpu_advisor.observation.build import build_facts
 from gpu_advisor.observation.compile import compile_by_exporter, discarded_readings, limited_readings, step_utilization
 from gpu_advisor.observation.controllers import controller_selectors, with_controllers
+from gpu_advisor.observation.gc_pause import rare_gc
 from gpu_advisor.observation.identity import build_gpus
 from gpu_advisor.observation.owners import date_owners, pod_start_selector
 from gpu_advisor.observation.queries import (
@@ -51,7 +51,7 @@ POD_STARTS = "pod_starts"
 IDENTITY_LEAVES_PER_QUERY = 32
 
 
-@gc_disabled()
+@rare_gc()
 def evaluate(
     source: Source,
     settings: Settings,

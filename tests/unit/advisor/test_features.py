@@ -20,10 +20,10 @@ from gpu_advisor.evaluation.diagnosis.idle import Idleness, idleness
 from gpu_advisor.evaluation.diagnosis.link_speeds import pcie_bytes_per_second
 from gpu_advisor.evaluation.diagnosis.peers import MIN_BUSY_RATIO, build_peers, ratio_of
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.gc_pause import gc_disabled
 from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO, assign_pools, is_allocated, measure_usage
 from gpu_advisor.evaluation.recommendation import Evidence, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
+from gpu_advisor.observation.gc_pause import RARE_THRESHOLD, rare_gc
 from gpu_advisor.settings import PoolKind, Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -438,16 +438,20 @@ def test_an_impossible_value_has_its_unit(unit: str, text: str) -> None:
 # The collector
 
 
-@pytest.mark.parametrize("on", [True, False])
-def test_the_collector_is_off_inside_and_as_it_was_after(on: bool) -> None:
-    before = gc.isenabled()
+@pytest.mark.parametrize("usual", [(700, 10, 10), (2 * RARE_THRESHOLD, 5, 5), (0, 10, 10)])
+def test_the_collector_is_rare_inside_and_as_it_was_after(usual: tuple[int, int, int]) -> None:
+    before = gc.get_threshold()
     try:
-        (gc.enable if on else gc.disable)()
-        with gc_disabled():
-            assert not gc.isenabled()
-        assert gc.isenabled() is on
-        with pytest.raises(ZeroDivisionError), gc_disabled():
+        gc.set_threshold(*usual)
+        with rare_gc():
+            inside = gc.get_threshold()
+            with rare_gc():
+                assert gc.get_threshold() == inside
+            assert gc.get_threshold() == inside  # another thread's block has ended
+        assert inside == (max(RARE_THRESHOLD, usual[0]) if usual[0] else 0, *usual[1:])
+        assert gc.get_threshold() == usual
+        with pytest.raises(ZeroDivisionError), rare_gc():
             raise ZeroDivisionError
-        assert gc.isenabled() is on
+        assert gc.get_threshold() == usual
     finally:
-        (gc.enable if before else gc.disable)()
+        gc.set_threshold(*before)

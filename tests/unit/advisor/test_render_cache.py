@@ -114,10 +114,26 @@ def test_a_rendering_that_fails_lets_nothing_old_stay() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendered, "MAX_CACHE_BYTES", 3)
+    monkeypatch.setattr(rendered, "MAX_CACHE_BYTES", 3 * (rendered.ENTRY_BYTES + 1 + 4))
     renderings, render = ResponseCache(), CountingRenderer()
     for key in range(10):
         renderings.get(UP, str(key), render)
     for key in range(10):
         renderings.get(UP, str(key), render)
     assert render.made == 3 + 2 * 7
+
+
+def test_queries_that_nobody_repeats_are_bounded_with_their_keys() -> None:
+    renderings = ResponseCache()
+    long = "?job=" + "x" * rendered.MAX_KEY_LENGTH
+    for number in range(100):
+        renderings.get(UP, f"{long}{number}", count)
+    cache = renderings._cache
+    assert cache is not None
+    assert not cache.entries
+    assert not cache.size
+    for number in range(100):
+        renderings.get(UP, f"?job={number}", count)
+    assert len(cache.entries) == 100
+    assert cache.size > 100 * rendered.ENTRY_BYTES
+    assert len(cache.locks) == rendered.LOCKS

@@ -16,8 +16,17 @@ from gpu_advisor.state.view import View
 
 log = logging.getLogger(__name__)
 
-#: Limit of cached renderings of one view; further ones are rendered for each request.
+#: Limit of cached renderings of one view, with their keys; further ones are rendered for each request.
 MAX_CACHE_BYTES = 64 * 2**20
+
+#: What an entry takes besides its body and its key: objects, and the query as the renderer keeps it.
+ENTRY_BYTES = 2048
+
+#: A longer key, which comes from a request, is not kept.
+MAX_KEY_LENGTH = 2048
+
+#: Requests with different keys may share a lock: then one waits for the other.
+LOCKS = 64
 
 #: A response requested this often from one view is rendered in advance from the next.
 MIN_HITS_TO_PRERENDER = 10
@@ -49,13 +58,16 @@ class _Entry:
 
 @dataclass
 class _ViewCache:
-    """Renderings of one view, and the `previous` view's to serve meanwhile. One lock per key: one thread renders."""
+    """Renderings of one view, and the `previous` view's to serve meanwhile. One thread renders a key."""
 
     view: View
     previous: dict[str, RenderedResponse] = field(default_factory=dict)
     entries: dict[str, _Entry] = field(default_factory=dict)
-    locks: dict[str, threading.Lock] = field(default_factory=dict)
+    locks: tuple[threading.Lock, ...] = field(default_factory=lambda: tuple(threading.Lock() for _ in range(LOCKS)))
     size: int = 0
+
+    def lock(self, key: str) -> threading.Lock:
+        return self.locks[hash(key) % LOCKS]
 
 
 class ResponseCache:
@@ -101,12 +113,13 @@ def _render_in_advance(cache: _ViewCache, popular: dict[str, _Entry]) -> None:
 
 
 def _render_once(cache: _ViewCache, key: str, render: Render) -> RenderedResponse:
-    with cache.locks.setdefault(key, threading.Lock()):
+    with cache.lock(key):
         entry = cache.entries.get(key)
         if entry is None:
             entry = _Entry(render(cache.view), render)
-            if cache.size + len(entry.rendering.body) <= MAX_CACHE_BYTES:
-                cache.size += len(entry.rendering.body)
+            size = len(entry.rendering.body) + 4 * len(key) + ENTRY_BYTES
+            if len(key) <= MAX_KEY_LENGTH and cache.size + size <= MAX_CACHE_BYTES:
+                cache.size += size  # by threads of other locks, too: a rough sum is enough
                 cache.entries[key] = entry
     return entry.rendering
 
