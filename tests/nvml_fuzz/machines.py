@@ -52,6 +52,8 @@ PROCESSES_V3 = "nvmlDeviceGetComputeRunningProcesses_v3"
 PROCESSES_V2 = "nvmlDeviceGetComputeRunningProcesses_v2"
 PROCESSES_V1 = "nvmlDeviceGetComputeRunningProcesses"
 PROCESS_FUNCTIONS = (PROCESSES_V3, PROCESSES_V2, PROCESSES_V1)
+MPS_FUNCTIONS = tuple(name.replace("GetCompute", "GetMPSCompute") for name in PROCESS_FUNCTIONS)
+LIST_FUNCTIONS = (*PROCESS_FUNCTIONS, *MPS_FUNCTIONS)
 MEMORY_FUNCTIONS = ("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo")
 REASON_FUNCTIONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
 LIVE_FUNCTIONS = (
@@ -75,7 +77,7 @@ FIELDS = (29, 30, 31, 38, 45, 52, 59, 74, 75, 76, 77, 79, 82, 91, 138, 139, 165,
 GPM_METRICS = (1, 2, 3, 5, 10, 11, 12, 13, 20, 21, 60, 61)
 
 GPU_FUNCTIONS: Sequence[str] = (
-    *LIVE_FUNCTIONS, *OTHER_FUNCTIONS, *MEMORY_FUNCTIONS, *REASON_FUNCTIONS, *PROCESS_FUNCTIONS, *IDENTITY_FUNCTIONS,
+    *LIVE_FUNCTIONS, *OTHER_FUNCTIONS, *MEMORY_FUNCTIONS, *REASON_FUNCTIONS, *LIST_FUNCTIONS, *IDENTITY_FUNCTIONS,
     HANDLE, *(f"field{number}" for number in FIELDS), *(f"gpm{number}" for number in GPM_METRICS),
 )  # fmt: skip
 """What a rule of a GPU can apply to."""
@@ -99,6 +101,7 @@ def random_gpu(random_: random.Random, index: int) -> SimulatedGpu:
         gpm=random_.random() < 0.8, sm_activity=40 + index, sm_occupancy=30 + index, tensor=20 + index, dram=10 + index,
         fp64=1 + index, fp32=50 + index, fp16=60 + index, throttle=[0, 4, 8, 0x44, 0x82, 0x1FE][index % 6],
         pids=[1000 * (index + 1) + n for n in range(random_.choice((0, 1, 3, 30, 60)))],
+        mps_pids=[1000 * (index + 1) + 500 + n for n in range(random_.choice((0, 0, 1, 40)))],
     )  # fmt: skip
     if random_.random() < 0.3:
         gpu.mig, gpu.instances = True, _mig_instances(index)
@@ -191,13 +194,13 @@ def random_bytes(random_: random.Random) -> bytes:
 
 
 def _length(random_: random.Random, gpus: Sequence[SimulatedGpu], faults: Faults) -> None:
-    function = random_.choice((*PROCESS_FUNCTIONS, "nvmlDeviceGetSamples"))
+    function = random_.choice((*LIST_FUNCTIONS, "nvmlDeviceGetSamples"))
     _set(_faulty(random_, gpus, faults).counts, function, random_.choice(LENGTHS))
 
 
 def _entry_bytes(random_: random.Random, gpus: Sequence[SimulatedGpu], faults: Faults) -> None:
-    function = random_.choice(PROCESS_FUNCTIONS)
-    sizes = [size for size in ENTRY_BYTES if size <= (32 if function == PROCESSES_V1 else 40)]
+    function = random_.choice(LIST_FUNCTIONS)
+    sizes = [size for size in ENTRY_BYTES if size <= (40 if function.endswith(("_v2", "_v3")) else 32)]
     faults.entry_bytes[function] = random_.choice(sizes)
 
 
@@ -226,7 +229,7 @@ def _reload(random_: random.Random, gpus: Sequence[SimulatedGpu], faults: Faults
 
 
 def _hang(random_: random.Random, gpus: Sequence[SimulatedGpu], faults: Faults) -> None:
-    faults.hang = (random_.randrange(len(gpus)), random_.choice((*LIVE_FUNCTIONS, *PROCESS_FUNCTIONS)))
+    faults.hang = (random_.randrange(len(gpus)), random_.choice((*LIVE_FUNCTIONS, *LIST_FUNCTIONS)))
 
 
 _Kind = Callable[[random.Random, Sequence[SimulatedGpu], Faults], None]

@@ -146,7 +146,7 @@ GPM_QUANTITIES: Mapping[Key, tuple[int, Callable[[SimulatedGpu], float | None]]]
 }
 
 BOUNDS: Mapping[str, float] = {
-    "gpu_energy_joules_total": 1e12, "gpu_processes": 64, "gpu_nvlink_links": 64,
+    "gpu_energy_joules_total": 1e12, "gpu_processes": 128, "gpu_nvlink_links": 64,
     "gpu_busy_seconds_total": 1e6, "gpu_observed_seconds_total": 1e6, "gpu_idle_held_seconds_total": 1e6,
     "gpu_utilization_window_ratio": 1, "gpu_power_window_watts": 1050, "gpu_pcie_transmit_bytes_total": 2**63,
     "gpu_pcie_receive_bytes_total": 2**63, "gpu_nvlink_transmit_bytes_total": 2**63, "gpu_retired_pages": 10_000,

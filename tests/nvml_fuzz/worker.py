@@ -33,8 +33,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.nvml_fuzz import oracle
 from tests.nvml_fuzz.machines import (
+    LIST_FUNCTIONS,
     MEMORY_FUNCTIONS,
-    PROCESS_FUNCTIONS,
     REASON_FUNCTIONS,
     Faults,
     random_faults,
@@ -51,6 +51,8 @@ LISTENER_STOP_SECONDS = 60.0
 """The clock of a machine stands while the listener for Xids ends, however late a busy computer lets it run. If it were
 given up, its dead session would keep the driver's as well, as NVML has one for all of a process."""
 START = 1_700_000_000.0
+MPS_CLIENT_BYTES = 64 * 2**20
+"""Of each client, in the simulated library."""
 
 Rows = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
@@ -299,13 +301,16 @@ class Episode:
         index, _, place = identity.index.partition(":")
         gpu = self.gpus[int(index)]
         pids, used = set(gpu.pids), (gpu.memory_used or 0) * MIB
+        clients = set() if place else set(gpu.mps_pids)
         if place:
             instance = self._instance({"index": identity.index})
             pids, used = (set(instance.pids), (instance.memory_used or 0) * MIB) if instance else (set(), 0)
         numbers = self._process_numbers(int(index))
         for process in device.processes:
             share = int(used) // max(1, len(pids))
-            if process.pid not in pids:
+            if process.pid in clients:
+                share = MPS_CLIENT_BYTES
+            elif process.pid not in pids:
                 raise FalsePageError(f"process {process} is not on {identity}: {sorted(pids)}")
             if process.used_bytes not in (None, share, *numbers):
                 raise FalsePageError(f"{process} on {identity} has {share} bytes")
@@ -316,9 +321,7 @@ class Episode:
         """The memory that the driver may have answered lately for processes of a GPU."""
         key = ("processes",)
         now = {
-            int(raw)
-            for raw in (self.control.gpus[index].raw.get(name) for name in PROCESS_FUNCTIONS)
-            if raw is not None
+            int(raw) for raw in (self.control.gpus[index].raw.get(name) for name in LIST_FUNCTIONS) if raw is not None
         }
         self.history.add(index, key, self.now, {float(number) for number in now})
         return {int(number) for number in self.history.allowed(index, key, self.now, oracle.PROCESS_SECONDS)} | now

@@ -124,6 +124,7 @@ class SimulatedGpu:
     mig: bool = False
     dry_when_idle: bool = False  # samples of 0 % are not kept, as on some GPUs
     pids: Sequence[int] = ()  # real pids, at most 64
+    mps_pids: Sequence[int] = ()  # clients of the multi-process service, whose server is in pids
     errors: Mapping[str, int] = field(default_factory=dict)  # NVML function -> error code
     raw: Mapping[str, int] = field(default_factory=dict)  # NVML function -> the number it returns instead
     hang: Mapping[str, float] = field(default_factory=dict)  # NVML function -> seconds that it sleeps

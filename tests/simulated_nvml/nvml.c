@@ -42,6 +42,7 @@ enum { MAX_GPUS = 64, MAX_RULES = 128, MAX_SEGMENTS = 16, MAX_PIDS = 64, MAX_SLI
 enum { SAMPLES_A_SECOND = 6, BUFFER = 100 };  /* the driver's period is 1/6 s; the buffer has about a hundred samples */
 enum { FIRST_PID = 4100000 };
 #define MIB (1024ULL * 1024)
+#define MPS_CLIENT_BYTES (64 * MIB)
 
 /* Fault injection for one function on one GPU. */
 struct rule {
@@ -99,7 +100,7 @@ struct gpu {
     uint64_t throttle;
     int lost, missing, mig, dry_when_idle;
     double delay_us;
-    unsigned processes, pid_count, pids[MAX_PIDS];
+    unsigned processes, pid_count, pids[MAX_PIDS], mps_pid_count, mps_pids[MAX_PIDS];
     unsigned rule_count;
     struct rule rules[MAX_RULES];
     /* State that survives a change of the file. */
@@ -293,6 +294,10 @@ static void apply(struct gpu *g, const char *key, char *value)
         char *rest = NULL;
         for (char *p = strtok_r(value, ",", &rest); p && g->pid_count < MAX_PIDS; p = strtok_r(NULL, ",", &rest))
             g->pids[g->pid_count++] = (unsigned)atoi(p);
+    } else if (strcmp(key, "mps_pids") == 0) {
+        char *rest = NULL;
+        for (char *p = strtok_r(value, ",", &rest); p && g->mps_pid_count < MAX_PIDS; p = strtok_r(NULL, ",", &rest))
+            g->mps_pids[g->mps_pid_count++] = (unsigned)atoi(p);
     } else if (strncmp(key, "error.", 6) == 0) rule_for(g, key + 6)->code = (unsigned)atoi(value);
     else if (strncmp(key, "hang.", 5) == 0) rule_for(g, key + 5)->hang = atof(value);
     else if (strncmp(key, "raw.", 4) == 0) {
@@ -1442,6 +1447,40 @@ int nvmlDeviceGetComputeRunningProcesses(void *device, unsigned *count, void *ou
     return list_processes("nvmlDeviceGetComputeRunningProcesses", device, 16, count, out);
 }
 
+/* Clients of the multi-process service, each with MPS_CLIENT_BYTES; the list of processes has their server only. */
+static int list_clients(const char *function, void *device, unsigned entry_bytes, unsigned *count, char *out)
+{
+    BEGIN_EITHER(function);
+    const struct rule *driver = system_rule(function);
+    if (driver && driver->entry_bytes) entry_bytes = driver->entry_bytes;
+    unsigned room = *count, there = s ? 0 : g->mps_pid_count;
+    *count = call.rule->has_count ? call.rule->count : there;
+    if (call.rule->has_count) return call.rule->count > 1000000000 ? INSUFFICIENT_SIZE : SUCCESS;
+    if (there && (room < there || !out)) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < there; i++) {
+        struct process entry = { g->mps_pids[i], call.rule->has_raw ? call.rule->raw : MPS_CLIENT_BYTES,
+                                 0xFFFFFFFF, 0xFFFFFFFF };
+        memset(out + (size_t)i * entry_bytes, 0, entry_bytes);
+        memcpy(out + (size_t)i * entry_bytes, &entry, entry_bytes < sizeof entry ? entry_bytes : sizeof entry);
+    }
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMPSComputeRunningProcesses_v3(void *device, unsigned *count, void *out)
+{
+    return list_clients("nvmlDeviceGetMPSComputeRunningProcesses_v3", device, sizeof(struct process), count, out);
+}
+
+int nvmlDeviceGetMPSComputeRunningProcesses_v2(void *device, unsigned *count, void *out)
+{
+    return list_clients("nvmlDeviceGetMPSComputeRunningProcesses_v2", device, sizeof(struct process), count, out);
+}
+
+int nvmlDeviceGetMPSComputeRunningProcesses(void *device, unsigned *count, void *out)
+{
+    return list_clients("nvmlDeviceGetMPSComputeRunningProcesses", device, 16, count, out);
+}
+
 static int no_processes(void *device, const char *function, unsigned *count)
 {
     BEGIN_DEVICE(function);
@@ -1458,12 +1497,6 @@ int nvmlDeviceGetGraphicsRunningProcesses_v3(void *device, unsigned *count, stru
 int nvmlDeviceGetGraphicsRunningProcesses_v2(void *device, unsigned *count, struct process *out)
 {
     return nvmlDeviceGetGraphicsRunningProcesses_v3(device, count, out);
-}
-
-int nvmlDeviceGetMPSComputeRunningProcesses_v3(void *device, unsigned *count, struct process *out)
-{
-    (void)out;
-    return no_processes(device, "nvmlDeviceGetMPSComputeRunningProcesses_v3", count);
 }
 
 struct detail { unsigned pid; uint64_t memory; unsigned gpu_instance, compute_instance; uint64_t protected_memory; };

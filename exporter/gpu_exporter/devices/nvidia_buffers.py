@@ -12,7 +12,12 @@ from ctypes import byref, c_uint, c_ulonglong, create_string_buffer, memset, siz
 from typing import Any
 
 from gpu_exporter.devices.meters import UtilizationSample
-from gpu_exporter.devices.nvidia_drivers import ProcessFunction
+from gpu_exporter.devices.nvidia_drivers import (
+    MPS_PROCESS_ENTRY_BYTES,
+    ProcessFunction,
+    Version,
+    process_functions,
+)
 from gpu_exporter.devices.nvml import INSUFFICIENT_SIZE, NOT_FOUND, NvmlSession, NvmlValueError, absence_reason
 from gpu_exporter.snapshot import AbsenceReason, GpuProcess
 
@@ -168,6 +173,32 @@ class ProcessList:
                 raise NvmlValueError(AbsenceReason.ERROR, f"the driver lists a process {pid}")
             if self._instance is None or not instances or instances[0] in (self._instance, _NO_INSTANCE):
                 yield GpuProcess(pid, memory if memory <= max_bytes else None)
+
+
+class ComputeProcesses:
+    """The processes with a compute context on one GPU or MIG instance, clients of the multi-process service included.
+
+    NVML lists those in a list of their own; the other one has their server only. `instance` as in ProcessList.
+    """
+
+    def __init__(self, nvml: NvmlSession, handle: Any, version: Version, instance: int | None = None) -> None:
+        self._own = ProcessList(nvml, handle, process_functions(version), instance)
+        self._clients = ProcessList(nvml, handle, process_functions(version, MPS_PROCESS_ENTRY_BYTES), instance)
+
+    def read(self, max_bytes: float = MAX_PROCESS_BYTES) -> tuple[GpuProcess, ...]:
+        """The current processes. Memory above `max_bytes`, the GPU's own, is unknown. Raises NvmlValueError.
+
+        A list of clients that fails counts as empty: few machines have any, and not every driver has the list.
+        """
+        own = self._own.read(max_bytes)
+        if not own:  # nor a server of clients
+            return own
+        try:
+            clients = self._clients.read(max_bytes)
+        except NvmlValueError:
+            return own
+        listed = {process.pid for process in own}
+        return (*own, *(client for client in clients if client.pid not in listed)) if clients else own
 
 
 _PROCESS_LAYOUTS = {16: struct.Struct("=I4xQ"), 24: struct.Struct("=I4xQ4xI"), 32: struct.Struct("=I4xQ4xI8x")}

@@ -56,19 +56,27 @@ class DriverBranch:
     entry_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
+MPS_PROCESS_ENTRY_BYTES: Mapping[str, int] = {
+    name.replace("GetCompute", "GetMPSCompute"): size for name, size in PROCESS_ENTRY_BYTES.items()
+}
+"""The same for clients of the multi-process service (MPS), which the other functions do not list."""
+MPS_PROCESSES_V3 = next(iter(MPS_PROCESS_ENTRY_BYTES))
+
 _BEFORE_580 = frozenset({ADDRESSING_MODE})
 _BEFORE_535 = _BEFORE_580 | {EVENT_REASONS}
 _BEFORE_520 = _BEFORE_535 | GPM_FUNCTIONS
-_BEFORE_510 = _BEFORE_520 | {MEMORY_INFO_V2, PROCESSES_V3}
+_BEFORE_510 = _BEFORE_520 | {MEMORY_INFO_V2, PROCESSES_V3, MPS_PROCESSES_V3}
+
+_LONGER_ENTRIES = {PROCESSES_V3: 32, MPS_PROCESSES_V3: 32}
 
 BRANCHES: tuple[DriverBranch, ...] = (
     DriverBranch("470", (470,), _BEFORE_510, fields=161),
     DriverBranch("510", (510,), _BEFORE_520, fields=161),
     DriverBranch("525", (525,), _BEFORE_535, fields=170),
     # Entries became longer without a new name of the function ...
-    DriverBranch("535.43", (535, 43), _BEFORE_580, fields=197, entry_bytes={PROCESSES_V3: 32}),
+    DriverBranch("535.43", (535, 43), _BEFORE_580, fields=197, entry_bytes=_LONGER_ENTRIES),
     # ... the function was removed, and came back with the former entries.
-    DriverBranch("535.98", (535, 98), _BEFORE_580 | {PROCESSES_V3}, fields=197),
+    DriverBranch("535.98", (535, 98), _BEFORE_580 | _LONGER_ENTRIES.keys(), fields=197),
     DriverBranch("535.104", (535, 104), _BEFORE_580, fields=197),
     DriverBranch("550", (550,), _BEFORE_580, fields=200),
     DriverBranch("570", (570,), _BEFORE_580, fields=269),
@@ -91,14 +99,16 @@ class ProcessFunction(NamedTuple):
     entry_bytes: int
 
 
-def process_functions(version: Version) -> tuple[ProcessFunction, ...]:
-    """The functions to try in turn. Those whose entries are as declared come first, and so do newer ones.
+def process_functions(
+    version: Version, declared: Mapping[str, int] = PROCESS_ENTRY_BYTES
+) -> tuple[ProcessFunction, ...]:
+    """The functions of a list to try in turn. Those whose entries are as declared come first, and so do newer ones.
 
     A driver of unknown version may be one with longer entries: the second version is the same everywhere.
     """
     branch = branch_of(version)
-    deviating = branch.entry_bytes if branch else {PROCESSES_V3: PROCESS_ENTRY_BYTES[PROCESSES_V3]}
-    functions = [ProcessFunction(name, deviating.get(name, size)) for name, size in PROCESS_ENTRY_BYTES.items()]
+    deviating = branch.entry_bytes if branch else {name: declared.get(name, 0) for name in _LONGER_ENTRIES}
+    functions = [ProcessFunction(name, deviating.get(name, size)) for name, size in declared.items()]
     return tuple(sorted(functions, key=lambda function: function.name in deviating))  # stable: newest first
 
 

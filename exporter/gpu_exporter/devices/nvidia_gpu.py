@@ -18,7 +18,7 @@ from gpu_exporter.devices.meters import (
     WindowMeter,
     WindowStatistics,
 )
-from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ProcessList, UtilizationBuffer
+from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ComputeProcesses, UtilizationBuffer
 from gpu_exporter.devices.nvidia_calls import (
     LIVE_METRICS,
     MEMORY_INFO,
@@ -27,7 +27,7 @@ from gpu_exporter.devices.nvidia_calls import (
     CallPlan,
     NvmlReadings,
 )
-from gpu_exporter.devices.nvidia_drivers import parse_version, process_functions
+from gpu_exporter.devices.nvidia_drivers import parse_version
 from gpu_exporter.devices.nvidia_families import MemoryKind, family_of
 from gpu_exporter.devices.nvidia_fields import FieldPlan, NvlinkPlan
 from gpu_exporter.devices.nvidia_gpm import GpmSampler
@@ -142,7 +142,7 @@ class NvidiaGpu:
         self._links = NvlinkPlan(nvml, handle)
         self._gpm = GpmSampler(nvml, handle)
         self._buffer = UtilizationBuffer(nvml, handle)
-        self._process_list = ProcessList(nvml, handle, process_functions(version))
+        self._process_list = ComputeProcesses(nvml, handle, version)
         self._processes_at = -math.inf
         self._mig_instances = MigInstances(nvml, handle, self.identity) if mig else None
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ProcessList
+from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ComputeProcesses
 from gpu_exporter.devices.nvidia_calls import MEMORY_METRICS, CallPlan, NvmlReadings
-from gpu_exporter.devices.nvidia_drivers import parse_version, process_functions
+from gpu_exporter.devices.nvidia_drivers import parse_version
 from gpu_exporter.devices.nvidia_gpm import RATIO_METRICS, TRAFFIC_METRICS, GpmSampler
 from gpu_exporter.devices.nvidia_identity import read_uuid
 from gpu_exporter.devices.nvml import (
@@ -97,7 +97,7 @@ class _MigInstance:
     handle: Any
     is_first: bool
     memory: CallPlan
-    processes: ProcessList
+    processes: ComputeProcesses
     gpm: GpmSampler | None
 
     @property
@@ -290,13 +290,13 @@ class MigInstances:
             gpu_instance_id="" if gpu_instance is None else str(gpu_instance),
             mig_placement="" if gpu_instance is None else self._placement(gpu_instance),
         )
-        functions = process_functions(parse_version(self._parent.driver_version))
+        version = parse_version(self._parent.driver_version)
         return _MigInstance(
             identity,
             handle,
             is_first,
             CallPlan(self._nvml, handle, MEMORY_METRICS),
-            ProcessList(self._nvml, handle, functions, device.compute_instance),
+            ComputeProcesses(self._nvml, handle, version, device.compute_instance),
             GpmSampler(self._nvml, self._handle, gpu_instance) if is_first and gpu_instance is not None else None,
         )
 

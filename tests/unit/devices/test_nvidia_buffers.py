@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from gpu_exporter.devices.nvidia_buffers import ProcessList, UtilizationBuffer
-from gpu_exporter.devices.nvidia_drivers import PROCESS_ENTRY_BYTES, PROCESSES_V2, PROCESSES_V3, process_functions
+from gpu_exporter.devices.nvidia_buffers import ComputeProcesses, ProcessList, UtilizationBuffer
+from gpu_exporter.devices.nvidia_drivers import (
+    MPS_PROCESS_ENTRY_BYTES,
+    PROCESS_ENTRY_BYTES,
+    PROCESSES_V2,
+    PROCESSES_V3,
+    branch_of,
+    process_functions,
+)
 from gpu_exporter.devices.nvml import NvmlSession, NvmlValueError
 from gpu_exporter.snapshot import AbsenceReason
 
-from tests.simulated_nvml.control import NO_PERMISSION, UNKNOWN, SimulatedGpu
+from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, SimulatedGpu
 from tests.unit.devices.conftest import SimulatedMachine
 
 FUNCTIONS = process_functions((590,))
@@ -143,3 +150,29 @@ def test_lost_gpu(nvml: NvmlSession, machine: SimulatedMachine) -> None:
     with pytest.raises(NvmlValueError):
         ProcessList(nvml, found, FUNCTIONS).read()
     assert UtilizationBuffer(nvml, found).read_since(0) is None
+
+
+@pytest.mark.parametrize("version", [(470,), (535, 54), (535, 98), (590,), ()])
+def test_clients_of_the_multi_process_service_are_listed_beside_their_server(
+    nvml: NvmlSession, machine: SimulatedMachine, version: tuple[int, ...]
+) -> None:
+    """NVML has a list of their own for them; nvtop shows both (Syllo/nvtop#93)."""
+    machine.control.gpus = [SimulatedGpu(pids=[7], mps_pids=[8, 9, 7])]
+    branch = branch_of(version)
+    machine.control.entry_bytes = dict(branch.entry_bytes) if branch else {}
+    machine.write()
+    nvml.call("nvmlDeviceGetCount")  # the library looks at its file
+    processes = ComputeProcesses(nvml, handle(nvml), version)
+    assert [process.pid for process in processes.read()] == [7, 8, 9]
+    assert processes.read()[1].used_bytes == 64 * 2**20
+
+
+@pytest.mark.parametrize("code", [NOT_SUPPORTED, NO_PERMISSION, UNKNOWN])
+def test_a_failing_list_of_clients_hides_no_other_process(
+    nvml: NvmlSession, machine: SimulatedMachine, code: int
+) -> None:
+    errors = dict.fromkeys(MPS_PROCESS_ENTRY_BYTES, code)
+    machine.control.gpus = [SimulatedGpu(pids=[7], mps_pids=[8], errors=errors)]
+    machine.write()
+    nvml.call("nvmlDeviceGetCount")
+    assert [process.pid for process in ComputeProcesses(nvml, handle(nvml), (590,)).read()] == [7]
