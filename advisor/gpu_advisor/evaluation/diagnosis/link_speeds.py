@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+
+from gpu_advisor.text_cache import cache_texts
 
 #: NVLink of the SXM boards, one direction, in bytes per second; the first pattern found in a GPU's name counts.
 #: https://www.nvidia.com/en-us/data-center/nvlink/ gives both directions together: 300, 600, 900 and 1,800 GB/s.
@@ -19,7 +20,7 @@ _NVLINK: tuple[tuple[str, float], ...] = (
 _PCIE_LANE = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.56e9}
 
 
-@cache
+@cache_texts(1024)
 def nvlink_bytes_per_second(name: str) -> float | None:
     """All NVLinks of a model together, one direction. None for a model that is unknown or has none."""
     return next((speed for pattern, speed in _NVLINK if re.search(pattern, name)), None)

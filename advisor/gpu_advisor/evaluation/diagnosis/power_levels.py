@@ -7,10 +7,10 @@ its idle power, or, while a process keeps its clocks up, considerably more.
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import NamedTuple
 
 from gpu_advisor.hardware.gpu_table import GPU_SPECS
+from gpu_advisor.text_cache import cache_texts
 
 #: Default limits in watts of boards that share a type's name in the list of GPU types but not its limit, by the
 #: driver's exact name. NVIDIA's product briefs: https://www.nvidia.com/en-us/data-center/a100/ (PCIe: 250 and 300 W),
@@ -47,7 +47,7 @@ _IDLE_SHARES: tuple[tuple[str, IdleShares], ...] = (
 _UNKNOWN_MODEL = IdleShares(0.04, 0.45)
 
 
-@cache
+@cache_texts(1024)
 def default_limit_watts(name: str) -> float | None:
     """The power limit that a model leaves the factory with, by the driver's name for it; None if unknown.
 
@@ -62,6 +62,6 @@ def default_limit_watts(name: str) -> float | None:
     return None
 
 
-@cache
+@cache_texts(1024)
 def idle_shares(name: str) -> IdleShares:
     return next((shares for pattern, shares in _IDLE_SHARES if re.search(pattern, name)), _UNKNOWN_MODEL)

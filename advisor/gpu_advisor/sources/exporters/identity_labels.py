@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 from gpu_advisor.promql.expressions import Expression, LabelJoin, LabelReplace, Matcher, Selector, union
+from gpu_advisor.text_cache import cache_texts
 
 #: One label, or several whose values are joined.
 Candidate = tuple[str, ...]
@@ -31,17 +31,23 @@ LONE_PLACEHOLDER = rf"{PLACEHOLDER}|(0x)?(0{{1,3}}|0{{9,}})"
 #: Set by Prometheus: present, or not.
 _TARGET_LABELS = frozenset({"job", "instance"})
 
-_is_placeholder = re.compile(PLACEHOLDER).fullmatch
-_is_lone_placeholder = re.compile(LONE_PLACEHOLDER).fullmatch
+_placeholder = re.compile(PLACEHOLDER)
+_lone_placeholder = re.compile(LONE_PLACEHOLDER)
 
 #: A label, whether it identifies alone, and whether it has a value rather than a placeholder.
 _Condition = tuple[str, bool, bool]
 
 
-@lru_cache(maxsize=1 << 17)  # each value of a fleet stands in many rows
-def is_placeholder(value: str, *, alone: bool = False) -> bool:
-    """Whether a label value stands for none; `alone`, where it alone identifies."""
-    return (_is_lone_placeholder if alone else _is_placeholder)(value) is not None
+@cache_texts(1 << 16)  # each value of a fleet stands in many rows
+def is_placeholder(value: str) -> bool:
+    """Whether a label value stands for none."""
+    return _placeholder.fullmatch(value) is not None
+
+
+@cache_texts(1 << 16)
+def is_lone_placeholder(value: str) -> bool:
+    """The same for a label that identifies alone."""
+    return _lone_placeholder.fullmatch(value) is not None
 
 
 def identify(labels: Mapping[str, str], candidates: Sequence[Candidate], prefix: str = "") -> tuple[str, int] | None:
@@ -52,7 +58,7 @@ def identify(labels: Mapping[str, str], candidates: Sequence[Candidate], prefix:
     for index, candidate in enumerate(candidates):
         if len(candidate) == 1:
             value = labels.get(candidate[0], "")
-            if value and not is_placeholder(value, alone=True):
+            if value and not is_lone_placeholder(value):
                 return _prefix(candidate, prefix) + value, index
         else:
             values = [labels.get(label, "") for label in candidate]

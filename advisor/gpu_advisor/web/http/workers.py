@@ -39,3 +39,4 @@ class WorkerPool:
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
             task()
+            del task  # with its request and response, while this thread waits

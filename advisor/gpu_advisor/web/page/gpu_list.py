@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, reduce
 from typing import Any, get_args
 from urllib.parse import quote_plus
 
@@ -22,6 +22,7 @@ from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.recommendation import Check, Severity
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.state.view import PublishedRecommendation, View
+from gpu_advisor.text_cache import cache_texts
 from gpu_advisor.web.page.text_index import Mask, Numbers, TextIndex
 
 PER_PAGE = 100
@@ -90,7 +91,7 @@ SHOWN: Mapping[str, tuple[str, Callable[[GpuRow], bool]]] = {
 }
 
 
-@lru_cache(50_000)
+@cache_texts(50_000)
 def natural(text: str) -> str:
     """A key that orders node-2 before node-10."""
     return re.sub("[0-9]+", lambda number: number[0].zfill(18), text.casefold())
