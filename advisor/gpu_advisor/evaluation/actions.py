@@ -6,7 +6,7 @@ Kinds, and their parameters:
 - `configure_server`: flags of an inference server, by their full names (`--max-num-seqs`); True for one without a value
 - `edit_code`: `python`, a line of code
 - `run_command`: `argv`, a command with its arguments; words in capitals are placeholders
-- `scale_replicas`, `scale_gangs`: `replicas`, the new number
+- `scale_replicas`: `replicas`, the new number
 - `note`: none; its `note` is for people only
 """
 
@@ -19,13 +19,11 @@ from typing import Literal
 
 from gpu_advisor.rendering.escaping import one_line
 
-ActionKind = Literal[
-    "configure_trainer", "configure_server", "edit_code", "run_command", "scale_replicas", "scale_gangs", "note"
-]
+ActionKind = Literal["configure_trainer", "configure_server", "edit_code", "run_command", "scale_replicas", "note"]
 ParameterValue = bool | int | float | str | tuple[str, ...]
 
 #: Kinds that change something at once when they are run.
-_COMMANDS = frozenset({"run_command", "scale_replicas", "scale_gangs"})
+_COMMANDS = frozenset({"run_command", "scale_replicas"})
 
 #: A trainer setting as an argument of PyTorch's DataLoader, or as a line of code.
 _LOADER_ARGUMENTS: Mapping[str, str] = {
@@ -101,6 +99,6 @@ def _code(kind: ActionKind, parameters: Mapping[str, ParameterValue]) -> str:
         loader = ", ".join(f"{_LOADER_ARGUMENTS[k]}={v}" for k, v in parameters.items() if k in _LOADER_ARGUMENTS)
         code = [_TRAINER_CODE.get(k, f"{k}={v}") for k, v in parameters.items() if k not in _LOADER_ARGUMENTS]
         return "; ".join([f"DataLoader(..., {loader})"] * bool(loader) + code)
-    if kind in ("scale_replicas", "scale_gangs"):
+    if kind == "scale_replicas":
         return f"kubectl scale deployment/NAME --replicas={parameters['replicas']}"
     return str(parameters.get("python", ""))

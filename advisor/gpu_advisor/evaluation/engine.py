@@ -46,29 +46,33 @@ class Evaluation:
     served: tuple[ServedPool, ...] = ()
 
     @property
-    def served_replicas(self) -> Mapping[str, int]:
-        """Servers that report, by pool of language models: what their pools are sized in."""
+    def replicas(self) -> Mapping[str, int]:
+        """Present replicas by pool: as many as its GPUs make, lost ones included, since a workload counts them still;
+        of a pool that requests size, the servers that report."""
         by_requests = sized_by_requests(self.served)
-        counts = Counter[str]()
+        serving = Counter[str]()
         for one in self.served:
             if one.pool.settings.name in by_requests:
-                counts[one.pool.settings.name] += len(one.group.replicas)
-        return counts
+                serving[one.pool.settings.name] += len(one.group.replicas)
+        of_gpus = {each.pool.settings.name: each.pool.replicas for each in self.pools}
+        return of_gpus | serving
 
     @property
     def desired_replicas(self) -> tuple[tuple[str, int], ...]:
-        """Replicas that each pool set to serving should have, without pools that the advisor abstains on."""
+        """Replicas that each pool set to serving should have, without pools that the advisor abstains on.
+
+        Without a recommendation, as many as it has.
+        """
         abstained = {each.scope for each in self.abstentions if each.subject == scale_pool.SUBJECT}
         advised = {each.scope: each for each in self.recommendations if each.kind in (*scale_pool.KINDS, *SIZE_KINDS)}
-        counts = self.served_replicas
+        present = self.replicas
         replicas: list[tuple[str, int]] = []
         for pool in (state.pool for state in self.pools):
+            name = pool.settings.name
             is_set = pool.settings.kind == "serving" and pool.inference is None
-            serving = counts.get(pool.settings.name, 0)
-            if is_set and (pool.gpus or serving) and pool.scope not in abstained:
+            if is_set and (pool.gpus or present[name]) and pool.scope not in abstained:
                 advice = advised.get(pool.scope)
-                present = serving or len(without_lost(self.facts, pool.gpus)) // pool.settings.gpus_per_replica
-                replicas.append((pool.settings.name, int(advice.recommended) if advice else present))
+                replicas.append((name, int(advice.recommended) if advice else present[name]))
         return tuple(replicas)
 
     @property

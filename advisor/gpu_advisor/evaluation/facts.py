@@ -42,6 +42,11 @@ class Gpu:
     parent: str = ""
 
     @property
+    def host(self) -> str:
+        """What the node itself and its scheduler call it: its name without the cluster."""
+        return self.node.removeprefix(f"{self.cluster}/")
+
+    @property
     def scope(self) -> Scope:
         return Scope("gpu", self.uuid, f"{self.node} GPU {self.index}" if self.index else self.uuid)
 

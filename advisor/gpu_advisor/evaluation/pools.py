@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
@@ -21,12 +21,14 @@ class Pool:
     """`inference` is what its GPUs are used for, as far as that is known, where the settings give no kind.
 
     An inferred kind is for diagnoses and for people. What acts by itself, an autoscaler's metrics, needs a kind that
-    somebody set.
+    somebody set. `boards` are in MIG mode: their slices are among the GPUs, and they are not counted beside them, but
+    it is boards that fail, throttle and are paid for.
     """
 
     settings: PoolSettings
     gpus: tuple[Gpu, ...]
     inference: PoolInference | None = None
+    boards: tuple[Gpu, ...] = ()
 
     @property
     def scope(self) -> Scope:
@@ -35,6 +37,16 @@ class Pool:
     @property
     def uuids(self) -> tuple[str, ...]:
         return tuple(gpu.uuid for gpu in self.gpus)
+
+    @property
+    def replicas(self) -> int:
+        """Whole replicas that its GPUs make."""
+        return len(self.gpus) // self.settings.gpus_per_replica
+
+    @property
+    def devices(self) -> tuple[Gpu, ...]:
+        """The GPUs, and the boards of those that are slices."""
+        return self.gpus + self.boards
 
     def kind_of(self, gpu: Gpu) -> PoolKind:
         """What a GPU is used for: as set for the pool, else as inferred."""
@@ -56,19 +68,36 @@ def assign_pools(
     gpus: Sequence[Gpu], configured: Sequence[PoolSettings], served: Mapping[str, PoolSettings] | None = None
 ) -> tuple[Pool, ...]:
     """Assign each GPU to its first matching pool, else to the pool of what it serves, which `served` has by uuid; the
-    rest form one pool per model, of unspecified kind.
+    rest form one pool per model, of unspecified kind. A board in MIG mode goes where its first slice goes.
     """
     served = served or {}
     members: dict[str, list[Gpu]] = {pool.name: [] for pool in configured}
+    pool_of_board: dict[str, str] = {}
     settings = {pool.name: pool for pool in configured}
     find = _first_match(configured)
+    partitioned = _boards_of_slices(gpus)
     for gpu in gpus:
+        if gpu.uuid in partitioned:
+            continue
         pool = find(gpu) or served.get(gpu.uuid)
         name = pool.name if pool else _default_pool_name(gpu, configured)
         if name not in settings:
             settings[name] = pool or PoolSettings(name=name)
         members.setdefault(name, []).append(gpu)
-    return tuple(Pool(settings[name], tuple(found)) for name, found in members.items())
+        if gpu.parent in partitioned:
+            pool_of_board.setdefault(gpu.parent, name)
+    boards: dict[str, list[Gpu]] = {}
+    for uuid, name in pool_of_board.items():
+        boards.setdefault(name, []).append(partitioned[uuid])
+    return tuple(
+        Pool(settings[name], tuple(found), boards=tuple(boards.get(name, ()))) for name, found in members.items()
+    )
+
+
+def _boards_of_slices(gpus: Iterable[Gpu]) -> dict[str, Gpu]:
+    """Boards in MIG mode, by uuid, whose slices are among the GPUs too."""
+    parents = {gpu.parent for gpu in gpus if gpu.parent}
+    return {gpu.uuid: gpu for gpu in gpus if gpu.uuid in parents}
 
 
 def with_inferred_kinds(facts: Facts, pools: Sequence[Pool], configured: Collection[PoolSettings]) -> tuple[Pool, ...]:

@@ -146,7 +146,7 @@ def _most_first(group: WasteGroup) -> tuple[float, float, str]:
 
 def _group_names(facts: Facts, pools: Iterable[Pool]) -> dict[GroupBy, Callable[[str], str]]:
     """The name of each GPU's group. Owners that share a GPU are one group: nobody knows their parts."""
-    pool_of = {uuid: pool.settings.name for pool in pools for uuid in pool.uuids}
+    pool_of = {gpu.uuid: pool.settings.name for pool in pools for gpu in pool.devices}
     node_of = {gpu.uuid: gpu.node for gpu in facts.gpus}
     owners = facts.owners
     return {

@@ -295,18 +295,14 @@ def _pools(view: View) -> Iterator[Sample]:
         for gpu_state, count in counts:
             if count is not None:
                 yield "gpu_advisor_pool_gpus", (name, gpu_state), count
-    present = {
-        state.pool.settings.name: len(state.pool.gpus) // state.pool.settings.gpus_per_replica
-        for state in view.evaluation.pools
-        if state.pool.settings.kind != "undecided"
-    }
-    present |= view.evaluation.served_replicas
-    for name, replicas in present.items():
-        yield "gpu_advisor_replicas", (name,), replicas
+    present = view.evaluation.replicas
+    for pool in (state.pool for state in view.evaluation.pools):
+        if pool.settings.kind != "undecided":
+            yield "gpu_advisor_replicas", (pool.settings.name,), present[pool.settings.name]
     if not view.stale:
         for name, replicas in view.evaluation.desired_replicas:
             yield "gpu_advisor_desired_replicas", (name,), replicas
-            yield "gpu_advisor_hpa_replicas", (name,), round_past_tolerance(replicas, present.get(name, 0))
+            yield "gpu_advisor_hpa_replicas", (name,), round_past_tolerance(replicas, present[name])
 
 
 def _serving(evaluation: Evaluation) -> Iterator[Sample]:

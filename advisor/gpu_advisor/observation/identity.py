@@ -54,7 +54,8 @@ def build_gpus(
             found[uuid] = Gpu(
                 uuid, each.get("index", ""), each.get("name", ""), each.get("vendor", ""), name,
                 None if state is None else state > 0, each.get("exporter", ""), cluster,
-                each.get("unified") == "true", each.get("mig_profile", ""), each.get("parent_uuid", ""),
+                each.get("unified") == "true", each.get("mig_profile", ""),
+                gpu_key({**each, "uuid": each.get("parent_uuid", "")}, shared),
             )  # fmt: skip
     return tuple(sorted(found.values(), key=lambda gpu: (gpu.node, gpu.index.zfill(6), gpu.uuid)))
 

@@ -137,8 +137,8 @@ def _groups(
     yield _group(past, usage_by_gpu, past.gpus, None, band, settings, prices, lost)
     for pool in pools:
         band = checks.utilization_band(settings, pool.settings)
-        here = {gpu.uuid: lost[gpu.uuid] for gpu in pool.gpus if gpu.uuid in lost}
-        read = [gpu for gpu in pool.gpus if gpu in usage_by_gpu]
+        here = {gpu.uuid: lost[gpu.uuid] for gpu in pool.devices if gpu.uuid in lost}
+        read = [gpu for gpu in pool.devices if gpu in usage_by_gpu]
         yield _group(past, usage_by_gpu, read, pool.settings, band, settings, prices, here)
 
 

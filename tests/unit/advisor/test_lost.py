@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation, decide
@@ -68,6 +69,16 @@ def test_advice_is_first_critical_and_complete() -> None:
     text = " ".join(first.apply)
     assert "kubectl cordon node-a" in text
     assert "g7" in text
+
+
+def test_commands_name_a_node_as_its_own_cluster_does() -> None:
+    known = fleet(7, 1, ["east/node-a"] * 8)
+    known = replace(known, gpus=tuple(replace(gpu, cluster="east") for gpu in known.gpus))
+    [first, *_] = decided(known).recommendations
+    assert first.nodes == ("east/node-a",)
+    commands = [line.partition("  #")[0] for line in first.apply]
+    assert "kubectl cordon node-a" in commands
+    assert "scontrol update nodename=node-a state=drain 'reason=gpu lost'" in commands
 
 
 def test_all_gpus_of_a_node_are_one_fault_of_the_node() -> None:

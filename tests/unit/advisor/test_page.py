@@ -190,12 +190,12 @@ def test_silent_exporters_are_reported() -> None:
     ("query", "said"),
     [
         ("", "Change a value to see the difference."),
-        ("gpu.min=1&gpu.max=8", "Change a value"),  # the current settings
+        ("gpu.min=1&gpu.max=", "Change a value"),  # the current settings
         ("gpu.min=0", "No change: 4 recommendations as now"),
         ("gpu.min=2", "Removed Scale s2 from 2 to 1 replicas"),
         ("gpu.min=2", "Changed Release 1 of 3 GPUs"),
         ("pool0.max=2", "2 3 2"),  # replicas of s0: there, now, then
-        ("gpu.min=99", "min (99) is above max (8): make max at least 99"),
+        ("gpu.min=99&gpu.max=8", "min (99) is above max (8): make max at least 99"),
         ("gpu.min=many", "'many' is not a number"),
         ("gpu.min=nan", "'nan' is not a number"),
         ("gpu.target_utilization=101", "less than or equal to 100"),

@@ -8,6 +8,7 @@ import pytest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.history import DemandSignal
 from gpu_advisor.evaluation.recommendation import Reason, Recommendation, Scope
+from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
 from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.settings.pools import PoolSettings
 from pydantic import ValidationError
@@ -152,6 +153,34 @@ def test_training_grows_by_whole_gangs_and_only_for_what_waits(
     reading = signal(value) if value is not None else DemandSignal("sum(waiting)")
     shape = {"kind": "training", "tensor_parallel": 2, "pipeline_parallel": 2}
     assert with_signal(serving_gpus(8, 1.0), reading, **shape, **pool)[0] == advice
+
+
+def test_a_demand_signal_that_ended_scales_no_training_pool() -> None:
+    shape = {"kind": "training", "demand": {"counts": "waiting"}}
+    for age in (0, 1, 2, 20, 200):
+        ended = DemandSignal("sum(waiting)", tuple((AT - STEP * (age + i), 20.0) for i in reversed(range(5))))
+        advice, abstained = with_signal(serving_gpus(4, 1.0), ended, **shape)
+        expected = ({"scale_up": 6.0}, None) if age <= 1 else ({}, Reason.STALE)
+        assert (advice, abstained.get("demand")) == expected
+
+
+def test_gangs_are_jobs_of_a_scheduler_and_not_a_deployment() -> None:
+    shape = {"kind": "training", "demand": {**SIGNAL, "counts": "waiting"}}
+    known = dataclasses.replace(facts(serving_gpus(4, 1.0), settings(**shape)), demand_signals={"p": signal(20.0)})
+    [advice] = [each for each in decide(known, settings(**shape)).recommendations if each.kind == "scale_up"]
+    assert advice.apply == ("# add 2 GPUs: nodes of a Slurm partition, or the nominalQuota of a Kueue ClusterQueue",)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_a_lost_gpu_shrinks_no_workload(lost: int) -> None:
+    dead = [GpuSpec(f"dead-{n}", None, None, memory=None, up=False) for n in range(lost)]
+    known = facts([*serving_gpus(8 - lost, 0.75), *dead], settings(), down_reasons={card.uuid: "lost" for card in dead})
+    for card in dead:
+        known.values[GPU_UP_HIGHEST.name][card.uuid] = 0.0  # type: ignore[index]
+        known.values[GPU_UP_COVERAGE.name][card.uuid] = 1.0  # type: ignore[index]
+    found = decide(known, settings())
+    assert not [each for each in found.recommendations if each.kind.startswith("scale")]
+    assert (found.replicas, dict(found.desired_replicas)) == ({"p": 8}, {"p": 8})
 
 
 def test_an_id_is_of_who_and_what_never_of_values() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, UNKNOWN
 from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis, diagnose, signals_of
@@ -43,6 +44,7 @@ KINDS = tuple(POLICIES_BY_KIND)
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
+    pool = replace(pool, gpus=pool.devices)
     known = build_peers(facts, pool.gpus)
     outcomes = diagnose(facts, known, [pool])
     for finding in group_findings(facts, settings, pool, known, outcomes):

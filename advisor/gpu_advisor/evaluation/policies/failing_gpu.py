@@ -22,7 +22,7 @@ FAILURE_SIGNALS: tuple[tuple[Signal, float, str, str], ...] = (
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
-    for gpu in pool.gpus:
+    for gpu in pool.devices:
         for signal, threshold, what, remedy in FAILURE_SIGNALS:
             if (facts.value(signal, gpu.uuid) or 0.0) >= threshold:
                 yield _recommendation(facts, gpu, signal, threshold, what, remedy)
@@ -46,8 +46,8 @@ def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, threshold: float, wh
         evidence=(facts.evidence(signal, (gpu.uuid,), threshold),),
         rejected=(Alternative("keep using it", "results may be wrong, or the job may crash"),),
         actions=(
-            run_command("kubectl", "cordon", gpu.node, node=gpu.node, note="then drain it; on Slurm instead:"),
-            run_command("scontrol", "update", f"nodename={gpu.node}", "state=drain", "reason=gpu", node=gpu.node),
+            run_command("kubectl", "cordon", gpu.host, node=gpu.node, note="then drain it; on Slurm instead:"),
+            run_command("scontrol", "update", f"nodename={gpu.host}", "state=drain", "reason=gpu", node=gpu.node),
             *_reset(facts, gpu),
             *notes("if the error returns: replace the GPU"),
         ),

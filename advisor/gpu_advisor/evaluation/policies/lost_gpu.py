@@ -17,11 +17,11 @@ KIND = "lost_gpu"
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
     """One recommendation for each lost GPU, and one for each faulty node, from the pool of its first GPU."""
-    if not any(is_lost(facts, gpu) for gpu in pool.gpus):
+    if not any(is_lost(facts, gpu) for gpu in pool.devices):
         return  # nearly always: what follows looks at the whole fleet, once per pool
     faulty = faulty_nodes(facts)
     first = {gpu.node: gpu.uuid for gpu in reversed(facts.gpus)}
-    for gpu in pool.gpus:
+    for gpu in pool.devices:
         if not is_lost(facts, gpu):
             continue
         if gpu.node not in faulty:
@@ -57,16 +57,17 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
             Alternative("wait", "a GPU that left the bus does not come back by itself"),
             Alternative("reset the GPU", "the driver cannot reach it: only a reboot or a power cycle can"),
         ),
-        actions=tuple(_actions(node, gpus)),
+        actions=tuple(_actions(gpus)),
         gpus=tuple(gpu.uuid for gpu in gpus),
         nodes=(node,),
         waste=(Waste(),),
     )
 
 
-def _actions(node: str, gpus: Sequence[Gpu]) -> Iterator[Action]:
-    yield run_command("kubectl", "cordon", node, node=node, note="then drain it; on Slurm instead:")
-    yield run_command("scontrol", "update", f"nodename={node}", "state=drain", "reason=gpu lost", node=node)
+def _actions(gpus: Sequence[Gpu]) -> Iterator[Action]:
+    node, host = gpus[0].node, gpus[0].host
+    yield run_command("kubectl", "cordon", host, node=node, note="then drain it; on Slurm instead:")
+    yield run_command("scontrol", "update", f"nodename={host}", "state=drain", "reason=gpu lost", node=node)
     yield run_command("nvidia-bug-report.sh", node=node, note="before the reboot, for the vendor")
     yield from notes("power the node off and on: a warm reboot may leave the GPU lost")
     for gpu in gpus:

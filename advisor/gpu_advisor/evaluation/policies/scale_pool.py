@@ -164,14 +164,18 @@ def _with_signal(facts: Facts, pool: Pool, points: tuple[DemandPoint, ...]) -> t
     )
 
 
-def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation]:
+def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation | Abstention]:
     limits, per_replica = scaling_limits(settings, pool), pool.settings.gpus_per_replica
     present = len(pool.gpus) // per_replica
     signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
     waiting = None
     if signal is not None and demand is not None and signal.series:
-        work = signal.series[-1][1] / demand.per_replica
-        waiting = work - (present if demand.kind == "total" else 0)
+        at, value = signal.series[-1]
+        if at < step_bounds(facts.at, settings.evaluation)[1] - settings.evaluation.step_seconds:
+            message = f"the last value of the demand signal is {facts.at - at:.0f} s old: check what exports it"
+            yield Abstention(Reason.STALE, DEMAND, pool.scope, message)
+        else:
+            waiting = value / demand.per_replica - (present if demand.kind == "total" else 0)
     wanted, why = decide_gangs(GangCounts(present, limits.min, limits.max, waiting))
     if wanted != present:
         yield _recommendation(facts, settings, pool, present, SizingDecision(wanted, why))

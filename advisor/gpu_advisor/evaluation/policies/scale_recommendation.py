@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpu_advisor.evaluation.actions import Action, ActionKind
+from gpu_advisor.evaluation.actions import Action, notes
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evidence, Projection, Recommendation
@@ -44,15 +44,20 @@ def scale_recommendation(
         projection=projection,
         evidence=tuple(_evidence(facts, pool, limits, grows)),
         rejected=tuple(_rejected(found, replicas, limits, unit)),
-        actions=(_scale_action(pool, found.replicas),),
+        actions=tuple(_actions(pool, replicas, found.replicas)),
         gpus=pool.uuids,
         nodes=tuple(sorted({gpu.node for gpu in pool.gpus})),
     )
 
 
-def _scale_action(pool: Pool, replicas: int) -> Action:
-    kind: ActionKind = "scale_gangs" if pool.settings.kind == "training" else "scale_replicas"
-    return Action(kind, pool.settings.name, {"replicas": replicas})
+def _actions(pool: Pool, present: int, wanted: int) -> Iterator[Action]:
+    """Gangs are jobs of a scheduler: it is the GPUs that it may use that change."""
+    if pool.settings.kind != "training":
+        yield Action("scale_replicas", pool.settings.name, {"replicas": wanted})
+        return
+    gpus = abs(wanted - present) * pool.settings.gpus_per_replica
+    change = f"add {gpus} GPUs" if wanted > present else f"remove {gpus} GPUs as their jobs end"
+    yield from notes(f"{change}: nodes of a Slurm partition, or the nominalQuota of a Kueue ClusterQueue")
 
 
 def _diagnosis(found: SizingDecision, replicas: int, limits: ScalingLimits, unit: str) -> str:

@@ -18,10 +18,10 @@ def advise(finding: Finding) -> PolicyAdvice:
     for gpu in listed_gpus(finding.gpus):
         actions += notes(f"on {gpu.node}, GPU {gpu.index}: check clocks, PCIe link, row remapping, Xids")
         actions += show_state(gpu, "health", alone=True)
-    nodes = sorted({gpu.node for gpu in finding.gpus})
+    hosts = sorted({gpu.host for gpu in finding.gpus})
     actions += notes(
         "no fault found: its share of the work is larger; balance samples across ranks",
-        *(f"otherwise remove it and restart the job elsewhere: kubectl cordon {node}" for node in nodes[:8]),
+        *(f"otherwise remove it and restart the job elsewhere: kubectl cordon {host}" for host in hosts[:8]),
     )
     return PolicyAdvice(
         summary=f"{finding.scope}: {names} slower than the rest; {max(others, 0)} GPUs wait in each step",

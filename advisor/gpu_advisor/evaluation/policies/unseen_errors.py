@@ -28,7 +28,7 @@ _BLIND_EXPORTERS: Mapping[str, str] = {
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Abstention]:  # noqa: ARG001
     undated: dict[int, list[Gpu]] = {}
     blind: dict[str, list[Gpu]] = {}
-    for gpu in pool.gpus:
+    for gpu in pool.devices:
         if not gpu.up or facts.value(FATAL_ERRORS, gpu.uuid) is not None:
             continue
         code = facts.value(LAST_ERROR, gpu.uuid)
@@ -39,12 +39,12 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Abste
     for code, gpus in undated.items():
         nodes = ", ".join(sorted({gpu.node for gpu in gpus})[:8])
         message = (
-            f"the last error of {len(gpus)} of {len(pool.gpus)} GPUs is Xid {code}, which is fatal, but not when it "
+            f"the last error of {len(gpus)} of {len(pool.devices)} GPUs is Xid {code}, which is fatal, but not when it "
             f"occurred. To settle it (one command): dmesg -T | grep -i xid, on {nodes}"
         )
         yield _abstention(Reason.CONFLICTING, pool, gpus, message)
     for how, gpus in blind.items():
-        message = f"fatal errors of {len(gpus)} of {len(pool.gpus)} GPUs are not published. To see them: {how}"
+        message = f"fatal errors of {len(gpus)} of {len(pool.devices)} GPUs are not published. To see them: {how}"
         yield _abstention(Reason.UNSUPPORTED, pool, gpus, message)
 
 

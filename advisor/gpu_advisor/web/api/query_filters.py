@@ -90,4 +90,4 @@ def _is(scope: Scope, kind: str, name: str) -> bool:
 
 def _members(view: View, pool: str) -> frozenset[str]:
     pools = view.evaluation.pools if view.evaluation else ()
-    return frozenset(uuid for state in pools if state.pool.settings.name == pool for uuid in state.pool.uuids)
+    return frozenset(gpu.uuid for each in pools if each.pool.settings.name == pool for gpu in each.pool.devices)

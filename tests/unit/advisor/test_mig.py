@@ -1,0 +1,68 @@
+"""Boards in MIG mode: their slices are what is used, the boards are what fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from gpu_advisor.evaluation.engine import Evaluation, decide
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.pools import assign_pools
+from gpu_advisor.evaluation.recommendation import CheckStatus
+from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
+from gpu_advisor.settings import Settings
+
+from tests.unit.advisor.builders import GpuSpec, facts
+
+SETTINGS = Settings.model_validate({"pools": [{"name": "p", "kind": "serving"}]})
+
+
+def partitioned(boards: int, slices: int, utilization: float = 0.75) -> Facts:
+    """Boards of a node, each with its slices, which alone have a utilization."""
+    cards = [GpuSpec(f"board-{n}", None, None, memory=None, index=str(n)) for n in range(boards)]
+    parents = {f"slice-{n}-{m}": f"board-{n}" for n in range(boards) for m in range(slices)}
+    cards += [GpuSpec(uuid, utilization) for uuid in parents]
+    found = facts(cards, SETTINGS)
+    gpus = [
+        replace(gpu, parent=parents[gpu.uuid], mig_profile="1g.10gb") if gpu.uuid in parents else gpu
+        for gpu in found.gpus
+    ]
+    return replace(found, gpus=tuple(gpus))
+
+
+def decided(known: Facts) -> Evaluation:
+    return decide(known, SETTINGS)
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 7])
+@pytest.mark.parametrize("boards", [1, 2, 8])
+def test_slices_are_judged_and_sized_without_their_boards(boards: int, slices: int) -> None:
+    found = decided(partitioned(boards, slices))
+    of_groups = {check.status for check in found.checks if check.scope.kind in ("fleet", "pool", "node")
+                 and check.item == "gpu_utilization"}  # fmt: skip
+    assert of_groups == {CheckStatus.MET}
+    assert found.pools[0].usage.capacity == boards * slices
+    assert not [each for each in found.abstentions if "MIG mode" in each.message]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_board_is_in_the_pool_of_its_slices_in_any_order(order: int) -> None:
+    known = partitioned(2, 3)
+    [pool] = assign_pools(known.gpus[::order], SETTINGS.pools)
+    assert {gpu.uuid for gpu in pool.boards} == {"board-0", "board-1"}
+    assert len(pool.gpus) == 6
+    assert set(pool.devices) == set(known.gpus)
+
+
+def test_a_board_without_slices_is_a_gpu() -> None:
+    [pool] = assign_pools(partitioned(2, 0).gpus, SETTINGS.pools)
+    assert (len(pool.gpus), pool.boards) == (2, ())
+
+
+def test_a_lost_board_is_reported() -> None:
+    known = partitioned(2, 3)
+    gpus = tuple(replace(gpu, up=False) if gpu.uuid == "board-1" else gpu for gpu in known.gpus)
+    known = replace(known, gpus=gpus, down_reasons={"board-1": "lost"})
+    known.values[GPU_UP_HIGHEST.name]["board-1"] = 0.0  # type: ignore[index]
+    known.values[GPU_UP_COVERAGE.name]["board-1"] = 1.0  # type: ignore[index]
+    assert [each.gpus for each in decided(known).recommendations if each.kind == "lost_gpu"] == [("board-1",)]
