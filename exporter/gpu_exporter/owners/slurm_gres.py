@@ -49,7 +49,7 @@ def parse_gres(text: str) -> frozenset[int] | None:
     """
     found: set[int] = set()
     shared_types: set[str] = set()
-    for entry in _split_list(text):
+    for entry in _split_list(text.replace(":(null):", ":")):  # a GPU without a type
         name = re.split("[:(]", entry, maxsplit=1)[0]
         if name != "gpu" and name not in _SHARED:
             continue

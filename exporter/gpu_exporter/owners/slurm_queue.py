@@ -20,6 +20,7 @@ from gpu_exporter.owners.scontrol import find_program
 INTERVAL_SECONDS = 60.0
 CALL_TIMEOUT_SECONDS = 30.0
 SCHEDULER = "slurm"
+MAX_REASON_LENGTH = 64
 
 #: Waiting for resources, for jobs that are first, or not yet considered.
 ELIGIBLE_REASONS = frozenset({"Resources", "Priority", "None"})
@@ -32,7 +33,7 @@ SQUEUE_COMMAND = ("squeue", "--noheader", "--all", "--states=PENDING", f"--Forma
 SINFO_COMMAND = ("sinfo", "--noheader", "--all", "--format=%R")
 
 #: `gres:gpu:h100:2`, `gres/gpu:2`, `gres/gpu=1`; without a number it is one.
-_GPUS = re.compile(r"(?:gres[:/])?gpu(?:[:/][a-zA-Z][^:=,]*)?(?:[:=](?P<count>\d+))?")
+_GPUS = re.compile(r"(?:gres[:/])?gpu(?:[:/](?P<type>[a-zA-Z][^:=,]*))?(?:[:=](?P<count>\d+))?")
 _SHARES = re.compile(r"(?:gres[:/])?(?:shard|mps)\b.*")
 _ARRAY = re.compile(r"\d+_\[(?P<tasks>[\d,:-]+)(?:%(?P<limit>\d+))?\]")
 
@@ -46,7 +47,10 @@ class QueueError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PendingJob:
-    """A pending job that asks for GPUs, or all pending tasks of an array. `gpus` of each; 0 for shares of a GPU."""
+    """A pending job that asks for GPUs, or all pending tasks of an array. `gpus` of each; 0 for shares of a GPU.
+
+    `partition` is the first of several. `reason` is without its details, such as the names of nodes.
+    """
 
     partition: str
     reason: str
@@ -72,12 +76,23 @@ def _parse_line(line: str) -> PendingJob | None:
         (per_job, 1), (per_node, _first_number(nodes)), (per_socket, _first_number(nodes)),
         (per_task, _first_number(tasks)),
     )  # fmt: skip
-    entries = [(entry, times) for text, times in requests for entry in text.split(",")]
-    counts = [int(match["count"] or 1) * times for entry, times in entries if (match := _GPUS.fullmatch(entry))]
-    if not sum(counts) and not any(_SHARES.fullmatch(entry) for entry, _ in entries):
-        return None
     # A job may give the total and the number per node: the total is the larger one, or both are equal.
-    return PendingJob(partition, reason, _array_tasks(job), max(counts, default=0))
+    gpus = max(_gpus(text) * times for text, times in requests)
+    if not gpus and not any(_SHARES.fullmatch(entry) for text, _ in requests for entry in text.split(",")):
+        return None
+    return PendingJob(partition.partition(",")[0], _plain_reason(reason), _array_tasks(job), gpus)
+
+
+def _gpus(request: str) -> int:
+    """GPUs of one request: `gres/gpu:a:2,gres/gpu:b:1` -> 3. Slurm may list their sum beside the types."""
+    matches = [match for entry in request.split(",") if (match := _GPUS.fullmatch(entry))]
+    of_types = sum(int(match["count"] or 1) for match in matches if match["type"])
+    return max(of_types, sum(int(match["count"] or 1) for match in matches if not match["type"]))
+
+
+def _plain_reason(reason: str) -> str:
+    """`ReqNodeNotAvail,_UnavailableNodes:gpu[1-3]` -> ReqNodeNotAvail: as a label, it has few values."""
+    return re.split(r"[,(:]", reason, maxsplit=1)[0].rstrip("_ ")[:MAX_REASON_LENGTH]
 
 
 def _array_tasks(job: str) -> int:

@@ -108,6 +108,7 @@ def test_only_a_batch_script_knows_all_gpus_of_its_job() -> None:
         ("gpu:h100:2(IDX:2-3)", {2, 3}),
         ("gpu:2(IDX:0,3)", {0, 3}),
         ("gpu:a100:1(IDX:0),gpu:t4:2(IDX:2-3),nic:1(IDX:9)", {0, 2, 3}),
+        ("gpu:(null):4(IDX:0-3)", {0, 1, 2, 3}),  # a GPU without a type, of several versions
         ("gpu:h100:0(IDX:N/A)", set()),
         ("gpu:0", set()),
         ("gpu:h100:2(IDX:0-1),shard:h100:1(IDX:2)", {0, 1, 2}),  # until 23.02
@@ -615,6 +616,35 @@ def test_pending_jobs_that_ask_for_gpus() -> None:
         PendingJob("gpu", "QOSMaxGRESPerUser", 1, 8),
         PendingJob("gpu", "Priority", 1, 8),
     ]
+
+
+@pytest.mark.parametrize(
+    ("per_job", "per_node", "gpus"),
+    [
+        ("N/A", "gres:gpu:tesla:2,gres:gpu:kepler:3", 5),  # types of one node add up
+        ("gres/gpu=4,gres/gpu:a100=4", "N/A", 4),  # their sum stands beside them
+        ("gres/gpu=6,gres/gpu:a100=4,gres/gpu:t4=2", "N/A", 6),
+        ("gres/gpu:a100:2", "gres/gpu:a100:1", 2),
+    ],
+)
+def test_gpus_of_several_types(per_job: str, per_node: str, gpus: int) -> None:
+    [job] = parse_queue(f"1|gpu|Resources|1|1|{per_job}|{per_node}|N/A|N/A|")
+    assert job.gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("partition", "reason", "plain"),
+    [
+        ("gpu,debug", "Resources", "Resources"),  # Slurm runs it in whichever is free first
+        ("gpu", "ReqNodeNotAvail,_UnavailableNodes:node[1-9]", "ReqNodeNotAvail"),
+        ("gpu", "Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved", "Nodes_required_for_job_are_DOWN"),
+        ("gpu", "(null)", ""),
+        ("gpu", "x" * 500, "x" * 64),
+    ],
+)
+def test_labels_of_pending_jobs_have_few_values(partition: str, reason: str, plain: str) -> None:
+    [job] = parse_queue(f"1|{partition}|{reason}|1|1|gres/gpu:1|N/A|N/A|N/A|")
+    assert (job.partition, job.reason) == ("gpu", plain)
 
 
 def test_queue_by_partition() -> None:
