@@ -6,6 +6,7 @@ on a system is absent. psutil is only a dependency where it is used: on Linux it
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from typing import Any
 from gpu_exporter.host import cpu, cpufreq, diskstats, filesystem, loadavg, netclass, netdev, stat, uname
 from gpu_exporter.host.base import HostCollector, HostSettings
 from gpu_exporter.host.clock import TimeCollector
-from gpu_exporter.host.kernel_files import DeviceFilter, compile_exclude_pattern, samples_by_column
+from gpu_exporter.host.kernel_files import DeviceFilter, compile_exclude_pattern, label_value, samples_by_column
 from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
 
 #: Field of psutil -> mode. Windows calls them interrupt and dpc (deferred procedure calls).
@@ -63,6 +64,9 @@ SWAP_FIELDS = {"total": _memory_family("SwapTotal"), "free": _memory_family("Swa
 
 HERTZ_PER_MEGAHERTZ = 1e6
 
+#: What psutil raises for a value that a system does not have: its own errors are for processes.
+FAILURES = (OSError, RuntimeError, SystemError, NotImplementedError, AttributeError)
+
 
 class PortableCollector:
     """A collector of one function. `read` gets psutil, which is imported when the collector is created."""
@@ -93,7 +97,11 @@ def _cpu(psutil: Any) -> list[FamilySamples]:
 
 def _cpufreq(psutil: Any) -> list[FamilySamples]:
     rows: dict[tuple[str, ...], list[float | None]] = {}
-    for number, of in enumerate(psutil.cpu_freq(percpu=True) or ()):
+    try:
+        found = psutil.cpu_freq(percpu=True)
+    except FAILURES:  # on Apple's chips, by version of psutil and generation (giampaolo/psutil#1892, #2841)
+        found = None
+    for number, of in enumerate(found or ()):
         values = (of.current, of.min, of.max)  # 0: unknown
         rows[(str(number),)] = [value * HERTZ_PER_MEGAHERTZ if value else None for value in values]
     families = (cpufreq.SCALING_FREQUENCY, cpufreq.SCALING_FREQUENCY_MIN, cpufreq.SCALING_FREQUENCY_MAX)
@@ -106,13 +114,13 @@ def _loadavg(psutil: Any) -> list[FamilySamples]:
 
 
 def _meminfo(psutil: Any) -> list[FamilySamples]:
-    found = []
-    for values, fields in (
-        (psutil.virtual_memory(), VIRTUAL_MEMORY_FIELDS), (psutil.swap_memory(), SWAP_FIELDS),
-    ):  # fmt: skip
-        of = values._asdict()
-        found += [single_sample(family, float(of[field])) for field, family in fields.items() if field in of]
-    return found
+    of = psutil.virtual_memory()._asdict()
+    found = [single_sample(family, float(of[name])) for name, family in VIRTUAL_MEMORY_FIELDS.items() if name in of]
+    try:
+        swap = psutil.swap_memory()
+    except FAILURES:  # on Windows without performance counters (giampaolo/psutil#2458)
+        return found
+    return found + [single_sample(family, float(getattr(swap, name))) for name, family in SWAP_FIELDS.items()]
 
 
 def _stat(psutil: Any) -> list[FamilySamples]:
@@ -133,7 +141,7 @@ def _uname(nodename: str) -> list[FamilySamples]:
 def _diskstats(psutil: Any, devices: DeviceFilter) -> list[FamilySamples]:
     rows: dict[tuple[str, ...], list[float | None]] = {}
     for name, counters in (psutil.disk_io_counters(perdisk=True) or {}).items():
-        labels, of = devices.labels(name.encode()), counters._asdict()
+        labels, of = devices.labels(os.fsencode(name)), counters._asdict()
         if labels is not None:
             scaled = [(of.get(field), scale) for field, (_, scale) in DISK_FIELDS.items()]
             rows[labels] = [None if value is None else value * scale for value, scale in scaled]
@@ -143,7 +151,7 @@ def _diskstats(psutil: Any, devices: DeviceFilter) -> list[FamilySamples]:
 def _netdev(psutil: Any, devices: DeviceFilter) -> list[FamilySamples]:
     rows: dict[tuple[str, ...], list[float | None]] = {}
     for name, counters in psutil.net_io_counters(pernic=True).items():
-        labels = devices.labels(name.encode())
+        labels = devices.labels(os.fsencode(name))
         if labels is not None:
             rows[labels] = [float(getattr(counters, field)) for field in NETWORK_FIELDS]
     return samples_by_column(list(NETWORK_FIELDS.values()), rows)
@@ -152,7 +160,7 @@ def _netdev(psutil: Any, devices: DeviceFilter) -> list[FamilySamples]:
 def _netclass(psutil: Any, devices: DeviceFilter) -> list[FamilySamples]:
     rows: dict[tuple[str, ...], list[float | None]] = {}
     for name, interface in psutil.net_if_stats().items():
-        labels = devices.labels(name.encode())
+        labels = devices.labels(os.fsencode(name))
         if labels is not None:
             speed = interface.speed * netclass.BYTES_PER_MEGABIT if interface.speed else None  # 0: unknown
             rows[labels] = [float(interface.isup), speed, float(interface.mtu)]
@@ -177,7 +185,7 @@ class PortableFilesystemCollector(PortableCollector):
             if excluded:
                 continue
             readonly = float("ro" in part.opts.split(","))
-            labels = (part.device, part.mountpoint, part.fstype)
+            labels = tuple(label_value(os.fsencode(text)) for text in (part.device, part.mountpoint, part.fstype))
             try:
                 usage = psutil.disk_usage(part.mountpoint)
             except OSError:  # such as a drive without a disk

@@ -205,7 +205,10 @@ def _printable(path: str) -> str:
 
 
 def _conflict(families: dict[str, ParsedFamily], merged: dict[str, ParsedFamily], owner_of_name: dict[str, str]) -> str:
-    """The reason why these families cannot be merged; empty if they can."""
+    """The reason why these families cannot be merged; empty if they can.
+
+    Another HELP is no reason: jobs of two versions of a program may run at once, and the first text serves both.
+    """
     for name, family in families.items():
         if any(owner_of_name.get(part, name) != name for part in family.names):
             return "conflict"
@@ -213,8 +216,6 @@ def _conflict(families: dict[str, ParsedFamily], merged: dict[str, ParsedFamily]
         if other is None:
             continue
         if other.type != family.type:
-            return "conflict"
-        if other.help is not None and family.help is not None and other.help != family.help:
             return "conflict"
         if family.series.keys() & other.series.keys():
             return "duplicate_series"

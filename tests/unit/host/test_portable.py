@@ -7,12 +7,14 @@ import subprocess
 import sys
 import textwrap
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gpu_exporter import host
+from gpu_exporter.exposition import render
 from gpu_exporter.host import COLLECTORS, portable
 from gpu_exporter.host.base import HostSettings
 from gpu_exporter.process import PortableProcessCollector, ProcessCollector
@@ -165,6 +167,42 @@ def test_without_psutil_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(OSError, match="pip install psutil"):
         portable.COLLECTORS["cpu"](HostSettings())
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "sysctlbyname('hw.cpufrequency')"), RuntimeError("invalid"), SystemError("set")]
+)
+def test_frequency_that_cannot_be_read_is_absent(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As on Apple's chips (giampaolo/psutil#1892, #2841)."""
+    monkeypatch.setattr(psutil, "cpu_freq", raises(error))
+    assert of(portable.COLLECTORS, "cpufreq") == {}
+
+
+def test_memory_without_the_counters_of_swap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows with performance counters disabled (giampaolo/psutil#2458)."""
+    monkeypatch.setattr(psutil, "swap_memory", raises(RuntimeError("PdhAddEnglishCounterW failed")))
+    found = of(portable.COLLECTORS, "meminfo")
+    assert found["node_memory_MemTotal_bytes", ()] == psutil.virtual_memory().total
+    assert ("node_memory_SwapTotal_bytes", ()) not in found
+
+
+def test_names_that_are_not_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil has such bytes as surrogates, which no page may contain."""
+    name = os.fsdecode(b"/mnt/caf\xe9")
+    part = SimpleNamespace(device="/dev/sdz", mountpoint=name, fstype="ext4", opts="rw")
+    counters = SimpleNamespace(**dict.fromkeys(portable.NETWORK_FIELDS, 1))
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: [part])
+    monkeypatch.setattr(psutil, "net_io_counters", lambda pernic: {name: counters})
+    for collector in ("filesystem", "netdev"):
+        page = render(portable.COLLECTORS[collector](HostSettings()).collect()).decode()
+        assert "caf\N{REPLACEMENT CHARACTER}" in page
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> None:
+        raise error
+
+    return call
 
 
 def test_linux_does_not_import_psutil() -> None:

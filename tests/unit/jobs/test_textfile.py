@@ -108,7 +108,6 @@ def test_invalid_file_is_reported_and_the_others_exposed(folder: TextfileFolder,
 CONFLICTS = {
     "type": ("# TYPE x gauge\nx 1\n", '# TYPE x counter\nx{a="1"} 1\n', "conflict"),
     "no type": ("# TYPE x gauge\nx 1\n", 'x{a="1"} 1\n', "conflict"),
-    "help": ("# HELP x A\nx 1\n", '# HELP x B\nx{a="1"} 1\n', "conflict"),
     "series": ("x 1\n", "y 1\nx 2\n", "duplicate_series"),
     "part after": ("# TYPE x histogram\nx_count 1\n", "x_sum 1\n", "conflict"),
     "part before": ("x_count 1\n", "# TYPE x summary\nx_sum 1\n", "conflict"),
@@ -133,6 +132,16 @@ def test_family_in_two_files_is_merged(folder: TextfileFolder) -> None:
     assert folder.page.page.count(b"# TYPE x untyped\n# ") == 0
     assert folder.page.page.count(b"# TYPE x ") == 1
     assert b"# HELP x Help.\n" in folder.page.page
+
+
+def test_files_with_different_help_have_that_of_the_first(folder: TextfileFolder) -> None:
+    """As jobs of two versions of a program write them (prometheus/node_exporter#1885)."""
+    folder.write("a.prom", '# HELP x Old text.\nx{job_id="1"} 1\n')
+    folder.write("b.prom", '# HELP x New text.\nx{job_id="2"} 2\n')
+    assert folder.errors() == {}
+    assert {key: value for key, value in folder.samples().items() if key[0] == "x"} == {"x|1": 1, "x|2": 2}
+    assert b"# HELP x Old text.\n" in folder.page.page
+    assert b"New text" not in folder.page.page
 
 
 def test_files_that_are_not_read(folder: TextfileFolder) -> None:
