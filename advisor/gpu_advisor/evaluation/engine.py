@@ -89,7 +89,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     """Facts -> conclusions. Pure."""
     groups = serving_groups(facts.serving, facts.at)
     assigned = assign_pools(facts.gpus, settings.pools, pools_by_gpu(groups, settings.pools))
-    pools = with_inferred_kinds(facts, assigned, settings.pools)
+    pools = scale_pool.with_headroom(facts, settings, with_inferred_kinds(facts, assigned, settings.pools))
     served = served_pools(groups, pools, settings)
     by_requests = sized_by_requests(served)
     prices = fleet_prices(facts, settings.cost)
@@ -109,7 +109,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     return Evaluation(
         at=facts.at,
         facts=facts,
-        pools=tuple(_pool_state(facts, settings, pool) for pool in pools),
+        pools=tuple(_pool_state(facts, pool) for pool in pools),
         checks=checks.run_checklist(facts, settings, pools, prices),
         recommendations=tuple(sorted(advice, key=lambda each: urgency(each, each.id(settings.cluster)))),
         abstentions=tuple(abstentions),
@@ -119,7 +119,6 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     )
 
 
-def _pool_state(facts: Facts, settings: Settings, pool: Pool) -> PoolState:
-    headroom = scale_pool.pool_headroom(facts, settings, pool)
-    tuned = headroom if isinstance(headroom, TunedHeadroom) else None
+def _pool_state(facts: Facts, pool: Pool) -> PoolState:
+    tuned = pool.headroom if isinstance(pool.headroom, TunedHeadroom) else None
     return PoolState(pool, measure_usage(facts, without_lost(facts, pool.gpus)), tuned)

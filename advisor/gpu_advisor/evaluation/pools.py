@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.recommendation import Scope
+from gpu_advisor.evaluation.scaling.headroom import Headroom
 from gpu_advisor.evaluation.signals import MEMORY_USED, PROCESSES, UTILIZATION
 from gpu_advisor.evaluation.workload_kind import PoolInference, infer_kinds
 from gpu_advisor.settings import PoolKind, PoolSettings
@@ -28,6 +29,7 @@ class Pool:
     settings: PoolSettings
     gpus: tuple[Gpu, ...]
     inference: PoolInference | None = None
+    headroom: Headroom | None = None  # of a serving pool, once it is known
     boards: tuple[Gpu, ...] = ()
 
     @property

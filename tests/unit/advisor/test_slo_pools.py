@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gpu_advisor.documents import serialize
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.history import PoolSample, step_bounds
+from gpu_advisor.evaluation.policies import scale_pool
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
+from gpu_advisor.evaluation.scaling.sizing import tuned_headroom
 from gpu_advisor.observation.evaluate import evaluate as evaluate_source
 from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.observation.utilization_history import read_pool_histories
@@ -45,7 +49,7 @@ def test_a_recommendation_states_what_the_slo_costs() -> None:
     assert "Other objectives: 0.0" in advice.explanation
     (state,) = found.pools
     assert state.headroom is not None
-    document = serialize.pool(state, 1)["slo"]
+    document = serialize.pool(state, 8, 1)["slo"]
     assert document is not None
     assert document["unserved_ratio"] == 0.002
     assert document["headroom_deviations"] == state.headroom.deviations
@@ -59,15 +63,27 @@ def test_without_history_the_headroom_is_the_default_and_says_what_is_missing() 
     (state,) = evaluate(settings(slo={"unserved": "0.2%"}), minutes=30).pools
     assert isinstance(state.headroom, TunedHeadroom)
     assert (state.headroom.deviations, state.headroom.missing_seconds) == (3.5, 1800)
-    document = serialize.pool(state, None)["slo"]
+    document = serialize.pool(state, 8, None)["slo"]
     assert document is not None
     assert (document["reached_ratio"], document["gpu_hours_per_day"], document["frontier"]) == (None, None, [])
 
 
 def test_a_pool_without_an_slo_has_no_such_document_and_may_set_its_own_headroom() -> None:
     default, own = evaluate(settings()), evaluate(settings(headroom_deviations=0))
-    assert serialize.pool(default.pools[0], None)["slo"] is None
+    assert serialize.pool(default.pools[0], 16, None)["slo"] is None
     assert dict(own.desired_replicas)["p"] < dict(default.desired_replicas)["p"]
+
+
+def test_an_evaluation_tunes_each_pool_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned: list[int] = []
+
+    def count(history: Sequence[DemandPoint], *given: Any) -> TunedHeadroom:
+        tuned.append(len(history))
+        return tuned_headroom(history, *given)
+
+    monkeypatch.setattr(scale_pool, "tuned_headroom", count)
+    evaluate(settings(slo={"unserved": "0.2%"}))
+    assert tuned == [DAY]
 
 
 def test_stricter_objectives_have_more_replicas() -> None:

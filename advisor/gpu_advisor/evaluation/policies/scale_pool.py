@@ -5,11 +5,11 @@ Everything is recomputed from the history in the data source, so a restart chang
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.history import step_bounds
+from gpu_advisor.evaluation.history import PoolSample, step_bounds
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.policies.scale_recommendation import scale_recommendation
 from gpu_advisor.evaluation.pools import Pool
@@ -64,9 +64,9 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
         yield unobserved
         return
     replicas = len(pool.gpus) // pool.settings.gpus_per_replica
-    last, recorded = step_bounds(facts.at, settings.evaluation)[1], _recorded_points(facts, pool)
-    points, headroom = _demand_points(facts, pool), pool_headroom(facts, settings, pool, recorded)
-    earlier = [point for point in recorded if not points or point.at < points[0].at]
+    last, points = step_bounds(facts.at, settings.evaluation)[1], _demand_points(facts, pool)
+    headroom = pool.headroom or pool_headroom(facts, settings, pool)
+    earlier = _earlier_points(facts, pool, points)
     found = decide_size(
         (*earlier, *points), replicas, scaling_limits(settings, pool), settings.evaluation, last, headroom=headroom
     )
@@ -86,19 +86,23 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
         yield Abstention(Reason.SATURATED, DEMAND, pool.scope, message)
 
 
-def pool_headroom(
-    facts: Facts, settings: Settings, pool: Pool, recorded: tuple[DemandPoint, ...] | None = None
-) -> Headroom:
-    """The headroom of a serving pool: tuned to its SLO by its `recorded` past, or as set."""
+def with_headroom(facts: Facts, settings: Settings, pools: Iterable[Pool]) -> tuple[Pool, ...]:
+    """The same pools, the serving ones with their headroom: what tunes it is a day, which is read once."""
+    return tuple(
+        replace(pool, headroom=pool_headroom(facts, settings, pool)) if pool.settings.kind == "serving" else pool
+        for pool in pools
+    )
+
+
+def pool_headroom(facts: Facts, settings: Settings, pool: Pool) -> Headroom:
+    """The headroom of a serving pool: tuned to its SLO by its recorded past, or as set."""
     target, evaluation = pool.settings.unserved_ratio, settings.evaluation
     if target is None:
         own = pool.settings.headroom_deviations
         return Headroom(evaluation.headroom_deviations if own is None else own)
     last, limits = step_bounds(facts.at, evaluation)[1], scaling_limits(settings, pool)
     phase = int(stable_id((pool.settings.name,)), 16) % TUNING_SECONDS
-    if recorded is None:
-        recorded = _recorded_points(facts, pool)
-    return tuned_headroom(recorded, limits, evaluation, last, target, phase)
+    return tuned_headroom(_recorded_points(facts, pool), limits, evaluation, last, target, phase)
 
 
 def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:
@@ -147,7 +151,18 @@ def _demand_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
 
 def _recorded_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
     """The last day of a pool whose headroom is tuned."""
-    samples = [(point.at, point.gpus, point.busy) for point in facts.slo_histories.get(pool.settings.name, ())]
+    return _reported(facts, pool, facts.slo_histories.get(pool.settings.name, ()))
+
+
+def _earlier_points(facts: Facts, pool: Pool, points: Sequence[DemandPoint]) -> tuple[DemandPoint, ...]:
+    """What the sizing needs of the day before `points`: where it began, and all of it if the pool is saturated now."""
+    recorded = facts.slo_histories.get(pool.settings.name, ())
+    earlier = [sample for sample in recorded if not points or sample.at < points[0].at]
+    return _reported(facts, pool, earlier if points and points[-1].saturated else earlier[:1])
+
+
+def _reported(facts: Facts, pool: Pool, recorded: Sequence[PoolSample]) -> tuple[DemandPoint, ...]:
+    samples = [(point.at, point.gpus, point.busy) for point in recorded]
     return _with_signal(facts, pool, reported_points(samples, pool.settings.gpus_per_replica))
 
 
