@@ -69,21 +69,20 @@ def render_history(history: Iterable[tuple[float, Iterable[FamilySamples]]]) -> 
     `history` is (Unix time, samples), oldest first. OpenMetrics requires the samples of a family together and those of
     a series in time order, so everything is kept in memory: about 100 bytes per sample.
     """
-    families: dict[MetricFamily, dict[str, list[str]]] = {}
+    families: dict[MetricFamily, dict[tuple[str, ...], list[str]]] = {}
     for at, samples in history:
         timestamp = f"{at:.3f}".rstrip("0").rstrip(".")
         for family, rows in ((s.family, s.rows) for s in samples):
             series = families.setdefault(family, {})
             for labels, value in rows:
-                series.setdefault(_format_labels(family.labels, labels), []).append(
-                    f"{format_value(value)} {timestamp}"
-                )
+                series.setdefault(labels, []).append(f"{format_value(value)} {timestamp}")
     for family, by_labels in families.items():
         base = family.name.removesuffix("_total") if family.type == "counter" else family.name
         yield f"# HELP {base} {_escape_label_value(family.help)}"
         yield f"# TYPE {base} {family.type}"
-        for label_text, points in by_labels.items():
-            yield from (f"{family.name}{label_text} {point}" for point in points)
+        for labels, points in by_labels.items():
+            series_text = f"{family.name}{_format_labels(family.labels, labels)}"
+            yield from (f"{series_text} {point}" for point in points)
     yield "# EOF"
 
 

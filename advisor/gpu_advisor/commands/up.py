@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,7 +11,8 @@ import click
 from gpu_advisor.commands import progress
 from gpu_advisor.commands.run_service import log_to_stderr, run_service
 from gpu_advisor.runtime.local_exporter import (
-    SIMULATED_HISTORY,
+    SIMULATED_HISTORY_SECONDS,
+    gpu_count,
     import_simulated_history,
     run_exporter,
     state_dir_for,
@@ -38,8 +40,15 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
         raise click.BadParameter(str(error)) from error
 
 
-def _progress_text(samples: int, seconds: float) -> str:
-    return f"simulating {SIMULATED_HISTORY} of history: {samples:,} samples in {seconds:.0f} s"
+def progress_text(gpus: int) -> Callable[[int, float], str]:
+    """The line of progress: nothing is read until the exporter has generated the history."""
+    history = f"{SIMULATED_HISTORY_SECONDS // 3600} h of history of {gpus:,} simulated GPU{'' if gpus == 1 else 's'}"
+
+    def text(samples: int, seconds: float) -> str:
+        read = f"importing {history}: {samples:,} samples" if samples else f"generating {history}"
+        return f"{read}, {seconds:.0f} s"
+
+    return text
 
 
 @click.command("up")
@@ -72,7 +81,7 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
 
     def fill_history(history: History) -> None:
         if simulate:
-            with progress.shown(progress.Progress(_progress_text)) as line:
+            with progress.shown(progress.Progress(progress_text(gpu_count(simulate)))) as line:
                 import_simulated_history(history, exporter_address, simulate, line.update)
 
     jobs = Path(settings.state_dir, "jobs")
