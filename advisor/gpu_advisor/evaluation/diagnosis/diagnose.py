@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 
-from gpu_advisor.evaluation.diagnosis.conditions import Condition, Features, Truth, all_of
+from gpu_advisor.evaluation.diagnosis.conditions import Features, Truth, all_of
 from gpu_advisor.evaluation.diagnosis.decision_table import (
     DECISION_TABLE,
     HEALTHY,
@@ -18,6 +17,7 @@ from gpu_advisor.evaluation.diagnosis.decision_table import (
 )
 from gpu_advisor.evaluation.diagnosis.features import FEATURES_BY_NAME, GpuSignals, LazyFeatures
 from gpu_advisor.evaluation.diagnosis.peers import Peers
+from gpu_advisor.evaluation.diagnosis.screening import Columns, possible_rows
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, Signal
@@ -27,8 +27,6 @@ SINGLE_GPU_DIAGNOSES = frozenset({"throttled_thermal", "throttled_power", "strag
 
 #: Diagnoses of a GPU that only waits in a collective for a slow GPU of its job.
 WAITING_SYMPTOMS = frozenset({"communication_bound", "small_batch", "memory_bound", "busy_but_empty"})
-
-_YES, _NO, _BORDERLINE, _MISSING = Truth.YES, Truth.NO, Truth.BORDERLINE, Truth.MISSING
 
 #: A kernel without SM activity is not a collective.
 NOT_WAITING = ("busy_but_empty", "")
@@ -63,40 +61,20 @@ def signals_of(features: Iterable[str]) -> tuple[Signal, ...]:
     return tuple(dict.fromkeys(signal for name in features for signal in FEATURES_BY_NAME[name].signals))
 
 
-@cache
-def _indexed_table() -> tuple[tuple[Condition, ...], tuple[tuple[DecisionRow, tuple[int, ...]], ...]]:
-    """The table's conditions, and its rows with indexes into these.
-
-    Rows share half of their conditions; evaluating each once per GPU saves a quarter of the time of a diagnosis.
-    """
-    conditions = tuple(dict.fromkeys(condition for row in DECISION_TABLE for condition in row.conditions))
-    numbers = {condition: number for number, condition in enumerate(conditions)}
-    return conditions, tuple((row, tuple(numbers[each] for each in row.conditions)) for row in DECISION_TABLE)
-
-
-def match_row(features: Features) -> tuple[DecisionRow | None, tuple[str, ...], tuple[str, ...]]:
+def match_row(
+    features: Features, rows: Iterable[DecisionRow] = DECISION_TABLE
+) -> tuple[DecisionRow | None, tuple[str, ...], tuple[str, ...]]:
     """The first matching row, or None; the features missing to decide; and the borderline diagnoses."""
     undecided_rows: list[DecisionRow] = []
     borderline: dict[str, None] = {}
-    conditions, rows = _indexed_table()
-    truths: list[Truth | None] = [None] * len(conditions)
-    for row, numbers in rows:
-        worst = _YES
-        for number in numbers:  # as `all_of`, inlined: a call per row would cost what the index saves
-            truth = truths[number]
-            if truth is None:
-                truth = truths[number] = conditions[number].truth(features)
-            if truth is _NO:
-                break
-            if truth is not _YES and worst is not _MISSING:
-                worst = truth
-        else:
-            if worst is _YES:
-                return row, (), tuple(borderline)
-            if worst is _BORDERLINE:
-                borderline[row.diagnosis] = None
-            else:
-                undecided_rows.append(row)
+    for row in rows:
+        truth = all_of(row.conditions, features)
+        if truth is Truth.YES:
+            return row, (), tuple(borderline)
+        if truth is Truth.BORDERLINE:
+            borderline[row.diagnosis] = None
+        elif truth is Truth.MISSING:
+            undecided_rows.append(row)
     parts = (part for row in undecided_rows for condition in row.conditions for part in condition.parts())
     missing = dict.fromkeys(part.feature for part in parts if part.truth(features) is Truth.MISSING)
     return None, tuple(missing), tuple(borderline)
@@ -104,26 +82,42 @@ def match_row(features: Features) -> tuple[DecisionRow | None, tuple[str, ...], 
 
 def diagnose(facts: Facts, peers: Peers, pools: Sequence[Pool]) -> tuple[GpuDiagnosis, ...]:
     """One diagnosis for each GPU of the pools, in their order."""
-    single = [_diagnose_gpu(facts, peers, pool, gpu) for pool in pools for gpu in pool.gpus]
+    single = [outcome for pool in pools for outcome in _diagnose_pool(facts, peers, pool)]
     return tuple(_reconcile_jobs(single, peers))
 
 
-def _diagnose_gpu(facts: Facts, peers: Peers, pool: Pool, gpu: Gpu) -> GpuDiagnosis:
+def _diagnose_pool(facts: Facts, peers: Peers, pool: Pool) -> Iterator[GpuDiagnosis]:
+    columns = Columns(facts, pool.gpus)
+    primary = possible_rows(columns, DECISION_TABLE)
+    secondary = [possible_rows(columns, (row,)) for row in SECONDARY_ROWS]  # each holds or not, whatever the others do
+    for gpu, rows, *others in zip(pool.gpus, primary, *secondary, strict=True):
+        yield _diagnose_gpu(facts, peers, pool, gpu, rows, [row for found in others for row in found])
+
+
+def _diagnose_gpu(
+    facts: Facts,
+    peers: Peers,
+    pool: Pool,
+    gpu: Gpu,
+    rows: Sequence[DecisionRow],
+    secondary_rows: Sequence[DecisionRow],
+) -> GpuDiagnosis:
+    """The diagnosis by those rows that may match."""
     coverage = facts.value(IDLE_COVERAGE, gpu.uuid)
     if not gpu.up or facts.value(IDLE_UTILIZATION, gpu.uuid) is None:
         return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
     if coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
         return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
     features = LazyFeatures(GpuSignals(facts, gpu, peers, pool.kind_of(gpu)))
-    row, missing_features, borderline = match_row(features)
-    secondary_rows = tuple(row for row in SECONDARY_ROWS if all_of(row.conditions, features) is Truth.YES)
+    row, missing_features, borderline = match_row(features, rows)
+    secondary_found = tuple(row for row in secondary_rows if all_of(row.conditions, features) is Truth.YES)
     return GpuDiagnosis(
         gpu,
         row.diagnosis if row else UNKNOWN,
         row,
         missing_features,
         borderline,
-        secondary_rows=secondary_rows,
+        secondary_rows=secondary_found,
         features=features,
     )
 

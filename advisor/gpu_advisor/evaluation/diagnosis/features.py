@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second, pcie_bytes_per_second
-from gpu_advisor.evaluation.diagnosis.peers import Peers, job_group, model_group, ratio_of
+from gpu_advisor.evaluation.diagnosis.peers import MIN_BUSY_RATIO, Peers, job_group, model_group, ratio_of
 from gpu_advisor.evaluation.diagnosis.power_levels import default_limit_watts, idle_shares
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.signals import (
@@ -67,6 +67,9 @@ MIN_UTILIZATION_FOR_POWER = 0.1
 #: From this share of its limit on, power explains a low clock.
 AT_POWER_LIMIT = 0.85
 
+#: Why a clock is low, where the driver publishes it.
+THROTTLE_REASONS = (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP)
+
 #: What a job may report about itself.
 _JOB_REPORTS = (JOB_STEP_TIME, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY, JOB_BATCH_SIZE)
 
@@ -103,11 +106,30 @@ class GpuSignals:
 
 
 @dataclass(frozen=True, slots=True)
+class Plain:
+    """The value of a signal, or its ratio to another. screening.py computes it for all GPUs at once."""
+
+    part: Signal
+    whole: Signal | None = None
+
+    def __call__(self, gpu_signals: GpuSignals) -> float | None:
+        value = gpu_signals.value(self.part)
+        return value if self.whole is None else ratio_of(value, gpu_signals.value(self.whole))
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     name: str
     about: str
     signals: tuple[Signal, ...]
     compute: Callable[[GpuSignals], float | None]
+
+    @property
+    def terms(self) -> tuple[Signal, ...] | None:
+        """The signal, or the two of the ratio, that this feature is; None for any other."""
+        if not isinstance(self.compute, Plain):
+            return None
+        return (self.compute.part,) if self.compute.whole is None else (self.compute.part, self.compute.whole)
 
 
 def _per_busy_time(gpu_signals: GpuSignals, signal: Signal) -> float | None:
@@ -141,8 +163,7 @@ def _memory_needed(gpu_signals: GpuSignals) -> float | None:
     return None if held is None or low <= held < high else held
 
 
-def _clock_ratio(gpu_signals: GpuSignals) -> float | None:
-    return ratio_of(gpu_signals.value(SM_CLOCK), gpu_signals.value(SM_CLOCK_MAX))
+_clock_ratio = Plain(SM_CLOCK, SM_CLOCK_MAX)
 
 
 def _relative_to_model(gpu_signals: GpuSignals, signal: Signal, min_others: int) -> float | None:
@@ -158,7 +179,7 @@ def _relative_to_model(gpu_signals: GpuSignals, signal: Signal, min_others: int)
 def _job_median(gpu_signals: GpuSignals, what: str, own: float | None) -> float | None:
     """The median of the job's other GPUs; None if there are fewer than three."""
     job = gpu_signals.job
-    if job is None or own is None or (gpu_signals.value(IDLE_UTILIZATION) or 0.0) < 0.3:
+    if job is None or own is None or (gpu_signals.value(IDLE_UTILIZATION) or 0.0) < MIN_BUSY_RATIO:
         return None
     return gpu_signals.peers.median_of_others(job_group(job), what, own, 3)
 
@@ -168,8 +189,7 @@ def _thermal(gpu_signals: GpuSignals) -> float | None:
     return max((value for value in found if value is not None), default=None)
 
 
-def _communication(gpu_signals: GpuSignals) -> float | None:
-    return ratio_of(gpu_signals.value(JOB_COMMUNICATION), gpu_signals.value(JOB_STEP_TIME))
+_communication = Plain(JOB_COMMUNICATION, JOB_STEP_TIME)
 
 
 def _communication_below_job(gpu_signals: GpuSignals) -> float | None:
@@ -230,9 +250,8 @@ def _link_per_idle_sm(gpu_signals: GpuSignals, exchange: float | None) -> float 
 
 def _unexplained_clock(gpu_signals: GpuSignals) -> float:
     """The clock where no throttle reason is published and power is not at its limit, which is a reason; else 1."""
-    reasons = (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP)
     drawn = ratio_of(gpu_signals.value(POWER), gpu_signals.value(POWER_LIMIT))
-    if any(gpu_signals.value(signal) is not None for signal in reasons) or (drawn or 0.0) >= AT_POWER_LIMIT:
+    if any(gpu_signals.value(signal) is not None for signal in THROTTLE_REASONS) or (drawn or 0.0) >= AT_POWER_LIMIT:
         return 1.0
     known = (_clock_ratio(gpu_signals), _relative_to_model(gpu_signals, SM_CLOCK, 2))
     return min((value for value in known if value is not None), default=1.0)
@@ -267,8 +286,7 @@ def _reported_or_possible(gpu_signals: GpuSignals, reported: float | None) -> fl
     return reported if reported is not None else None if gpu_signals.reports else 1.0
 
 
-def _data_wait(gpu_signals: GpuSignals) -> float | None:
-    return ratio_of(gpu_signals.value(JOB_DATA_WAIT), gpu_signals.value(JOB_STEP_TIME))
+_data_wait = Plain(JOB_DATA_WAIT, JOB_STEP_TIME)
 
 
 def _net_input_rate(gpu_signals: GpuSignals) -> float | None:
@@ -294,39 +312,31 @@ def _serves(gpu_signals: GpuSignals) -> float | None:
     return _flag(gpu_signals.kind == "serving", gpu_signals.trains or gpu_signals.kind == "training")
 
 
-def _value_of(signal: Signal) -> Callable[[GpuSignals], float | None]:
-    return lambda gpu: gpu.value(signal)
-
-
-def _busy_value_of(signal: Signal) -> Callable[[GpuSignals], float | None]:
-    return lambda gpu: _per_busy_time(gpu, signal)
-
-
 _LINKS = (NVLINK_RECEIVE, PCIE_RECEIVE, PCIE_TRANSMIT, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT)
 _THREE_WINDOWS = (UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION)
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("utilization", "share of time a kernel ran", (IDLE_UTILIZATION,), _value_of(IDLE_UTILIZATION)),
+    Feature("utilization", "share of time a kernel ran", (IDLE_UTILIZATION,), Plain(IDLE_UTILIZATION)),
     Feature("unsteadiness", "spread of utilization over the short window, half the idle window and all of it",
             _THREE_WINDOWS, _utilization_spread),
     Feature("swing", "that spread, relative to the highest of the three", _THREE_WINDOWS, _relative_spread),
     Feature("idleness", "utilization, relative to `evaluation.idle_utilization`", (IDLE_UTILIZATION,), _idleness),
     Feature("day_peak", "highest hourly mean of utilization within a day", (DAILY_PEAK_UTILIZATION,),
-            _value_of(DAILY_PEAK_UTILIZATION)),
-    Feature("sm_activity", "share of SMs busy", (SM_ACTIVITY,), _value_of(SM_ACTIVITY)),
+            Plain(DAILY_PEAK_UTILIZATION)),
+    Feature("sm_activity", "share of SMs busy", (SM_ACTIVITY,), Plain(SM_ACTIVITY)),
     Feature("fill", "share of SMs busy while a kernel ran", (SM_ACTIVITY, IDLE_UTILIZATION),
-            _busy_value_of(SM_ACTIVITY)),
+            Plain(SM_ACTIVITY, IDLE_UTILIZATION)),
     Feature("tensor_fill", "tensor core activity while a kernel ran", (TENSOR_ACTIVITY, IDLE_UTILIZATION),
-            _busy_value_of(TENSOR_ACTIVITY)),
+            Plain(TENSOR_ACTIVITY, IDLE_UTILIZATION)),
     Feature("fp32_fill", "FP32 pipe activity while a kernel ran", (FP32_ACTIVITY, IDLE_UTILIZATION),
-            _busy_value_of(FP32_ACTIVITY)),
+            Plain(FP32_ACTIVITY, IDLE_UTILIZATION)),
     Feature("fp64_fill", "FP64 pipe activity while a kernel ran", (FP64_ACTIVITY, IDLE_UTILIZATION),
-            _busy_value_of(FP64_ACTIVITY)),
-    Feature("dram", "memory bandwidth used, of the maximum", (DRAM_ACTIVITY,), _value_of(DRAM_ACTIVITY)),
+            Plain(FP64_ACTIVITY, IDLE_UTILIZATION)),
+    Feature("dram", "memory bandwidth used, of the maximum", (DRAM_ACTIVITY,), Plain(DRAM_ACTIVITY)),
     Feature("dram_fill", "memory bandwidth used while a kernel ran", (DRAM_ACTIVITY, IDLE_UTILIZATION),
-            _busy_value_of(DRAM_ACTIVITY)),
+            Plain(DRAM_ACTIVITY, IDLE_UTILIZATION)),
     Feature("power", "power draw, of the power limit", (POWER, POWER_LIMIT),
-            lambda gpu: ratio_of(gpu.value(POWER), gpu.value(POWER_LIMIT))),
+            Plain(POWER, POWER_LIMIT)),
     Feature("busy_power_at_least", "power while a kernel ran, of the limit (the model's if none is reported), if "
             "clocks stay up in between", (POWER, POWER_LIMIT, IDLE_UTILIZATION),
             lambda gpu: _busy_power(gpu, idle_shares(gpu.gpu.name).clocks_up)),
@@ -335,7 +345,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("limit_of_default", "power limit, of the default limit that is reported or known of the model",
             (POWER_LIMIT, POWER_LIMIT_DEFAULT), _limit_of_default),
     Feature("memory_fill", "share of the time in which a kernel ran that memory was read or written",
-            (MEMORY_ACTIVITY, IDLE_UTILIZATION), _busy_value_of(MEMORY_ACTIVITY)),
+            (MEMORY_ACTIVITY, IDLE_UTILIZATION), Plain(MEMORY_ACTIVITY, IDLE_UTILIZATION)),
     Feature("clock", "SM clock, of the maximum", (SM_CLOCK, SM_CLOCK_MAX), _clock_ratio),
     Feature("unexplained_clock", "the lower of `clock` and `clock_of_peers` if no throttle reason is published and "
             "power is not at its limit, else 1", (SM_CLOCK, SM_CLOCK_MAX, POWER, POWER_LIMIT), _unexplained_clock),
@@ -344,12 +354,12 @@ FEATURES: tuple[Feature, ...] = (
     Feature("limit_of_peers", "power limit, of the median of GPUs of the same model", (POWER_LIMIT,),
             lambda gpu: _relative_to_model(gpu, POWER_LIMIT, 2)),
     Feature("thermal", "share of busy time thermally throttled", (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL), _thermal),
-    Feature("temperature", "core temperature in degrees Celsius", (TEMPERATURE,), _value_of(TEMPERATURE)),
+    Feature("temperature", "core temperature in degrees Celsius", (TEMPERATURE,), Plain(TEMPERATURE)),
     Feature("power_brake", "share of busy time throttled by the power brake", (THROTTLE_POWER_BRAKE,),
-            _busy_value_of(THROTTLE_POWER_BRAKE)),
+            Plain(THROTTLE_POWER_BRAKE, IDLE_UTILIZATION)),
     Feature("power_cap", "share of busy time throttled by the power limit", (THROTTLE_POWER_CAP,),
-            _busy_value_of(THROTTLE_POWER_CAP)),
-    Feature("memory_held", "GPU memory used", (IDLE_MEMORY_USED,), _value_of(IDLE_MEMORY_USED)),
+            Plain(THROTTLE_POWER_CAP, IDLE_UTILIZATION)),
+    Feature("memory_held", "GPU memory used", (IDLE_MEMORY_USED,), Plain(IDLE_MEMORY_USED)),
     Feature("memory_needed", "GPU memory needed: the peak that the job reports, or the memory used unless a framework "
             "may have preallocated it", (JOB_PEAK_MEMORY, MEMORY_TOTAL, IDLE_MEMORY_USED), _memory_needed),
     Feature("data_wait", "share of a training step spent waiting for data", (JOB_DATA_WAIT, JOB_STEP_TIME),
@@ -357,7 +367,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("possible_data_wait", "`data_wait`, or 1 if the job reports nothing: what it reports wins over guesses",
             (JOB_DATA_WAIT, JOB_STEP_TIME), lambda gpu: _reported_or_possible(gpu, _data_wait(gpu))),
     Feature("stepping", "share of time that a job spends in training steps", (JOB_STEP_TIME,),
-            _value_of(JOB_STEP_TIME)),
+            Plain(JOB_STEP_TIME)),
     Feature("communication", "share of a training step spent waiting for other ranks",
             (JOB_COMMUNICATION, JOB_STEP_TIME), _communication),
     Feature("communication_below_job", "how far `communication` is below the median of the job",
@@ -378,12 +388,12 @@ FEATURES: tuple[Feature, ...] = (
             _link_utilization_bound),
     Feature("exchange_at_most_of_unfilled", "`exchange_at_most`, relative to the SMs idle while a kernel ran",
             (*_LINKS, SM_ACTIVITY), lambda gpu: _link_per_idle_sm(gpu, _link_utilization_bound(gpu))),
-    Feature("input_rate", "bytes per second received over PCIe", (PCIE_RECEIVE,), _value_of(PCIE_RECEIVE)),
+    Feature("input_rate", "bytes per second received over PCIe", (PCIE_RECEIVE,), Plain(PCIE_RECEIVE)),
     Feature("net_input_rate", "bytes per second received over PCIe beyond those sent: GPUs exchange both ways",
             (PCIE_RECEIVE, PCIE_TRANSMIT), _net_input_rate),
-    Feature("cpu", "CPU utilization of the node", (NODE_CPU,), _value_of(NODE_CPU)),
+    Feature("cpu", "CPU utilization of the node", (NODE_CPU,), Plain(NODE_CPU)),
     Feature("io_pressure", "share of time a task of the node waited for storage", (NODE_IO_PRESSURE,),
-            _value_of(NODE_IO_PRESSURE)),
+            Plain(NODE_IO_PRESSURE)),
     Feature("trains", "1 if the pool is for training, a job reports steps or the owner is a training job, 0 if it is "
             "for serving", (JOB_STEP_TIME,),
             _trains),

@@ -20,6 +20,9 @@ from gpu_advisor.evaluation.signals import (
 #: A GPU below this utilization may have low clocks because it has too little work.
 MIN_BUSY_RATIO = 0.3
 
+#: A ratio to less than this says nothing.
+MIN_WHOLE = 0.01
+
 GroupKey = tuple[str, str]
 
 
@@ -94,4 +97,4 @@ def job_group(job: str) -> str:
 
 def ratio_of(part: float | None, whole: float | None) -> float | None:
     """part / whole if both are known and the whole is not close to zero, else None."""
-    return None if part is None or whole is None or whole < 0.01 else part / whole
+    return None if part is None or whole is None or whole < MIN_WHOLE else part / whole
