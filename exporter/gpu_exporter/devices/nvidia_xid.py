@@ -6,7 +6,6 @@ unmapped while in use. It restarts after a driver reload and when GPUs are added
 
 from __future__ import annotations
 
-import _ctypes
 import logging
 import threading
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from gpu_exporter import metrics
 from gpu_exporter.devices.nvidia_xid_codes import describe_xid
 from gpu_exporter.devices.nvidia_xid_counts import XidCountFile, XidCounts
-from gpu_exporter.devices.nvml import MAX_GPUS, TEXT_BYTES, TIMEOUT, absence_reason, decode_text
+from gpu_exporter.devices.nvml import MAX_GPUS, TEXT_BYTES, TIMEOUT, absence_reason, decode_text, unmap_library
 from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceReading
 
 log = logging.getLogger(__name__)
@@ -121,7 +120,7 @@ class _EventSession:
             self._library.nvmlEventSetFree(self._set)
         if self._started:
             self._library.nvmlShutdown()
-        _ctypes.dlclose(self._library._handle)
+        unmap_library(self._library._handle)
 
 
 class XidListener:

@@ -159,7 +159,13 @@ class NvmlSession:
         library, self._pynvml.nvmlLib = self._pynvml.nvmlLib, None
         self._pynvml._nvmlGetFunctionPointer_cache.clear()
         if library is not None:
-            _ctypes.dlclose(library._handle)
+            unmap_library(library._handle)
+
+
+def unmap_library(handle: int) -> None:
+    """Close a library that ctypes has opened: by its names on Windows and elsewhere."""
+    close: Callable[[int], object] = getattr(_ctypes, "dlclose", None) or getattr(_ctypes, "FreeLibrary")  # noqa: B009
+    close(handle)
 
 
 def _missing_function(*_: object) -> int:

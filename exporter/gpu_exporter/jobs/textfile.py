@@ -20,6 +20,10 @@ from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
 
 log = logging.getLogger(__name__)
 
+_READ_FLAGS = os.O_RDONLY
+for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # the last is Windows', which lacks the others
+    _READ_FLAGS |= getattr(os, _name, 0)
+
 MAX_FILE_BYTES = 1024 * 1024
 #: Limit for all files together; a file that would exceed it is skipped.
 MAX_TOTAL_BYTES = 8 * 1024 * 1024
@@ -142,7 +146,7 @@ class TextfilePage:
     def _read(self, path: str) -> _Textfile:
         """Raises OSError, FileSkipped or ExpositionError."""
         # O_NONBLOCK: opening a named pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, _READ_FLAGS)
         with open(descriptor, "rb", buffering=0) as file:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
@@ -153,7 +157,7 @@ class TextfilePage:
             if _stat_signature(os.fstat(descriptor)) != _stat_signature(before) or len(content) != before.st_size:
                 raise FileSkipped("being_written")
         try:
-            families = parse_exposition(content.decode("utf-8"))
+            families = parse_exposition(_decode(content))
         except UnicodeDecodeError:
             raise FileSkipped("not_utf8") from None
         if any(self._is_reserved(name) for family in families.values() for name in family.names):
@@ -202,6 +206,11 @@ def _stat_signature(found: os.stat_result) -> tuple[int, ...]:
 def _printable(path: str) -> str:
     """As UTF-8: file names may contain any bytes, label values may not."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _decode(content: bytes) -> str:
+    """The text, with line ends and without a mark as Windows programs write them. Raises UnicodeDecodeError."""
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def _conflict(families: dict[str, ParsedFamily], merged: dict[str, ParsedFamily], owner_of_name: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import logging
 import os
 import subprocess
@@ -742,6 +743,17 @@ def test_readings_are_immutable_and_the_old_ones_stay(machine: SimulatedMachine)
     read_single_gpu(machine, SimulatedGpu(power=200))
     assert values(first)["gpu_power_watts"] == 100
     assert AbsenceReason.ERROR.value not in absent(first).values()
+
+
+def test_the_library_is_unmapped_by_the_name_that_windows_has(
+    machine: SimulatedMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    monkeypatch.delattr(_ctypes, "dlclose")
+    monkeypatch.setattr(_ctypes, "FreeLibrary", closed.append, raising=False)
+    read_single_gpu(machine, SimulatedGpu())
+    machine.driver.close()
+    assert closed
 
 
 def test_why_a_gpu_cannot_be_opened_is_logged_once(machine: SimulatedMachine, caplog: pytest.LogCaptureFixture) -> None:

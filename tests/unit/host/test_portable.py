@@ -225,7 +225,8 @@ def test_it_starts_without_proc_and_what_only_posix_has(tmp_path: Path) -> None:
         from gpu_exporter.config import ExporterSettings
         import gpu_exporter.cli
         from gpu_exporter.wiring import build_drivers, build_sampler
-        settings = ExporterSettings(path_procfs="/none", path_sysfs="/none")
+        open("a.prom", "wb").write(b"job_steps 7\\r\\n")
+        settings = ExporterSettings(path_procfs="/none", path_sysfs="/none", textfile_directory=os.getcwd())
         sampler = build_sampler(settings, build_drivers(settings, ()))
         sampler.start(10)
         print(sampler.page().decode())
@@ -234,7 +235,13 @@ def test_it_starts_without_proc_and_what_only_posix_has(tmp_path: Path) -> None:
     script.write_text(textwrap.dedent(code))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False, env=environment
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     failed = [
@@ -244,5 +251,6 @@ def test_it_starts_without_proc_and_what_only_posix_has(tmp_path: Path) -> None:
     ]
     assert failed == []
     for family in ("node_cpu_seconds_total{", "node_memory_MemTotal_bytes ", "node_filesystem_size_bytes{",
-                   "node_uname_info{", "process_resident_memory_bytes "):  # fmt: skip
+                   "node_uname_info{", "process_resident_memory_bytes ",
+                   "job_steps 7"):  # fmt: skip
         assert family in done.stdout

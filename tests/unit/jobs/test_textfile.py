@@ -144,6 +144,14 @@ def test_files_with_different_help_have_that_of_the_first(folder: TextfileFolder
     assert b"New text" not in folder.page.page
 
 
+@pytest.mark.parametrize("text", ["# TYPE x gauge\r\nx 1\r\n", "\ufeffx 1\n", "\ufeff# HELP x Help.\r\nx 1\r\n"])
+def test_line_ends_and_mark_of_windows(folder: TextfileFolder, text: str) -> None:
+    (folder.root / "a.prom").write_bytes(text.encode())
+    assert folder.errors() == {}
+    assert folder.samples()["x"] == 1
+    assert b"\r" not in folder.page.page
+
+
 def test_files_that_are_not_read(folder: TextfileFolder) -> None:
     folder.write("a.prom.1234", "half")
     folder.write("a.txt", "x 1\n")
