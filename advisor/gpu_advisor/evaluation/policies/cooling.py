@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
+from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, percent
 from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
@@ -42,7 +43,8 @@ def advise(finding: Finding) -> PolicyAdvice:
 def _lower_limits(finding: Finding) -> Iterator[Action]:
     for gpu in listed_gpus(finding.gpus):
         limit = finding.facts.value(POWER_LIMIT, gpu.uuid)
-        if limit is not None and gpu.vendor == "nvidia":
-            lower, uuid = f"{LOWER_LIMIT_RATIO * limit:.0f}", finding.facts.uuid_label(gpu.uuid)
+        uuid = finding.facts.uuid_label(gpu.uuid)
+        if limit is not None and gpu.vendor == "nvidia" and names_one("gpu", uuid):
+            lower = f"{LOWER_LIMIT_RATIO * limit:.0f}"
             note = "a lower power limit until that is fixed"
             yield run_command("nvidia-smi", "-i", uuid, "-pl", lower, node=gpu.node, note=note)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.policies.command_names import names_one
+from gpu_advisor.evaluation.policies.node_commands import drain_node
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation
 from gpu_advisor.evaluation.signals import FATAL_ERRORS, ROW_REMAP_FAILED, ROW_REMAP_PENDING, Signal
@@ -46,8 +48,7 @@ def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, threshold: float, wh
         evidence=(facts.evidence(signal, (gpu.uuid,), threshold),),
         rejected=(Alternative("keep using it", "results may be wrong, or the job may crash"),),
         actions=(
-            run_command("kubectl", "cordon", gpu.host, node=gpu.node, note="then drain it; on Slurm instead:"),
-            run_command("scontrol", "update", f"nodename={gpu.host}", "state=drain", "reason=gpu", node=gpu.node),
+            *drain_node(gpu, "gpu"),
             *_reset(facts, gpu),
             *notes("if the error returns: replace the GPU"),
         ),
@@ -58,6 +59,8 @@ def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, threshold: float, wh
 
 def _reset(facts: Facts, gpu: Gpu) -> Iterator[Action]:
     if gpu.vendor == "nvidia":
-        reset = ("nvidia-smi", "--gpu-reset", "-i", facts.uuid_label(gpu.uuid))
-        yield run_command(*reset, node=gpu.node, note="once no process uses it")
+        label = facts.uuid_label(gpu.uuid)
+        if names_one("gpu", label):
+            reset = ("nvidia-smi", "--gpu-reset", "-i", label)
+            yield run_command(*reset, node=gpu.node, note="once no process uses it")
         yield run_command("nvidia-bug-report.sh", node=gpu.node, note="for the vendor")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.policies.command_names import names_one
 
 _PIDS = 'nvidia-smi -i "$1" --query-compute-apps=pid --format=csv,noheader'
 _SHOW = f"{_PIDS} | xargs -r ps -o pid,user,lstart,args -p"
@@ -27,5 +28,6 @@ def dump_stacks(facts: Facts, gpu: Gpu, note: str) -> Iterator[Action]:
 
 
 def _script(facts: Facts, gpu: Gpu, script: str, note: str) -> Iterator[Action]:
-    if gpu.vendor == "nvidia":
-        yield run_command("sh", "-c", script, "sh", facts.uuid_label(gpu.uuid), node=gpu.node, note=note)
+    label = facts.uuid_label(gpu.uuid)
+    if gpu.vendor == "nvidia" and names_one("gpu", label):
+        yield run_command("sh", "-c", script, "sh", label, node=gpu.node, note=note)

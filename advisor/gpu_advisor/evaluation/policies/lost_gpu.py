@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import HARDWARE_REASONS, faulty_nodes, is_lost
+from gpu_advisor.evaluation.policies.node_commands import drain_node
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import GPU_UP_HIGHEST
@@ -65,10 +66,8 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
 
 
 def _actions(gpus: Sequence[Gpu]) -> Iterator[Action]:
-    node, host = gpus[0].node, gpus[0].host
-    yield run_command("kubectl", "cordon", host, node=node, note="then drain it; on Slurm instead:")
-    yield run_command("scontrol", "update", f"nodename={host}", "state=drain", "reason=gpu lost", node=node)
-    yield run_command("nvidia-bug-report.sh", node=node, note="before the reboot, for the vendor")
+    yield from drain_node(gpus[0], "gpu lost")
+    yield run_command("nvidia-bug-report.sh", node=gpus[0].node, note="before the reboot, for the vendor")
     yield from notes("power the node off and on: a warm reboot may leave the GPU lost")
     for gpu in gpus:
         yield from notes(f"if it stays lost, return it: {gpu.name or 'GPU'}, index {gpu.index or '?'}, {gpu.uuid}")

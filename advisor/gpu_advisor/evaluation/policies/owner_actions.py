@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import Controller, GpuOwner
+from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.gpu_processes import list_processes
 
 #: Owners that gpu-exporter calls so are jobs of Slurm, whose `training_job` is the job's id.
@@ -105,18 +106,18 @@ def stops_with(other: GpuOwner, owner: GpuOwner) -> bool:
 
 
 def _commands(facts: Facts, owner: GpuOwner, gpus: Sequence[Gpu], is_certain: bool) -> Iterator[Action]:
-    """Whole commands. A name that starts with a dash would be read as an option: such an owner has none."""
+    """Whole commands. An owner whose name is an option, or stands for several, has none."""
     names = (owner.namespace, owner.pod, owner.job, owner.unit, *(owner.controller or ()))
     if any(name.startswith("-") for name in names):
         return
     node = gpus[0].node
     if owner.pod and owner.namespace:
         yield _pod_command(owner, node, is_certain)
-    elif owner.kind == SLURM and owner.job:
+    elif owner.kind == SLURM and names_one("slurm_job", owner.job):
         yield run_command("scontrol", "show", "job", owner.job, node=node, note="what it is, and how long it may run")
         if is_certain:
             yield run_command("scancel", owner.job, node=node, note=AGREED)
-    elif owner.unit:
+    elif names_one("unit", owner.unit):
         yield run_command("systemctl", "status", owner.unit, node=node)
         if is_certain and owner.unit.endswith(".service") and not owner.unit.startswith("user@"):
             yield run_command("systemctl", "stop", owner.unit, node=node, note=AGREED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
+from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, percent
 from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
@@ -63,8 +64,9 @@ def _rejected(finding: Finding) -> Alternative:
 def _reset_limits(finding: Finding) -> Iterator[Action]:
     """To the default, which the driver knows where no metric has it."""
     for gpu in listed_gpus(finding.gpus):
-        if gpu.vendor == "nvidia":
-            uuid, default = finding.facts.uuid_label(gpu.uuid), finding.facts.value(POWER_LIMIT_DEFAULT, gpu.uuid)
+        uuid = finding.facts.uuid_label(gpu.uuid)
+        if gpu.vendor == "nvidia" and names_one("gpu", uuid):
+            default = finding.facts.value(POWER_LIMIT_DEFAULT, gpu.uuid)
             known = ("nvidia-smi", "-i", uuid, "-pl", f"{default or 0:g}")
             argv = known if default else ("sh", "-c", _TO_DRIVERS_DEFAULT, "sh", uuid)
             yield run_command(*argv, node=gpu.node, note="unless the limit is intended")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpu_advisor.evaluation.actions import Action, notes
+from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus
 from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
@@ -21,7 +22,11 @@ def advise(finding: Finding) -> PolicyAdvice:
     hosts = sorted({gpu.host for gpu in finding.gpus})
     actions += notes(
         "no fault found: its share of the work is larger; balance samples across ranks",
-        *(f"otherwise remove it and restart the job elsewhere: kubectl cordon {host}" for host in hosts[:8]),
+        *(
+            f"otherwise remove it and restart the job elsewhere: kubectl cordon {host}"
+            for host in hosts[:8]
+            if names_one("host", host)
+        ),
     )
     return PolicyAdvice(
         summary=f"{finding.scope}: {names} slower than the rest; {max(others, 0)} GPUs wait in each step",
