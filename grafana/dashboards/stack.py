@@ -65,10 +65,12 @@ def overview() -> list[Stat]:
         advice_freshness_panel(),
         stat_panel(
             "Age of the last evaluation",
-            "Time since the last successful evaluation. The alert GpuAdvisorSilent becomes pending after a minute.",
-            "time() - max(gpu_advisor_evaluation_last_success_timestamp_seconds)",
-            threshold_steps(GOOD, (60, WARNING), (300, BAD)),
-            "s",
+            "Since the last success, in intervals between evaluations. The alert GpuAdvisorSilent becomes pending "
+            "after about four.",
+            "min((time() - gpu_advisor_evaluation_last_success_timestamp_seconds)"
+            " / gpu_advisor_evaluation_interval_seconds)",
+            threshold_steps(GOOD, (4, WARNING), (20, BAD)),
+            "short",
             no_value=NO_ADVISOR,
         ).decimals(0),
         stat_panel(

@@ -31,13 +31,19 @@ MAX_LEASES_WITH_SERIES = 1000
 METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tuple[str, ...]]] = {
     "gpu_advisor_build_info": ("gauge", "Version of the advisor, always 1.", ("version",)),
     "gpu_advisor_source_up": ("gauge", "1 if the last evaluation could query the data source.", ("source",)),
-    "gpu_advisor_stale": ("gauge", "1 while the last good evaluation is served because the source is down.", ()),
+    "gpu_advisor_stale": (
+        "gauge",
+        "1 while the last good evaluation is served because the source is down or no evaluation finishes. "
+        "Measurements and replica counts are absent meanwhile.",
+        (),
+    ),
     "gpu_advisor_damaged_state_file_info": (
         "gauge", "A state file that was damaged and moved aside at the start, always 1.", ("file", "moved_to"),
     ),
     "gpu_advisor_simulated": ("gauge", "1 if the fleet is simulated.", ()),
     "gpu_advisor_evaluation_last_success_timestamp_seconds": ("gauge", "Time of the last successful evaluation.", ()),
     "gpu_advisor_evaluation_duration_seconds": ("gauge", "Duration of the last successful evaluation.", ()),
+    "gpu_advisor_evaluation_interval_seconds": ("gauge", "Interval between evaluations, as set.", ()),
     "gpu_advisor_evaluation_queries": ("gauge", "Queries of the last evaluation; independent of the fleet's size.", ()),
     "gpu_advisor_evaluations_total": ("counter", "Evaluations that succeeded.", ()),
     "gpu_advisor_evaluation_failures_total": (
@@ -125,6 +131,25 @@ METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tu
 }  # fmt: skip
 
 
+#: Measurements of the present. Alerts and autoscalers rest on them, so a stale view has none; its recommendations stay,
+#: as their alerts do.
+WITHHELD_WHILE_STALE = frozenset(
+    {
+        "gpu_advisor_checks",
+        "gpu_advisor_check_status",
+        "gpu_advisor_check_value_ratio",
+        "gpu_advisor_pool_gpus",
+        "gpu_advisor_replicas",
+        "gpu_advisor_desired_replicas",
+        "gpu_advisor_hpa_replicas",
+        "gpu_advisor_serving_missed_ratio",
+        "gpu_advisor_serving_cost_per_million_tokens",
+        "gpu_advisor_waste_per_hour",
+        "gpu_advisor_lease_idle_gpus",
+    }
+)
+
+
 class SummaryValue(NamedTuple):
     observations: int
     total: float
@@ -142,10 +167,9 @@ class MetricsExposition:
     def render(self, view: View, alertmanagers: tuple[AlertmanagerStatus, ...]) -> bytes:
         cached = self._cache
         if cached is None or cached[0] is not view:
-            cached = self._cache = (
-                view,
-                _text([*_health(view), *_recommendation_samples(view), *_outcomes(view.outcomes), *_feedback(view)]),
-            )
+            rows = (*_health(view), *_recommendation_samples(view), *_outcomes(view.outcomes), *_feedback(view))
+            withheld = WITHHELD_WHILE_STALE if view.stale else ()
+            cached = self._cache = (view, _text([row for row in rows if row[0] not in withheld]))
         return cached[1] + _text([*_alertmanager_samples(alertmanagers)])
 
 
@@ -183,6 +207,8 @@ def _health(view: View) -> Iterator[Sample]:
     yield "gpu_advisor_source_up", (view.source.name,), view.source.up
     yield "gpu_advisor_stale", (), view.stale
     yield "gpu_advisor_evaluations_total", (), view.evaluations
+    if view.interval_seconds is not None:
+        yield "gpu_advisor_evaluation_interval_seconds", (), view.interval_seconds
     for each in view.damaged:
         yield "gpu_advisor_damaged_state_file_info", (each.name, each.moved_to), 1
     for kind, count in view.failures:
@@ -206,7 +232,7 @@ def _recommendation_samples(view: View) -> Iterator[Sample]:
     if view.evaluation is None:
         return
     yield from _checks(view.evaluation)
-    yield from _pools(view)
+    yield from _pools(view.evaluation)
     yield from _money(view, view.evaluation)
     yield from _serving(view.evaluation)
     yield from _leases(view.evaluation)
@@ -286,23 +312,20 @@ def _feedback(view: View) -> Iterator[Sample]:
         yield "gpu_advisor_feedback", labels, count
 
 
-def _pools(view: View) -> Iterator[Sample]:
-    if view.evaluation is None:
-        return
-    for state in view.evaluation.pools:
+def _pools(evaluation: Evaluation) -> Iterator[Sample]:
+    for state in evaluation.pools:
         name, numbers = state.pool.settings.name, state.usage
         counts = (("capacity", numbers.capacity), ("allocated", numbers.allocated), ("busy", numbers.busy))
         for gpu_state, count in counts:
             if count is not None:
                 yield "gpu_advisor_pool_gpus", (name, gpu_state), count
-    present = view.evaluation.replicas
-    for pool in (state.pool for state in view.evaluation.pools):
+    present = evaluation.replicas
+    for pool in (state.pool for state in evaluation.pools):
         if pool.settings.kind != "undecided":
             yield "gpu_advisor_replicas", (pool.settings.name,), present[pool.settings.name]
-    if not view.stale:
-        for name, replicas in view.evaluation.desired_replicas:
-            yield "gpu_advisor_desired_replicas", (name,), replicas
-            yield "gpu_advisor_hpa_replicas", (name,), round_past_tolerance(replicas, present[name])
+    for name, replicas in evaluation.desired_replicas:
+        yield "gpu_advisor_desired_replicas", (name,), replicas
+        yield "gpu_advisor_hpa_replicas", (name,), round_past_tolerance(replicas, present[name])
 
 
 def _serving(evaluation: Evaluation) -> Iterator[Sample]:

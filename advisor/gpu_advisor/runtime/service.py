@@ -80,6 +80,7 @@ class AdvisorService:
             settings.cluster,
             SourceStatus(source.name, source.address, False, "not_yet", "the first evaluation has not finished yet"),
             issued=self._with_marks(by_urgency(former)),
+            interval_seconds=settings.evaluation.interval_seconds,
             outcomes=outcomes.Outcomes().with_added(ledger.outcomes()),
             feedback=self._feedback,
             suggestions=tuple(suggest(self._feedback, settings.evaluation)),

@@ -74,6 +74,8 @@ class View:
     evaluation: Evaluation | None = None
     issued: tuple[PublishedRecommendation, ...] = ()
     duration_seconds: float | None = None
+    #: between evaluations, by the settings
+    interval_seconds: float | None = None
     evaluations: int = 0
     failures: tuple[tuple[str, int], ...] = ()
     outcomes: Outcomes = NO_OUTCOMES

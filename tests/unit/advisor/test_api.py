@@ -44,7 +44,7 @@ def view_of(targets: list[ExporterTarget], settings: Settings | None = None) -> 
     evaluation = evaluate(FakeSource(targets, chosen), chosen, AT)
     issued = tuple(PublishedRecommendation(advice.id("c"), AT - 60, advice) for advice in evaluation.recommendations)
     source = SourceStatus("fake", "memory", True, last_success=AT)
-    return View("c", source, evaluation, issued, 0.1, 1, (("timeout", 2),))
+    return View("c", source, evaluation, issued, 0.1, 15, 1, (("timeout", 2),))
 
 
 def serving(count: int) -> Settings:
@@ -264,6 +264,59 @@ def test_metrics(client: FlaskClient) -> None:
     assert about == {key[1]: value for key, value in values.items() if key[0] == "gpu_advisor_recommendation_gpus"}
     alerts = {key[1] for key in values if key[0] == "gpu_advisor_recommendation_info"}
     assert alerts == {"GpuAdvisorIdleReclaim", "GpuAdvisorScaleUp", "GpuAdvisorScaleDown"}
+
+
+#: Families of a stale view: health, what people did, and recommendations, whose alerts go on as well.
+KEPT_WHILE_STALE = {
+    "gpu_advisor_build_info",
+    "gpu_advisor_source_up",
+    "gpu_advisor_stale",
+    "gpu_advisor_damaged_state_file_info",
+    "gpu_advisor_simulated",
+    "gpu_advisor_evaluation_last_success_timestamp_seconds",
+    "gpu_advisor_evaluation_duration_seconds",
+    "gpu_advisor_evaluation_interval_seconds",
+    "gpu_advisor_evaluation_queries",
+    "gpu_advisor_evaluations_total",
+    "gpu_advisor_evaluation_failures_total",
+    "gpu_advisor_alertmanager_up",
+    "gpu_advisor_alerts_sent_total",
+    "gpu_advisor_recommendation_info",
+    "gpu_advisor_recommendation_gpu_info",
+    "gpu_advisor_recommendation_gpus",
+    "gpu_advisor_recommendation_cost_change_per_hour",
+    "gpu_advisor_recommendation_since_timestamp_seconds",
+    "gpu_advisor_recommendation_snoozed",
+    "gpu_advisor_recommendation_savings_per_hour",
+    "gpu_advisor_savings_per_hour",
+    "gpu_advisor_abstention_info",
+    "gpu_advisor_outcomes_total",
+    "gpu_advisor_feedback",
+    "gpu_advisor_projection_error_ratio",
+    "gpu_advisor_gpu_price_per_hour",
+    "gpu_advisor_leases",
+    "gpu_advisor_lease_gpus",
+    "gpu_advisor_lease_made_timestamp_seconds",
+    "gpu_advisor_lease_expires_timestamp_seconds",
+}
+
+
+def test_it_is_decided_of_each_family_whether_a_stale_view_has_it() -> None:
+    assert metrics.WITHHELD_WHILE_STALE.isdisjoint(KEPT_WHILE_STALE)
+    assert metrics.METRIC_FAMILIES.keys() == metrics.WITHHELD_WHILE_STALE | KEPT_WHILE_STALE
+
+
+@pytest.mark.parametrize("how", ["source", "overdue"])
+def test_a_stale_view_has_no_measurement(view: View, how: str) -> None:
+    def names(view: View) -> set[str]:
+        text = metrics.MetricsExposition().render(view, SENDERS).decode()
+        return set(re.findall("^# TYPE (.+) .+$", text, re.M))
+
+    away = dataclasses.replace(view.source, up=False)
+    stale = dataclasses.replace(view, source=away) if how == "source" else dataclasses.replace(view, overdue=True)
+    withheld = names(view) - names(stale)
+    assert withheld == names(view) & metrics.WITHHELD_WHILE_STALE
+    assert {"gpu_advisor_replicas", "gpu_advisor_hpa_replicas", "gpu_advisor_check_status"} <= withheld
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")

@@ -7,10 +7,11 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from gpu_advisor.notify.metrics import MetricsExposition
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.source import EmbeddedSource
-from gpu_advisor.state.view import PublishedRecommendation
+from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.page.serving_list import serving_rows
 
 from benchmarks.serving.draw import CLASSES
@@ -39,6 +40,11 @@ def test_a_model_has_its_numbers_and_advice(tmp_path: Path) -> None:
     text = text_of(client_of(replace(whole(), evaluation=found, issued=issued)), "/page/serving")
     assert situation.model.name in text
     assert "Batch limit bound" in text or "batch limit bound" in text
+
+    published = View("c", SourceStatus("fake", "memory", True), found, issued)
+    assert "gpu_advisor_serving_missed_ratio{" in MetricsExposition().render(published, ()).decode()
+    stale = MetricsExposition().render(replace(published, overdue=True), ()).decode()
+    assert "gpu_advisor_serving_" not in stale, "an alert rests on it"
 
     silent = tuple(dataclasses.replace(each, values={"running": 1.0}) for each in found.served[0].group.replicas)
     group = replace(found.served[0].group, replicas=silent)
