@@ -254,6 +254,13 @@ def _two_clusters() -> Iterator[Sample]:
             yield from own_gpu(where, f"GPU-{cluster}-{n}", "gpu-node-1", n, constant(level))
 
 
+def _clusters_of_other_intervals() -> Iterator[Sample]:
+    for cluster, interval, level in (("east", 15.0, 0.95), ("west", 60.0, 0.0)):
+        where = target("gpu-exporter", "gpu-node-1:9816", cluster=cluster, interval=interval)
+        yield from where.up()
+        yield from own_gpu(where, f"GPU-{cluster}", "gpu-node-1", 0, constant(level))
+
+
 def _without_up() -> Iterator[Sample]:
     where = target("dcgm-exporter", "n1:9400", has_up=False)
     other = target("federate", "prometheus-a:9090")
@@ -342,6 +349,10 @@ SITUATIONS: tuple[Situation, ...] = (
         "gpus": 4, "east/gpu-node-1 storage": 0.0, "west/gpu-node-1 storage": 0.5, "east/gpu-node-1 cpu": 0.2,
         "west/gpu-node-1 cpu": 0.97, "west/gpu-node-1 network": 0.6, "east/gpu-node-1 gpu_utilization": 0.95,
         "west/gpu-node-1 gpu_utilization": 0.45,
+    }),
+    Situation("two clusters, one job, other intervals", _clusters_of_other_intervals, summarize, {
+        "gpus": 2, "east/gpu-node-1 gpu_utilization": 0.95, "gpu_idle_coverage GPU-east": 1.0,
+        "gpu_idle_coverage GPU-west": 1.0, "released": ["GPU-west"], "fleet gpu_utilization": 0.475,
     }),
     Situation("no series up", _without_up, summarize, {"released": ["GPU-1"], "fleet gpu_utilization": 0.475}),
     Situation("AMD without serial numbers", _amd_without_serial, summarize, {"gpus": 4, "fleet gpu_utilization": 0.3}),

@@ -27,7 +27,7 @@ from gpu_advisor.observation.queries import CURRENT_PREFIX, OWNER_SAMPLES, RECEN
 from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.exporters.detection import GpuInventory, canonical_targets
+from gpu_advisor.sources.exporters.detection import GpuInventory, canonical_targets, job_key
 
 #: Rounding of whole percents, and of two counters that are read one after the other.
 RATIO_TOLERANCE = 0.005
@@ -181,7 +181,7 @@ def _owners(
     """gpu-exporter's owners win over the pod labels of other exporters."""
     found: dict[str, tuple[GpuOwner, ...]] = {}
     window = settings.evaluation.idle_window_seconds
-    expected = {job: window / interval for job, interval in observed.intervals.items()}
+    expected = {key: window / interval for key, interval in observed.intervals.items()}
     for mapping in mappings_of(settings):
         present = results.get(CURRENT_PREFIX + mapping.name)
         if present and mapping.scope == "gpu" and not mapping.companion and mapping.rank > 0:
@@ -192,7 +192,7 @@ def _owners(
     whole = frozenset(
         _canonical_cluster(labels, label)
         for labels, count in results[OWNER_SAMPLES].items()
-        if count >= WHOLE_WINDOW_RATIO * expected.get(dict(labels).get("job", ""), math.inf)
+        if count >= WHOLE_WINDOW_RATIO * expected.get(job_key(labels, label), math.inf)
     )
     found |= owners_from_info(own, starts, whole, shared)
     return {uuid: tuple(with_team(owner, settings.teams) for owner in every) for uuid, every in found.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.identity import gpu_key
 from gpu_advisor.promql.expressions import Labels, Selector, Vector, any_of_values
-from gpu_advisor.sources.exporters.detection import canonical_rows, canonical_targets, target_key
+from gpu_advisor.sources.exporters.detection import JobKey, canonical_rows, canonical_targets, job_key, target_key
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Labels of an owner in gpu_owner_info, in the order of GpuOwner's fields.
@@ -58,7 +58,7 @@ def owners_from_pods(
     present: Sequence[Labels],
     counts: Vector,
     targets: Vector,
-    expected: Mapping[str, float],
+    expected: Mapping[JobKey, float],
     shared: Collection[str],
     cluster_label: str,
 ) -> dict[str, tuple[GpuOwner, ...]]:
@@ -77,7 +77,7 @@ def owners_from_pods(
         pod = _pod(dict(labels), own_pods.get(target_key(tuple(row.items())), ""))
         if pod is not None:
             key = gpu_key(row, shared), pod
-            whole = expected.get(dict(labels).get("job", ""))
+            whole = expected.get(job_key(labels, cluster_label))
             seen[key] = seen.get(key, 0.0) + (counts[labels] / whole if whole else 0.0)
     found: dict[str, dict[GpuOwner, None]] = {}
     for labels, row in zip(present, canonical_rows(mapping, present, cluster_label), strict=True):
@@ -104,11 +104,15 @@ def pod_start_selector(owners: Iterable[GpuOwner]) -> Selector | None:
 
 
 def date_owners(owners: Mapping[str, tuple[GpuOwner, ...]], starts: Vector) -> dict[str, tuple[GpuOwner, ...]]:
-    """The owners with the start times that kube-state-metrics has."""
-    found = {}
+    """The owners with the start times that kube-state-metrics has.
+
+    Of pods of one name in several clusters, the latest start: none of them has been idle for longer.
+    """
+    found: dict[tuple[str, str], float] = {}
     for labels, value in starts.items():
         each = dict(labels)
-        found[each.get("namespace", ""), each.get("pod", "")] = value
+        pod = each.get("namespace", ""), each.get("pod", "")
+        found[pod] = max(value, found.get(pod, value))
 
     def dated(owner: GpuOwner) -> GpuOwner:
         started = found.get((owner.namespace, owner.pod)) if owner.pod and owner.started is None else None

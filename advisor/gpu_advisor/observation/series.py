@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, Vector, any_of_values
 from gpu_advisor.sources.base import Samples, SamplesByLabels
-from gpu_advisor.sources.exporters.detection import scrape_interval
+from gpu_advisor.sources.exporters.detection import JobKey, job_key, scrape_interval
 from gpu_advisor.sources.exporters.mapping import ExporterMapping, label_matchers
 from gpu_advisor.sources.exporters.series_selection import (
     WHOLE_RATIO,
@@ -42,7 +42,7 @@ class ObservedSeries:
     copies no labels separate. `queries` is the number of queries.
     """
 
-    intervals: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[JobKey, float] = field(default_factory=dict)
     selections: Mapping[int, Mapping[str, tuple[SelectionGroup, ...]]] = field(default_factory=dict)
     unresolved: Mapping[str, frozenset[Thing]] = field(default_factory=dict)
     queries: int = 0
@@ -106,19 +106,19 @@ class SeriesReader:
 
     def _intervals(
         self, families: Iterable[ExporterMapping], recent: Mapping[str, Vector], scrapes: Vector
-    ) -> dict[str, float]:
+    ) -> dict[JobKey, float]:
         """The scrape interval of each job, from its series of `up` with most samples.
 
         Where that has far fewer samples than a GPU or node of the job, or is missing, from the latter: a history may
         have been imported, or pushed, without `up`.
         """
-        best = _fullest_by_job(scrapes)
-        found: dict[str, float] = {}
-        witnesses: dict[str, dict[str, Labels]] = {}
-        wanted: dict[str, Labels] = {}
+        best = self._fullest_by_job(scrapes)
+        found: dict[JobKey, float] = {}
+        witnesses: dict[str, dict[JobKey, Labels]] = {}
+        wanted: dict[JobKey, Labels] = {}
         for mapping in families:
             counts = recent[mapping.name]
-            for job, labels in _fullest_by_job(counts).items():
+            for job, labels in self._fullest_by_job(counts).items():
                 if job in best and scrapes[best[job]] >= MIN_UP_RATIO * counts[labels]:
                     wanted[job] = best[job]
                 else:
@@ -126,13 +126,22 @@ class SeriesReader:
         selectors = {"up": self._of_targets("up", wanted.values())} if wanted else {}
         selectors |= {metric: self._of_targets(metric, series.values()) for metric, series in witnesses.items()}
         for samples in self._samples(selectors).values():
-            longest: dict[str, int] = {}
+            longest: dict[JobKey, int] = {}
             for labels, (times, _) in samples.items():
-                job = dict(labels).get("job", "")
+                job = job_key(labels, self.cluster_label)
                 interval = scrape_interval(times)
                 if interval is not None and len(times) > longest.get(job, 0):
                     longest[job], found[job] = len(times), interval
         return found
+
+    def _fullest_by_job(self, counts: Vector) -> dict[JobKey, Labels]:
+        """The series with most samples of each job."""
+        found: dict[JobKey, tuple[float, Labels]] = {}
+        for labels, count in counts.items():
+            job = job_key(labels, self.cluster_label)
+            if job not in found or count > found[job][0]:
+                found[job] = count, labels
+        return {job: labels for job, (_, labels) in found.items()}
 
     def _of_targets(self, metric: str, series: Iterable[Labels]) -> Selector:
         targets = [dict(labels) for labels in series]
@@ -171,13 +180,13 @@ class SeriesReader:
         return {thing: counts[thing] for thing in several if thing in counts}
 
     def _candidates(
-        self, mapping: ExporterMapping, several: SeriesCounts, intervals: Mapping[str, float]
+        self, mapping: ExporterMapping, several: SeriesCounts, intervals: Mapping[JobKey, float]
     ) -> dict[Thing, Mapping[int, Sequence[Candidate]]]:
         """The choices for each thing and window."""
         found: dict[Thing, Mapping[int, Sequence[Candidate]]] = {}
         open_things: dict[Thing, float] = {}
         for thing, series in several.items():
-            jobs = {dict(labels).get("job", "") for labels in series}
+            jobs = {job_key(labels, self.cluster_label) for labels in series}
             interval = min((intervals[job] for job in jobs if job in intervals), default=None)
             if interval is None:
                 continue  # not scraped often enough yet: no window of it has enough data
@@ -234,13 +243,3 @@ def _newest(series: SamplesByLabels, since: float) -> dict[Labels, Samples]:
         if first < len(times):
             found[labels] = times[first:], values[first:]
     return found
-
-
-def _fullest_by_job(counts: Vector) -> dict[str, Labels]:
-    """The series with most samples of each job."""
-    found: dict[str, tuple[float, Labels]] = {}
-    for labels, count in counts.items():
-        job = next((value for name, value in labels if name == "job"), "")
-        if job not in found or count > found[job][0]:
-            found[job] = count, labels
-    return {job: labels for job, (_, labels) in found.items()}

@@ -10,6 +10,7 @@ from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Labels, Matcher, Vector
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
+    JobKey,
     PresentExporter,
     TargetKey,
     detect_dialects,
@@ -32,6 +33,10 @@ def up(*targets: tuple[str, str]) -> set[TargetKey]:
     return {TargetKey(job, instance) for job, instance in targets}
 
 
+def jobs(**intervals: float) -> dict[JobKey, float]:
+    return {JobKey(name): interval for name, interval in intervals.items()}
+
+
 def inventory(*rows: Row) -> tuple[PresentExporter, ...]:
     found = GpuInventory(tuple(labels(exporter=e, job=j, instance=i, uuid=f"GPU-{i}") for e, j, i in rows))
     return present_exporters(mappings(), found)
@@ -40,7 +45,7 @@ def inventory(*rows: Row) -> tuple[PresentExporter, ...]:
 def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
     nodes = [f"10.0.{n // 250}.{n % 250}:9400" for n in range(1250)]
     here = inventory(*(("dcgm-exporter", "dcgm", node) for node in nodes))
-    [dialect] = detect_dialects(here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), {"dcgm": 15.0})
+    [dialect] = detect_dialects(here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), jobs(dcgm=15.0))
     assert dialect.target_matchers == (Matcher("job", "=", "dcgm"),)
     expression = dialect.expression("gpu_utilization", "coverage", 300)
     assert expression is not None
@@ -62,7 +67,7 @@ def test_jobs_of_other_intervals_are_other_speakers_in_the_order_of_rank() -> No
     here = inventory(
         ("dcgm-exporter", "slow", "a:1"), ("dcgm-exporter", "fast", "b:1"), ("gpu-exporter", "ours", "c:1")
     )  # fmt: skip
-    found = detect_dialects(here, (), {"slow": 60.0, "fast": 15.0})
+    found = detect_dialects(here, (), jobs(slow=60.0, fast=15.0))
     assert [(each.name, each.interval_seconds) for each in found] == [
         ("gpu-exporter", None), ("dcgm-exporter", 15.0), ("dcgm-exporter", 60.0),
     ]  # fmt: skip
@@ -126,9 +131,26 @@ def test_up_to_fifty_instances_are_named_one_by_one(count: int, named: bool) -> 
     assert alone.target_matchers == (Matcher("job", "=", "pods"),)
 
 
+def test_clusters_that_scrape_one_job_at_other_intervals_are_told_apart() -> None:
+    """Two clusters in one store: job `gpu` every 15 s and every 60 s; job `same` at 15 s in both."""
+    both = ("east", "west")
+    rows = [
+        labels(exporter="gpu-exporter", job=job, instance=f"{cluster}:1", uuid=f"{job}-{cluster}", cluster=cluster)
+        for job in ("gpu", "same")
+        for cluster in both
+    ]
+    intervals = {JobKey("gpu", "east"): 15.0, JobKey("gpu", "west"): 60.0}
+    intervals |= {JobKey("same", cluster): 15.0 for cluster in both}
+    here = present_exporters(mappings(), GpuInventory(tuple(rows)))
+    found = detect_dialects(here, (), intervals, cluster_label="cluster")
+    assert [(each.interval_seconds, [m.value for m in each.target_matchers]) for each in found] == [
+        (15.0, ["gpu", "east"]), (15.0, ["same"]), (60.0, ["gpu", "west"]),
+    ]  # fmt: skip
+
+
 def test_jobs_of_one_interval_are_one_dialect_and_those_of_no_known_interval_come_first() -> None:
     rows = [("dcgm-exporter", job, f"{job}:1") for job in ("quick", "b", "a", "none")]
-    found = detect_dialects(inventory(*rows), (), {"b": 15.0, "a": 15.0, "quick": 0.5})
+    found = detect_dialects(inventory(*rows), (), jobs(b=15.0, a=15.0, quick=0.5))
     assert [(each.interval_seconds, [m.value for m in each.target_matchers]) for each in found] == [
         (None, ["none"]), (0.5, ["quick"]), (15.0, ["a|b"]),
     ]  # fmt: skip

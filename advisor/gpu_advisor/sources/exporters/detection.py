@@ -37,6 +37,13 @@ class TargetKey(NamedTuple):
     cluster: str = ""
 
 
+class JobKey(NamedTuple):
+    """A scrape job: two clusters may give theirs one name, and different intervals."""
+
+    job: str = ""
+    cluster: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class GpuInventory:
     """Identity rows under canonical label names: those present now, and all of a recent window."""
@@ -101,6 +108,12 @@ def canonical_targets(vector: Vector, cluster_label: str) -> dict[TargetKey, flo
     return found
 
 
+def job_key(labels: Labels, cluster_label: str) -> JobKey:
+    """The job of a series that has its cluster under this label."""
+    each = dict(labels)
+    return JobKey(each.get("job", ""), each.get(cluster_label, ""))
+
+
 def target_key(labels: Labels) -> TargetKey:
     """The scrape target of an identity row."""
     return _row_target(dict(labels))
@@ -132,7 +145,7 @@ def present_exporters(mappings: Sequence[ExporterMapping], inventory: GpuInvento
 def detect_dialects(
     present: Iterable[PresentExporter],
     targets: Collection[TargetKey],
-    intervals: Mapping[str, float],
+    intervals: Mapping[JobKey, float],
     selections: Mapping[str, Sequence[SelectionGroup]] | None = None,
     *,
     matchers: tuple[Matcher, ...] = (),
@@ -146,16 +159,15 @@ def detect_dialects(
     """
     found: list[ExporterDialect] = []
     for mapping, own_targets in present:
-        by_interval: dict[float | None, set[str]] = {}
-        for target in own_targets:
-            by_interval.setdefault(intervals.get(target.job), set()).add(target.job)
+        by_interval = _jobs_by_interval({JobKey(target.job, target.cluster) for target in own_targets}, intervals)
         for group in (selections or {}).get(mapping.name, (SelectionGroup(),)):
             things = tuple(sorted({thing[1] for thing in group.things or ()}))
-            for interval, jobs in sorted(by_interval.items(), key=lambda item: (item[0] or 0.0, sorted(item[1]))):
+            for (interval, clusters), jobs in by_interval.items():
+                in_clusters = (any_of_values(cluster_label, clusters),) if clusters else ()
                 found.append(
                     ExporterDialect(
                         mapping,
-                        (*_target_matchers(jobs, own_targets, targets), *group.matchers, *matchers),
+                        (*_target_matchers(jobs, own_targets, targets), *in_clusters, *group.matchers, *matchers),
                         interval,
                         group.successive,
                         cluster_label,
@@ -163,6 +175,20 @@ def detect_dialects(
                     )
                 )
     return tuple(found)
+
+
+def _jobs_by_interval(
+    jobs: Collection[JobKey], intervals: Mapping[JobKey, float]
+) -> dict[tuple[float | None, tuple[str, ...]], set[str]]:
+    """Names of jobs by interval, shortest first, and by clusters where the interval of a job differs between them."""
+    of_job: dict[str, dict[float | None, set[str]]] = {}
+    for key in jobs:
+        of_job.setdefault(key.job, {}).setdefault(intervals.get(key), set()).add(key.cluster)
+    found: dict[tuple[float | None, tuple[str, ...]], set[str]] = {}
+    for job, by_interval in of_job.items():
+        for interval, clusters in by_interval.items():
+            found.setdefault((interval, tuple(sorted(clusters)) if len(by_interval) > 1 else ()), set()).add(job)
+    return dict(sorted(found.items(), key=lambda item: (item[0][0] or 0.0, sorted(item[1]), item[0][1])))
 
 
 def _target_matchers(
