@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from gpu_exporter import metrics
 from gpu_exporter.metrics import FamilySamples, MetricFamily, group_by_family
 from gpu_exporter.owners.base import Owner, OwnerKind
 from gpu_exporter.owners.device_ids import DeviceIdResolver, is_gpu_resource, nvidia_minors
+from gpu_exporter.owners.pod_cgroups import PodCgroups
 from gpu_exporter.owners.pod_names import Container, Pod, PodLogIndex, match_by_elimination
 from gpu_exporter.owners.pod_resources import PodResourcesClient
 from gpu_exporter.owners.processes import NotHostPidNamespace, ProcessOwners
@@ -89,6 +90,7 @@ class OwnerCollector:
         )
         self._minors: tuple[tuple[DeviceIdentity, ...], dict[str, str]] | None = None
         self._logs = PodLogIndex(settings.rootfs / "var/log")
+        self._pod_cgroups = PodCgroups(settings.sysfs)
 
     def collect(self) -> list[FamilySamples]:
         """The owner families and the states of their sources. A failed source only costs its own information."""
@@ -168,11 +170,13 @@ class OwnerCollector:
                     ids |= {owner.container_id} - {""}
         containers = set().union(*allocations.containers.values())
         if used or containers:
+            running = self._pod_cgroups.uids(self._clock()) if containers else None
             try:
-                self._logs.refresh(used.keys(), ids, containers, self._clock())
+                self._logs.refresh(used.keys() | (running or set()), ids, containers, self._clock())
                 states["pod_logs"] = "ok" if self._logs.pods else "absent"
             except PermissionError:
                 states["pod_logs"] = "no_permission"
+            allocations.remove(self._logs.ended(running))
         known = {uid: pod for uid, pod in self._logs.pods.items() if uid in used}
         pods = {uuid: {each.pod for each in containers_} for uuid, containers_ in allocations.containers.items()}
         return _PodNames(known | match_by_elimination(used, pods, known), self._logs)
@@ -185,6 +189,15 @@ class _KubeletAllocations:
         self.known = False
         self.containers: dict[str, set[Container]] = {}
         self.unknown = 0
+
+    def remove(self, pods: Set[Pod]) -> None:
+        """Remove the allocations of these pods."""
+        if pods:
+            left = {
+                uuid: {container for container in containers if container.pod not in pods}
+                for uuid, containers in self.containers.items()
+            }
+            self.containers = {uuid: containers for uuid, containers in left.items() if containers}
 
 
 class _PodNames:

@@ -65,6 +65,15 @@ class PodLogIndex:
             match["id"]: Container(Pod(match["namespace"], match["pod"]), match["container"]) for match in found
         }
 
+    def ended(self, running: Set[str] | None) -> set[Pod]:
+        """The pods of which it is known that they have ended. `running`: the uids of those that have not, if known.
+
+        A pod that is created again has a name before it has logs. So none has ended while one that runs has no name.
+        """
+        if not running or not running <= self.pods.keys():
+            return set()
+        return set(self.pods.values()) - {self.pods[uid] for uid in running}
+
 
 def _list_entries(folder: Path) -> list[str]:
     try:

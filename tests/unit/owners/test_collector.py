@@ -10,6 +10,7 @@ from gpu_exporter import metrics
 from gpu_exporter.exposition import render
 from gpu_exporter.owners import pod_names
 from gpu_exporter.owners.collector import OwnerCollector, OwnerSettings
+from gpu_exporter.owners.pod_cgroups import PodCgroups
 from gpu_exporter.owners.pod_resources import DeviceAllocation, PodResourcesStatus
 from gpu_exporter.owners.scontrol import ScontrolAnswer, ScontrolJob, ScontrolQuery, ScontrolStatus
 from gpu_exporter.owners.slurm_environment import JobDetails
@@ -130,6 +131,62 @@ def test_allocated_but_unused_gpu(node: OwnersHarness) -> None:
         {"uuid": "g", "kind": "kubernetes", "namespace": "ml", "pod": "train-0", "container": "main"}
     ]
     assert "gpu_owner_memory_used_bytes" not in found
+
+
+def pod_folders(node: OwnersHarness, *cgroups: str, **logs: str) -> None:
+    """Cgroups below the kubelet's, and log folders: name of a pod -> its uid."""
+    for cgroup in ("kubepods.slice", *(f"kubepods.slice/{path}" for path in cgroups)):
+        (node.root / "sys/fs/cgroup" / cgroup).mkdir(parents=True, exist_ok=True)
+    for name, uid in logs.items():
+        (node.root / f"var/log/pods/ml_{name}_{uid}").mkdir(parents=True, exist_ok=True)
+
+
+def test_a_pod_that_has_ended_has_no_gpu(node: OwnersHarness) -> None:
+    """The kubelet lists completed pods until they are deleted (kubernetes/kubernetes#119423)."""
+    node.gpu("g")
+    node.gpu("h")
+    node.pods = FakePodResources(("ml/done", "main", "g"), ("ml/next", "main", "g"), ("ml/failed", "main", "h"))
+    running = f"kubepods-burstable.slice/kubepods-burstable-pod{UID.replace('-', '_')}.slice"
+    pod_folders(node, running, done="2" * 32, next=UID, failed="3" * 32)
+    assert [row["pod"] for row in node.owners()] == ["next"]
+    assert node.collect()["gpu_allocated"] == {("g",): 1, ("h",): 0}
+
+
+def test_a_pod_that_is_created_again_keeps_its_gpu_before_it_has_logs(node: OwnersHarness) -> None:
+    node.gpu("g")
+    node.pods = FakePodResources(("ml/train", "main", "g"))
+    pod_folders(node, f"kubepods-pod{UID2}.slice", f"kubepods-pod{'4' * 32}.slice", train="2" * 32, other="4" * 32)
+    assert [row["pod"] for row in node.owners()] == ["train"]
+    pod_folders(node, train=UID2)
+    node.time += 60
+    assert [row["pod"] for row in node.owners()] == ["train"]
+    (node.root / f"sys/fs/cgroup/kubepods.slice/kubepods-pod{UID2}.slice").rmdir()
+    assert node.owners() == []
+
+
+def test_no_pod_has_ended_where_cgroups_are_not_visible(node: OwnersHarness) -> None:
+    node.gpu("g")
+    node.pods = FakePodResources(("ml/train", "main", "g"))
+    (node.root / f"var/log/pods/ml_train_{UID}").mkdir(parents=True)
+    assert [row["pod"] for row in node.owners()] == ["train"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"kubepods/pod{UID}",
+        f"kubepods/besteffort/pod{UID}",
+        f"kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice",
+        "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/"
+        f"kubelet-kubepods-burstable-pod{UID.replace('-', '_')}.slice",
+        f"memory/kubepods/burstable/pod{UID}",
+        f"unified/kubepods/burstable/pod{UID}",
+    ],
+)
+def test_cgroups_of_pods(tmp_path: Path, path: str) -> None:
+    (tmp_path / "fs/cgroup" / path).mkdir(parents=True)
+    (tmp_path / "fs/cgroup/system.slice/ssh.service").mkdir(parents=True)
+    assert PodCgroups(tmp_path).uids(0) == frozenset({UID})
 
 
 def test_process_is_named_by_the_allocation(node: OwnersHarness) -> None:
