@@ -73,11 +73,14 @@ def demand_points(group: ServingGroup, work: float, output: float, drain_seconds
 def size_group(
     group: ServingGroup, objectives: Objectives, limits: ScalingLimits, evaluation: EvaluationSettings, at: float
 ) -> tuple[SizingDecision, float] | None:
-    """How many replicas the group should have, and the work of one; None if that does not follow from its signals."""
+    """How many replicas the group should have, and the work of one; None if that does not follow from its signals.
+
+    A replica's work leaves the margin that the objective needs: no band of utilization adds another.
+    """
     found = group_work(group, objectives)
     if found is None or not group.demand:
         return None
     work, output = found
     drain = max(limits.start_delay_seconds, evaluation.step_seconds)
     points = demand_points(group, work, output, drain)
-    return decide_size(points, len(group.replicas), limits, evaluation, at), work
+    return decide_size(points, len(group.replicas), limits.for_objective(), evaluation, at), work
