@@ -9,7 +9,7 @@ from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION
 from gpu_advisor.observation.demand import QUERY_ERROR_KINDS
-from gpu_advisor.promql.expressions import Expression, TimeSeries, restrict_to_values
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, restrict_to_values
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, SourceError
 
@@ -20,6 +20,9 @@ DAY_SECONDS, GPUS_OF_A_DAY, MIN_HISTORY_SECONDS = 24 * 3600, 500, 4 * 3600
 
 #: At most this many GPUs; the others wait for their turn.
 MAX_GPUS = 5000
+
+#: A uuid has some 40 characters, and an expression may have several lists of them.
+GPUS_PER_SHORT_QUERY = 100
 
 
 def idle_candidates(facts: Facts, settings: Settings) -> tuple[str, ...]:
@@ -40,7 +43,8 @@ def idle_candidates(facts: Facts, settings: Settings) -> tuple[str, ...]:
 def read_activity(
     source: Source, utilization: Expression, labels_of: Mapping[str, str], at: float
 ) -> dict[str, TimeSeries] | None:
-    """Utilization by GPU and step, oldest first; `utilization` is over one step. One query.
+    """Utilization by GPU and step, oldest first; `utilization` is over one step. One query, or one for every
+    GPUS_PER_SHORT_QUERY GPUs of a source that refuses it: VictoriaMetrics limits a query to 16 KiB by default.
 
     `labels_of` are the uuid labels of the GPUs, by key.
 
@@ -51,14 +55,22 @@ def read_activity(
     for name, label in list(labels_of.items())[:MAX_GPUS]:
         names.setdefault(label, []).append(name)
     values = tuple(sorted(names))
-    expression = restrict_to_values(utilization, "uuid", values)
-    try:
-        found = source.range(expression, last - _history_seconds(len(values)) + STEP_SECONDS, last, STEP_SECONDS)
-        # The step that is under way.
-        newest = source.instant({"": expression}, at)[""]
-    except SourceError as error:
-        if error.kind not in QUERY_ERROR_KINDS:
-            raise
+    start = last - _history_seconds(len(values)) + STEP_SECONDS
+    pieces = [values[first : first + GPUS_PER_SHORT_QUERY] for first in range(0, len(values), GPUS_PER_SHORT_QUERY)]
+    for parts in ([values], pieces) if len(pieces) > 1 else ([values],):
+        found: dict[Labels, TimeSeries] = {}
+        newest: dict[Labels, float] = {}
+        try:
+            for part in parts:
+                expression = restrict_to_values(utilization, "uuid", part)
+                found |= source.range(expression, start, last, STEP_SECONDS)
+                # The step that is under way.
+                newest |= source.instant({"": expression}, at)[""]
+            break
+        except SourceError as error:
+            if error.kind not in QUERY_ERROR_KINDS:
+                raise
+    else:
         return None
     steps: dict[str, TimeSeries] = {}
     for labels, series in found.items():

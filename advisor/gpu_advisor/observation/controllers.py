@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from gpu_advisor.evaluation.owners import Controller, GpuOwner
+from gpu_advisor.observation.owners import match_pods
 from gpu_advisor.promql.expressions import Labels, Selector, Vector, any_of_values
 
 POD_OWNERS, REPLICASET_OWNERS = "pod_owners", "replicaset_owners"
@@ -22,14 +23,15 @@ REPLICA_SET = "ReplicaSet"
 
 def controller_selectors(owners: Iterable[GpuOwner]) -> dict[str, Selector]:
     """Selectors by name; none without pods. A ReplicaSet's pods are its name, a dash and a suffix."""
-    pods = sorted({owner.pod for owner in owners if owner.pod and owner.namespace})
-    if not pods:
+    named = [owner for owner in owners if owner.pod and owner.namespace]
+    if not named:
         return {}
-    sets = sorted({pod.rpartition("-")[0] for pod in pods} - {""})
-    found = {POD_OWNERS: Selector("kube_pod_owner", matchers=(any_of_values("pod", tuple(pods)),))}
+    of_pods = match_pods(named)
+    found = {POD_OWNERS: Selector("kube_pod_owner", matchers=(of_pods,))}
+    sets = tuple(sorted({owner.pod.rpartition("-")[0] for owner in named} - {""}))
     if sets:
-        matchers = (any_of_values("replicaset", tuple(sets)),)
-        found[REPLICASET_OWNERS] = Selector("kube_replicaset_owner", matchers=matchers)
+        matcher = any_of_values("replicaset", sets) if of_pods.label == "pod" else of_pods
+        found[REPLICASET_OWNERS] = Selector("kube_replicaset_owner", matchers=(matcher,))
     return found
 
 

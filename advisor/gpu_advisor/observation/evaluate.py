@@ -34,9 +34,9 @@ from gpu_advisor.observation.series import SeriesReader
 from gpu_advisor.observation.serving import read_serving
 from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.observation.unmapped import read_unmapped_exporters
-from gpu_advisor.promql.expressions import union, with_matchers
+from gpu_advisor.promql.expressions import Expression, Vector, union, with_matchers
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, Source
+from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, Source, SourceError
 from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities, present_exporters
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.query_plan import plan_queries
@@ -116,7 +116,7 @@ def evaluate(
         pods = {POD_STARTS: pod_start_selector(owners), **controller_selectors(owners)}
         selectors = {name: with_matchers(each, matchers) for name, each in pods.items() if each is not None}
         if selectors:
-            of_pods = source.instant(selectors, at)
+            of_pods = _read_if_accepted(source, selectors, at)
             dated = date_owners(facts.owners, of_pods.get(POD_STARTS, {}))
             facts = replace(facts, owners=with_controllers(dated, of_pods))
         found_activity = activity.read_activity(
@@ -144,6 +144,16 @@ def evaluate(
             facts = replace(facts, slo_histories=day.histories)
             queries += day.queries
     return decide(facts, settings, queries=queries + len(demand_signals))
+
+
+def _read_if_accepted(source: Source, selectors: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
+    """Nothing if the source refuses the query, as for its length: what it reads is not needed for the rest."""
+    try:
+        return source.instant(selectors, at)
+    except SourceError as error:
+        if error.kind not in demand.QUERY_ERROR_KINDS:
+            raise
+        return {}
 
 
 def _by_uuid(leases: Mapping[str, Lease], facts: Facts) -> dict[str, Lease]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.identity import gpu_key
-from gpu_advisor.promql.expressions import Labels, Selector, Vector, any_of_values
+from gpu_advisor.promql.expressions import Labels, Matcher, Selector, Vector, any_of_values
 from gpu_advisor.sources.exporters.detection import JobKey, canonical_rows, canonical_targets, job_key, target_key
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
@@ -19,6 +19,10 @@ _LABELS = (
 
 #: Where other exporters have the pod: Prometheus renames labels that a target has itself.
 _POD_LABELS = (("exported_namespace", "exported_pod", "exported_container"), ("namespace", "pod", "container"))
+
+#: More pods than this are read by their namespaces: a pod's name may have 63 characters, and an engine limit a query to
+#: 16 KiB.
+MAX_PODS_BY_NAME = 100
 
 #: The share of the window's samples that show an owner throughout.
 WHOLE_WINDOW_RATIO = 0.9
@@ -99,8 +103,17 @@ def _pod(labels: Mapping[str, str], own_pod: str) -> tuple[str, str, str] | None
 
 def pod_start_selector(owners: Iterable[GpuOwner]) -> Selector | None:
     """kube-state-metrics' start times of the pods whose start is unknown."""
-    pods = tuple(sorted({owner.pod for owner in owners if owner.pod and owner.started is None}))
-    return Selector("kube_pod_start_time", matchers=(any_of_values("pod", pods),)) if pods else None
+    undated = [owner for owner in owners if owner.pod and owner.started is None]
+    return Selector("kube_pod_start_time", matchers=(match_pods(undated),)) if undated else None
+
+
+def match_pods(owners: Iterable[GpuOwner]) -> Matcher:
+    """A matcher of at least the pods of these owners: by name, or of many by namespace, so that queries stay short."""
+    found = list(owners)
+    pods = sorted({owner.pod for owner in found})
+    if len(pods) <= MAX_PODS_BY_NAME:
+        return any_of_values("pod", tuple(pods))
+    return any_of_values("namespace", tuple(sorted({owner.namespace for owner in found})))
 
 
 def date_owners(owners: Mapping[str, tuple[GpuOwner, ...]], starts: Vector) -> dict[str, tuple[GpuOwner, ...]]:

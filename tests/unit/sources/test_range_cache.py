@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.sources.base import SamplesByLabels, Source, SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus.range_cache import LATE_SAMPLE_SECONDS, MAX_STEPS_PER_QUERY, with_range_cache
+from gpu_advisor.sources.prometheus import range_cache
+from gpu_advisor.sources.prometheus.range_cache import (
+    LATE_SAMPLE_SECONDS,
+    MAX_STEPS_PER_QUERY,
+    CachingSource,
+    with_range_cache,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,3 +98,18 @@ def test_raw_samples_are_not_remembered() -> None:
     source = with_range_cache(FakeRangeSource())
     for at in (60.0, 120.0):
         assert list(source.samples({"x": Selector("x", "count", 60)}, at)["x"]) == [(("at", f"{at:g}"),)]
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1000])
+def test_samples_kept_have_a_limit_and_the_last_range_stays(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Sets of idle GPUs change: each is a range of its own."""
+    monkeypatch.setattr(range_cache, "MAX_CACHED_SAMPLES", limit)
+    source: Any = CachingSource(FakeRangeSource())
+    kept = []
+    for number in range(40):
+        source.range(Selector(f"set_{number}"), 60.0, 60.0 * (1 + number % 9) + LATE_SAMPLE_SECONDS, 60.0)
+        sizes = [sum(map(len, cached.values())) for cached in source._cache.values()]
+        kept.append(sum(sizes))
+        assert kept[-1] <= max(limit, sizes[-1])
+        assert next(reversed(source._cache))[0] == Selector(f"set_{number}")
+    assert max(kept) > limit / 2

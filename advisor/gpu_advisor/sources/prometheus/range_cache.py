@@ -23,8 +23,10 @@ LATE_SAMPLE_SECONDS = 300
 #: Steps per query. A step of 10,000 GPUs takes Prometheus tens of milliseconds.
 MAX_STEPS_PER_QUERY = 15
 
-#: Cached ranges; each takes some kilobytes, as the source aggregates.
+#: Cached ranges, and samples in all of them, of 40 to 80 bytes each. Histories of pools are aggregated and small; the day
+#: of idle GPUs, a range for each set of them, is not.
 MAX_CACHED_RANGES = 64
+MAX_CACHED_SAMPLES = 400_000
 
 CacheKey = tuple[Expression, float]
 
@@ -56,14 +58,23 @@ class CachingSource:
         self._cache[expression, step] = cached = {
             at: cached[at] for at in times if at in cached
         }  # moves it to the end: least recently used first
-        while len(self._cache) > MAX_CACHED_RANGES:
-            del self._cache[next(iter(self._cache))]
         found = dict(cached)
         missing = [at for at in times if at not in cached]
         for piece in _split_times(missing, step):
             found |= self._read(expression, piece, step)
             cached |= {at: found[at] for at in piece if at <= end - LATE_SAMPLE_SECONDS}
+        self._forget_oldest()
         return _series_by_labels(found, times)
+
+    def _forget_oldest(self) -> None:
+        """Down to the limits; the range used last stays."""
+        samples = {key: sum(map(len, steps.values())) for key, steps in self._cache.items()}
+        total = sum(samples.values())
+        for key in list(self._cache)[:-1]:
+            if len(self._cache) <= MAX_CACHED_RANGES and total <= MAX_CACHED_SAMPLES:
+                return
+            total -= samples[key]
+            del self._cache[key]
 
     def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
         return self.source.samples(selectors, at)
