@@ -23,8 +23,8 @@ LATE_SAMPLE_SECONDS = 300
 #: Steps per query. A step of 10,000 GPUs takes Prometheus tens of milliseconds.
 MAX_STEPS_PER_QUERY = 15
 
-#: Cached ranges, and samples in all of them, of 40 to 80 bytes each. Histories of pools are aggregated and small; the day
-#: of idle GPUs, a range for each set of them, is not.
+#: Cached ranges, and samples in all of them, of 40 to 80 bytes each. Histories of pools are aggregated and small; the
+#: day of idle GPUs, a range for each set of them, is not.
 MAX_CACHED_RANGES = 64
 MAX_CACHED_SAMPLES = 400_000
 
