@@ -13,6 +13,7 @@ import requests
 
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, RESPONSE_TIMEOUT_SECONDS, AdvisorHttpClient, read_token
+from gpu_advisor.storage.secret_file import Secret
 
 if TYPE_CHECKING:
     from gpu_advisor.documents import schema
@@ -80,7 +81,7 @@ def connect(
 class HttpAdvisor:
     """A running advisor."""
 
-    def __init__(self, url: str, token: str, ca_file: str | None) -> None:
+    def __init__(self, url: str, token: Secret, ca_file: str | None) -> None:
         self._client = AdvisorHttpClient(url, token, ca_file)
         self._url = self._client.address
 

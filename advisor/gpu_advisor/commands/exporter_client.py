@@ -6,27 +6,38 @@ import time
 from urllib.parse import urljoin
 
 import requests
+from requests.auth import AuthBase, HTTPBasicAuth
 
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.node_snapshot import ExporterScrape
 from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.storage.secret_file import Secret, reveal
 
 DEFAULT_EXPORTER = "http://127.0.0.1:9816"
 RESPONSE_TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 64 * 2**20
 
 
+class _PasswordAuth(AuthBase):
+    def __init__(self, user: str, password: Secret) -> None:
+        self._user, self._password = user, password
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        HTTPBasicAuth(self._user, reveal(self._password))(request)
+        return request
+
+
 class ExporterClient:
     """Scrapes one exporter. `login`: user and password of its basic auth."""
 
-    def __init__(self, url: str, ca_file: str | None, login: tuple[str, str] | None) -> None:
+    def __init__(self, url: str, ca_file: str | None, login: tuple[str, Secret] | None) -> None:
         if "://" not in url:
             url = f"http://{url}"
         self._url = url if url.rstrip("/").endswith("/metrics") else urljoin(url.rstrip("/") + "/", "metrics")
         self._client = DeadlineClient()
         self._client.session.verify = ca_file or True
         if login:
-            self._client.session.auth = login
+            self._client.session.auth = _PasswordAuth(*login)
 
     def scrape(self) -> ExporterScrape:
         """Raises CommandError."""

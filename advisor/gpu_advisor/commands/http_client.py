@@ -15,26 +15,27 @@ from gpu_advisor.sources.prometheus.http_client import (
     DeadlineExceededError,
     HttpResponse,
 )
+from gpu_advisor.storage.secret_file import Secret, SecretFile, reveal
 
 DEFAULT_ADVISOR = "http://127.0.0.1:9817"
 RESPONSE_TIMEOUT_SECONDS = 30.0
 MAX_RESPONSE_BYTES = 256 * 2**20
 
 
-def read_token(file: Path | None) -> str:
+def read_token(file: Path | None) -> Secret:
     """The bearer token in a file; empty without a file. Raises CommandError."""
     try:
-        return file.read_text(encoding="utf-8").strip() if file else ""
-    except (OSError, UnicodeDecodeError) as error:
+        return SecretFile(file) if file else ""
+    except (OSError, ValueError) as error:
         raise CommandError(f"--token-file: {error}; set the path of a readable file") from error
 
 
 class AdvisorHttpClient:
     """Connection to the advisor at `address` (normalized to end with a slash)."""
 
-    def __init__(self, address: str, token: str, ca_file: str | None) -> None:
+    def __init__(self, address: str, token: Secret, ca_file: str | None) -> None:
         self.address = address.rstrip("/") + "/"
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._token = token
         self._client = DeadlineClient()
         self._client.session.verify = ca_file or True
 
@@ -51,9 +52,10 @@ class AdvisorHttpClient:
 
         Raises CommandError if the advisor is unreachable, the body is not JSON, or authentication is required.
         """
+        headers = {"Authorization": f"Bearer {reveal(self._token)}"} if self._token else {}
         try:
             answer = self._client.fetch(
-                method, url, seconds=seconds, max_bytes=MAX_RESPONSE_BYTES, headers=self._headers, **arguments
+                method, url, seconds=seconds, max_bytes=MAX_RESPONSE_BYTES, headers=headers, **arguments
             )
             found = json.loads(answer.body) if answer.body else None
         except requests.exceptions.SSLError as error:
@@ -63,7 +65,7 @@ class AdvisorHttpClient:
                 f"no advisor at {self.address} ({type(error).__name__}): start one with `gpu-advisor up`, pass another "
                 f"with --advisor URL{unreachable_hint}"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CommandError(f"{url} did not return JSON: check that the URL is an advisor's") from error
         if answer.status == requests.codes.unauthorized:
             raise CommandError(f"{self.address} requires authentication: pass --token-file")

@@ -16,6 +16,7 @@ from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClient
 from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, take_snapshot
 from gpu_advisor.rendering.escaping import one_line
+from gpu_advisor.storage.secret_file import Secret, SecretFile
 from gpu_advisor.web.page.template_filters import UNKNOWN, percent, value_text
 
 if TYPE_CHECKING:
@@ -80,12 +81,12 @@ def command(
     live_display.run_live(fetch, display.render, lambda _, now: lines(now), interval, display.press)
 
 
-def _login(user: str | None, password_file: Path | None) -> tuple[str, str] | None:
+def _login(user: str | None, password_file: Path | None) -> tuple[str, Secret] | None:
     if (user is None) != (password_file is None):
         raise click.UsageError("--user and --password-file go together")
     try:
-        return None if user is None or password_file is None else (user, password_file.read_text("utf-8").strip())
-    except (OSError, UnicodeDecodeError) as error:
+        return None if user is None or password_file is None else (user, SecretFile(password_file))
+    except (OSError, ValueError) as error:
         raise CommandError(f"--password-file: {error}; set the path of a readable file") from error
 
 

@@ -39,6 +39,7 @@ from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, Promet
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.storage.damage import DamagedFile, replace_if_damaged
 from gpu_advisor.storage.private_files import make_private_folder
+from gpu_advisor.storage.secret_file import Secret, SecretFile
 
 log = logging.getLogger(__name__)
 
@@ -239,10 +240,10 @@ def _scraper(settings: Settings, history: History) -> Scraper:
 
 
 def _prometheus(settings: PrometheusSourceSettings) -> PrometheusClientConfig:
-    token = settings.bearer_token.get_secret_value()
+    token: Secret = settings.bearer_token.get_secret_value()
     try:
         if settings.bearer_token_file:
-            token = Path(settings.bearer_token_file).read_text(encoding="utf-8").strip()
+            token = SecretFile(Path(settings.bearer_token_file))
         return PrometheusClientConfig(
             url=settings.url,
             timeout_seconds=settings.timeout_seconds,

@@ -37,11 +37,13 @@ class WebSettings(StrictModel):
         default_factory=dict,
         description="name: bcrypt hash, as from `htpasswd -nBC 10 NAME`; other logins are rejected",
     )
-    bearer_token_file: str = Field("", description="file with a token that replaces a user's login; read at start")
+    bearer_token_file: str = Field(
+        "", description="file with a token that replaces a user's login; read again when it changes"
+    )
     write_token_file: str = Field(
         "",
         description="file with a token that requests need to snooze, allocate, renew or release, unless they have a "
-        "login; created with a random token if it does not exist",
+        "login; created with a random token if it does not exist, read again when it changes",
     )
     allowed_hosts: list[str] = Field(
         default_factory=list,

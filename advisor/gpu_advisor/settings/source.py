@@ -34,7 +34,7 @@ class PrometheusSourceSettings(StrictModel):
     username: str = ""
     password: SecretStr = SecretStr("")
     bearer_token: SecretStr = SecretStr("")
-    bearer_token_file: str = Field("", description="read at start")
+    bearer_token_file: str = Field("", description="read again when the file changes")
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""

@@ -16,6 +16,7 @@ from gpu_advisor.extras import install_hint
 from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import ConfigError, WebSettings
 from gpu_advisor.settings.addresses import join_host_port, listen
+from gpu_advisor.storage.secret_file import Secret, SecretFile
 from gpu_advisor.web.api.app import ApiContext, create_app
 from gpu_advisor.web.api.authentication import (
     LOGIN_KEY,
@@ -127,27 +128,24 @@ def build_authenticator(web: WebSettings) -> Authenticator:
     """Raises ConfigError."""
     if web.users and find_spec("bcrypt") is None:
         raise ConfigError(f"web.users needs bcrypt: {install_hint('web')}")
-    token = _read_token("web.bearer_token_file", web.bearer_token_file)
+    token = _token_file("web.bearer_token_file", web.bearer_token_file)
     if web.write_token_file:
         _create_token(Path(web.write_token_file))
     return Authenticator(
         {name: hash_.get_secret_value() for name, hash_ in web.users.items()},
         token,
-        _read_token("web.write_token_file", web.write_token_file),
+        _token_file("web.write_token_file", web.write_token_file),
     )
 
 
-def _read_token(key: str, path: str) -> str:
+def _token_file(key: str, path: str) -> Secret:
     """The token in a file; empty without a file. Raises ConfigError."""
-    if not path:
-        return ""
     try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        return SecretFile(Path(path)) if path else ""
+    except OSError as error:
         raise ConfigError(f"{key}: {error}; set the path of a readable file") from error
-    if not token:
-        raise ConfigError(f"{key}: {path} is empty: write the token into it")
-    return token
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def _create_token(path: Path) -> None:

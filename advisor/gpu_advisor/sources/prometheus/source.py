@@ -44,6 +44,7 @@ from gpu_advisor.sources.prometheus.http_client import (
 )
 from gpu_advisor.sources.prometheus.response_parser import bad_response_error, read_matrix, read_vector, response_data
 from gpu_advisor.sources.prometheus.samples_parser import parse_samples
+from gpu_advisor.storage.secret_file import Secret, reveal
 
 MAX_CONCURRENT_QUERIES = 2
 MAX_RESPONSE_BYTES = 96 << 20  # 10,000 GPUs take some 4 MiB per query
@@ -66,7 +67,7 @@ class PrometheusClientConfig:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    bearer_token: str | None = field(default=None, repr=False)
+    bearer_token: Secret | None = field(default=None, repr=False)
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
@@ -314,11 +315,11 @@ class PrometheusSource:
 
 
 class _BearerAuth(AuthBase):
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: Secret) -> None:
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        request.headers["Authorization"] = f"Bearer {reveal(self._token).strip()}"
         return request
 
 
@@ -326,7 +327,7 @@ def _client(settings: PrometheusClientConfig) -> DeadlineClient:
     client = DeadlineClient()
     client.session.headers.update({"User-Agent": "gpu-advisor", "Accept": "application/json", **settings.headers})
     if settings.bearer_token is not None:
-        client.session.auth = _BearerAuth(settings.bearer_token.strip())
+        client.session.auth = _BearerAuth(settings.bearer_token)
     elif settings.username is not None:
         client.session.auth = HTTPBasicAuth(settings.username.encode(), (settings.password or "").encode())
     if settings.cert_file is not None:
@@ -348,7 +349,7 @@ def _problems(settings: PrometheusClientConfig) -> Iterator[str]:
         yield "password needs username"
     if settings.key_file is not None and settings.cert_file is None:
         yield "key_file needs cert_file"
-    if not _is_header_text((settings.bearer_token or "").strip()):
+    if not _is_header_text(reveal(settings.bearer_token or "").strip()):
         yield "bearer_token contains characters not allowed in an HTTP header: is it the right file?"
     for name, value in settings.headers.items():
         if not name or not _is_header_text(name) or not _is_header_text(value):

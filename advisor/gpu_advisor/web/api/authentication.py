@@ -17,6 +17,7 @@ from http import HTTPStatus
 
 from flask import Flask, Response, request
 
+from gpu_advisor.storage.secret_file import Secret, reveal
 from gpu_advisor.web.api import problem_details
 from gpu_advisor.web.api.guessing import GuessLimit
 
@@ -51,11 +52,11 @@ class Authenticator:
     """bcrypt is slow on purpose, so verified Authorization headers are remembered, as keyed hashes."""
 
     def __init__(
-        self, users: Mapping[str, str], token: str, write_token: str = "", guesses: GuessLimit | None = None
+        self, users: Mapping[str, str], token: Secret, write_token: Secret = "", guesses: GuessLimit | None = None
     ) -> None:
         self._users = {name: hash_.encode() for name, hash_ in users.items()}
-        self._token = token.encode()
-        self._write_token = write_token.encode()
+        self._token = token
+        self._write_token = write_token
         self._guesses = guesses or GuessLimit()
         self._key = secrets.token_bytes(32)
         self._verified: dict[bytes, None] = {}
@@ -82,8 +83,7 @@ class Authenticator:
         scheme, _, value = authorization.partition(" ")
         if scheme.lower() == "bearer":
             given = value.strip().encode("utf-8", "replace")
-            full = bool(self._token) and hmac.compare_digest(given, self._token)
-            write = bool(self._write_token) and hmac.compare_digest(given, self._write_token)
+            full, write = _is_token(given, self._token), _is_token(given, self._write_token)
             return Login.FULL if full else Login.WRITE_TOKEN if write else Login.NONE
         if scheme.lower() != "basic" or not self._users:
             return Login.NONE
@@ -123,6 +123,11 @@ class Authenticator:
 
     def _digest(self, authorization: str) -> bytes:
         return hmac.digest(self._key, authorization.encode("utf-8", "replace"), hashlib.sha256)
+
+
+def _is_token(given: bytes, token: Secret) -> bool:
+    """Whether this is the token; nothing is the empty one."""
+    return bool(token) and hmac.compare_digest(given, reveal(token).encode())
 
 
 def _cost(hash_: bytes) -> int:
