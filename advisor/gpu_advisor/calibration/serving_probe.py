@@ -10,15 +10,20 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import requests
 
 from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.rendering.escaping import one_line
 
-#: Requests that a level needs for a percentile.
+#: Requests that a level needs for a percentile. On a slow server it lasts until it has them, or to the cap on time: a
+#: level without a percentile would miss no objective, and the next would load the server even more.
 MIN_REQUESTS = 3
+
+#: Most bytes of a list of models, of an error, and of an event of a stream.
+MAX_DOCUMENT_BYTES, MAX_ERROR_BYTES, MAX_EVENT_BYTES = 1 << 20, 1 << 12, 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def run_serving_probe(probe: ServingProbe) -> Iterator[Level]:
         if remaining <= 0:
             return
         meter = _Meter(left)
-        level = _measure(probe, url, model, concurrency, min(probe.level_seconds, remaining), meter)
+        level = _measure(probe, url, model, concurrency, remaining, meter)
         left = meter.left
         yield level
         if level.stop:
@@ -102,20 +107,34 @@ def run_serving_probe(probe: ServingProbe) -> Iterator[Level]:
 def _only_model(probe: ServingProbe) -> str:
     address = f"{probe.url.rstrip('/')}/v1/models"
     try:
-        response = requests.get(address, timeout=probe.timeout_seconds)
-        response.raise_for_status()
-        names = [str(each["id"]) for each in response.json()["data"]]
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        raise CalibrationError(f"{address}: no list of models ({error}): check --serving, or name --model") from None
+        names = [str(each["id"]) for each in json.loads(_get(address, probe.timeout_seconds))["data"]]
+    except (requests.RequestException, ValueError, KeyError, TypeError, RecursionError) as error:
+        words = one_line(str(error))
+        raise CalibrationError(f"{address}: no list of models ({words}): check --serving, or name --model") from None
     if len(names) != 1:
-        raise CalibrationError(f"{address} serves {', '.join(names) or 'no model'}: name one with --model")
+        listed = one_line(", ".join(each[:100] for each in names[:20])) or "no model"
+        raise CalibrationError(f"{address} serves {listed}: name one with --model")
     return names[0]
 
 
-def _measure(probe: ServingProbe, url: str, model: str, concurrency: int, seconds: float, meter: _Meter) -> Level:
+def _get(address: str, timeout: float) -> bytes:
+    """Raises requests.RequestException; ValueError for what `_pieces` refuses, and for another status than 200."""
+    deadline = time.monotonic() + timeout
+    with requests.get(address, stream=True, timeout=timeout, allow_redirects=False) as response:
+        if response.status_code != requests.codes.ok:
+            raise ValueError(f"HTTP {response.status_code}")
+        return b"".join(_pieces(response, deadline, MAX_DOCUMENT_BYTES))
+
+
+def _measure(probe: ServingProbe, url: str, model: str, concurrency: int, remaining: float, meter: _Meter) -> Level:
     began = time.monotonic()
+    usual_end, last_end = began + min(probe.level_seconds, remaining), began + remaining
+
+    def goes_on() -> bool:
+        return time.monotonic() < (usual_end if len(meter.first) >= MIN_REQUESTS else last_end)
+
     clients = [
-        threading.Thread(target=_client, args=(probe, url, model, began + seconds, meter), daemon=True)
+        threading.Thread(target=_client, args=(probe, url, model, goes_on, meter), daemon=True)
         for _ in range(concurrency)
     ]
     for client in clients:
@@ -139,32 +158,64 @@ def _why_stop(probe: ServingProbe, meter: _Meter, ttft: float | None, itl: float
     return "cap on tokens" if meter.left < probe.answer_tokens else ""
 
 
-def _client(probe: ServingProbe, url: str, model: str, until: float, meter: _Meter) -> None:
+def _client(probe: ServingProbe, url: str, model: str, goes_on: Callable[[], bool], meter: _Meter) -> None:
     prompt = " ".join(["word"] * probe.prompt_words)
     body = {"model": model, "prompt": prompt, "max_tokens": probe.answer_tokens, "stream": True, "ignore_eos": True}
     with requests.Session() as session:
-        while time.monotonic() < until and not meter.stop.is_set() and meter.reserve(probe.answer_tokens):
+        while goes_on() and not meter.stop.is_set() and meter.reserve(probe.answer_tokens):
             try:
-                times = _ask(session, f"{url}/v1/completions", body, probe.timeout_seconds)
-            except (requests.RequestException, ValueError) as error:
-                meter.fail(str(error))
+                times = _ask(session, f"{url}/v1/completions", body, probe.answer_tokens, probe.timeout_seconds)
+            except (requests.RequestException, ValueError, RecursionError) as error:
+                meter.fail(one_line(str(error)))
                 return
             gaps = [later - earlier for earlier, later in itertools.pairwise(times[1:])]
             meter.add(times[1] - times[0], gaps, max(0, probe.answer_tokens - len(times) + 1))
 
 
-def _ask(session: requests.Session, url: str, body: object, timeout: float) -> list[float]:
-    """When the request was sent, and when each part of its answer came. Raises ValueError for an empty answer."""
+def _ask(session: requests.Session, url: str, body: object, tokens: int, timeout: float) -> list[float]:
+    """When the request was sent, and when each part of its answer came, of which there are at most `tokens`.
+
+    Raises ValueError for an answer that is empty, too long or too slow.
+    """
     times = [time.monotonic()]
-    with session.post(url, json=body, stream=True, timeout=timeout) as response:
+    with session.post(url, json=body, stream=True, timeout=timeout, allow_redirects=False) as response:
         if response.status_code != requests.codes.ok:
-            raise ValueError(f"HTTP {response.status_code}: {response.text[:200]}")
-        for line in response.iter_lines(chunk_size=1):
+            start = response.raw.read(MAX_ERROR_BYTES, decode_content=True)
+            raise ValueError(f"HTTP {response.status_code}: {start[:200].decode('utf-8', 'replace')}")
+        for line in _lines(response, times[0] + timeout, (tokens + 1) * MAX_EVENT_BYTES):
             if line.startswith(b"data: ") and line != b"data: [DONE]" and _has_text(line[6:]):
                 times.append(time.monotonic())
+            if len(times) > tokens + 1:  # it sends more than it was asked for, perhaps without end
+                times.pop()
+                break
     if len(times) < 2:
         raise ValueError("an answer without a token")
     return times
+
+
+def _lines(response: requests.Response, deadline: float, limit: int) -> Iterator[bytes]:
+    """Lines of a body as they come. Raises ValueError as `_pieces` does, and for a line without end."""
+    line = bytearray()
+    for piece in _pieces(response, deadline, limit, size=1):
+        line += piece
+        if piece in (b"\n", b"\r"):
+            yield bytes(line).rstrip(b"\r\n")
+            line.clear()
+        elif len(line) > MAX_EVENT_BYTES:
+            raise ValueError(f"a line of its answer exceeds {MAX_EVENT_BYTES} bytes")
+    yield bytes(line)
+
+
+def _pieces(response: requests.Response, deadline: float, limit: int, size: int = 1 << 14) -> Iterator[bytes]:
+    """A body as it comes. Raises ValueError after the deadline (monotonic clock), or beyond `limit` bytes."""
+    left = limit
+    for piece in response.iter_content(size):
+        left -= len(piece)
+        if left < 0:
+            raise ValueError(f"its answer exceeds {limit} bytes")
+        if time.monotonic() > deadline:
+            raise ValueError("its answer took too long")
+        yield piece
 
 
 def _has_text(data: bytes) -> bool:

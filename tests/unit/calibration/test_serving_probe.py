@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -72,9 +74,10 @@ def test_levels_rise_and_never_generate_more_than_the_cap() -> None:
     assert levels[-1].stop in ("", "cap on tokens")
 
 
-def test_the_first_missed_objective_ends_it() -> None:
+@pytest.mark.parametrize("level_seconds", [1e-9, 0.2], ids=["answers take longer than a level", "several a level"])
+def test_the_first_missed_objective_ends_it(level_seconds: float) -> None:
     with served(Model()) as url:
-        levels = list(run_serving_probe(ServingProbe(url, levels=(1, 2, 4), level_seconds=0.2, ttft=1e-9)))
+        levels = list(run_serving_probe(ServingProbe(url, levels=(1, 2, 4), level_seconds=level_seconds, ttft=1e-9)))
     assert len(levels) == 1
     assert "time to first token" in levels[0].stop
 
@@ -99,3 +102,90 @@ def test_the_command_prints_levels_and_refuses_a_bare_number() -> None:
         assert found.exit_code == 0, found.output
         assert "cap on tokens" in found.output
         assert CliRunner().invoke(command, ["--serving", url, "--slo-itl", "50"]).exit_code == 2
+
+
+@contextmanager
+def hostile(models: Iterator[bytes] | bytes, answer: Iterator[bytes] | bytes, status: int = 200) -> Iterator[str]:
+    """A server that sends these bodies, whatever it is asked for, until the client disconnects."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._send(200, models)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._send(status, answer)
+
+        def _send(self, status: int, body: Iterator[bytes] | bytes) -> None:
+            self.send_response(status)
+            self.send_header("Location", f"{self.path}/again")
+            self.end_headers()
+            with suppress(OSError):
+                for part in [body] if isinstance(body, bytes) else body:
+                    self.wfile.write(part)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+ONE_MODEL = b'{"data": [{"id": "tiny"}]}'
+TOKEN = b'data: {"choices": [{"text": "a"}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "stop"),
+    [
+        (itertools.repeat(TOKEN), 200, ""),  # tokens without end: as many count as were asked for
+        (itertools.repeat(b"x" * 4096), 200, "a line of its answer exceeds"),
+        (itertools.repeat(b": ping\n\n" * 500), 200, "its answer exceeds"),
+        (b"data: " + b"[" * 10_000 + b"\n", 200, "error"),
+        (b"data: {}\n", 200, "without a token"),
+        (b"", 307, "HTTP 307"),  # is not followed
+        (itertools.repeat(b"x" * 4096), 500, "HTTP 500"),
+        (b"\x1b]0;title\x07\x1b[2J", 500, "HTTP 500: ?]0;title??[2J"),
+    ],
+)
+def test_a_hostile_server_ends_the_probe(answer: Iterator[bytes] | bytes, status: int, stop: str) -> None:
+    with hostile(ONE_MODEL, answer, status) as url:
+        probe = ServingProbe(url, levels=(1,), level_seconds=0.05, answer_tokens=4, timeout_seconds=20)
+        (level,) = run_serving_probe(probe)
+    assert stop in level.stop
+    assert level.stop.isprintable()
+
+
+def test_an_answer_that_trickles_ends_at_its_time() -> None:
+    def drops() -> Iterator[bytes]:
+        while True:
+            yield b":"
+            time.sleep(0.02)
+
+    with hostile(ONE_MODEL, drops()) as url:
+        (level,) = run_serving_probe(ServingProbe(url, levels=(1,), level_seconds=0.05, timeout_seconds=0.3))
+    assert level.stop == "error: its answer took too long"
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        itertools.repeat(b" " * 65536),
+        b"[" * 100_000,
+        b'{"data": [{"id": "\\u001b[2J"}, {"id": "b"}]}',
+        b'{"data": 7}',
+        b"\xff",
+    ],
+)
+def test_a_hostile_list_of_models_is_an_error(models: Iterator[bytes] | bytes) -> None:
+    with hostile(models, b"") as url, pytest.raises(CalibrationError) as error:
+        list(run_serving_probe(ServingProbe(url, timeout_seconds=20)))
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500
