@@ -173,12 +173,21 @@ def answers(quantity: Quantity, gpu: SimulatedGpu, faults: SimulatedGpu, missing
     return allowed
 
 
+NOT_IN_MIG_MODE = frozenset({"nvmlDeviceGetUtilizationRates", "nvmlDeviceGetRemappedRows"})
+"""Of these, NVML documents that they are not supported in MIG mode."""
+
+
+def _is_refused(function: str, gpu: SimulatedGpu) -> bool:
+    """Whether the function is not supported on this GPU, without any fault."""
+    return gpu.mig and function in NOT_IN_MIG_MODE
+
+
 def may_be_down(faults: SimulatedGpu, missing: frozenset[str]) -> bool:
     """Whether the driver mostly says that the GPU is gone, or fails to answer, or is not sure to do otherwise."""
     answered = lost = failed = refused = uncertain = 0
     groups: Sequence[tuple[str, ...]] = (*((name,) for name in LIVE_FUNCTIONS), MEMORY_FUNCTIONS, REASON_FUNCTIONS)
     for group in groups:
-        codes = [13 if name in missing else faults.errors.get(name, 0) for name in group]
+        codes = [13 if name in missing else faults.errors.get(name, 3 * _is_refused(name, faults)) for name in group]
         uncertain += any(name in faults.chances and faults.errors.get(name) for name in group)
         code = next((code for code in codes if code not in REFUSING_CODES), codes[-1])
         answered += code == 0

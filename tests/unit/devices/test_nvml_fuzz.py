@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tests.nvml_fuzz import oracle
-from tests.nvml_fuzz.machines import GPU_FUNCTIONS, random_gpu
+from tests.nvml_fuzz.machines import GPU_FUNCTIONS, MEMORY_FUNCTIONS, random_gpu
 from tests.nvml_fuzz.worker import FalsePageError, parse
 from tests.simulated_nvml.build import NoCompilerError
 from tests.simulated_nvml.control import SimulatedGpu
@@ -66,6 +67,17 @@ def test_when_a_gpu_may_be_down() -> None:
     )
     assert oracle.may_be_down(faulty(errors=dict.fromkeys(GPU_FUNCTIONS, 15)), frozenset())
     assert not oracle.may_be_down(faulty(errors=dict.fromkeys(GPU_FUNCTIONS, 3)), frozenset())
+
+
+def test_what_mig_mode_refuses_is_no_answer() -> None:
+    lost = (
+        "nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit",
+        "nvmlDeviceGetPerformanceState", "nvmlDeviceGetPcieReplayCounter", "nvmlDeviceGetTotalEccErrors",
+        "nvmlDeviceGetTotalEnergyConsumption", *MEMORY_FUNCTIONS,
+    )  # fmt: skip
+    gpu = replace(faulty(errors=dict.fromkeys(lost, 15)), mig=False)
+    assert not oracle.may_be_down(gpu, frozenset())
+    assert oracle.may_be_down(replace(gpu, mig=True), frozenset())
 
 
 @pytest.mark.parametrize("page", [b'gpu_up{uuid="a"} 1\ngpu_up{uuid="a"} 1\n', b'gpu_power_watts{uuid="a"} NaN\n'])
