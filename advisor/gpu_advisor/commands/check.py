@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_advisor.commands import advisor_client, output
-from gpu_advisor.commands.known_values import require_known
 from gpu_advisor.evaluation.recommendation import CheckStatus
 from gpu_advisor.rendering.escaping import one_line
 
@@ -40,8 +39,6 @@ def command(
     filters = {name: value for name, value in (("status", status), ("item", item)) if value is not None}
     client = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
     answer = client.checks(filters)
-    if not answer["checks"]:
-        require_known(client, filters)
     old = output.warn_if_stale(answer)
     found = [each for each in answer["checks"] if gpus or each["scope"]["kind"] != "gpu"]
     answer["checks"], answer["total"] = found, len(found)

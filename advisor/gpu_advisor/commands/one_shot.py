@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from gpu_advisor.commands.advisor_client import as_option
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.documents import schema, serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
@@ -16,7 +17,7 @@ from gpu_advisor.settings import ConfigError, Settings, SourceSettings
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
-from gpu_advisor.web.api import query_filters
+from gpu_advisor.web.api import known_names, query_filters
 from gpu_advisor.web.api.operations import OPERATIONS
 from gpu_advisor.web.api.problem_details import ProblemError
 from gpu_advisor.web.api.query_parameters import parse_query
@@ -44,12 +45,23 @@ class OneShotAdvisor:
         self._view = View(settings.cluster, state, evaluation, issued)
 
     def recommendations(self, filters: Mapping[str, str]) -> schema.Recommendations:
-        found = query_filters.filter_recommendations(self._view, _parse_filters("recommendations", filters))
+        found = query_filters.filter_recommendations(self._view, self._parse("recommendations", filters))
         return serialize.recommendations(self._view, found, 1, max(1, len(found)))
 
     def checks(self, filters: Mapping[str, str]) -> schema.Checks:
-        found = query_filters.filter_checks(self._view, _parse_filters("checks", filters))
+        found = query_filters.filter_checks(self._view, self._parse("checks", filters))
         return serialize.checks(self._view, found, 1, max(1, len(found)))
+
+    def _parse(self, operation: str, filters: Mapping[str, str]) -> dict[str, Any]:
+        """As the API does: a name that is not known is an error."""
+        from werkzeug.datastructures import MultiDict
+
+        try:
+            query = parse_query(MultiDict(filters), OPERATIONS[operation].parameters)
+            known_names.require_known(self._view, query)
+        except ProblemError as problem:
+            raise CommandError(as_option(problem.detail)) from problem
+        return query
 
     def what_if(self, changes: Mapping[str, Any]) -> schema.WhatIf:
         if self._view.evaluation is None:  # for mypy: the constructor always sets it
@@ -85,12 +97,3 @@ def _with_history_timeout(settings: Settings) -> Settings:
         update={"timeout_seconds": max(prometheus.timeout_seconds, HISTORY_QUERY_TIMEOUT_SECONDS)}
     )
     return settings.model_copy(update={"source": SourceSettings(prometheus=patient)})
-
-
-def _parse_filters(operation: str, filters: Mapping[str, str]) -> dict[str, Any]:
-    from werkzeug.datastructures import MultiDict
-
-    try:
-        return parse_query(MultiDict(filters), OPERATIONS[operation].parameters)
-    except ProblemError as problem:
-        raise CommandError(problem.detail) from problem

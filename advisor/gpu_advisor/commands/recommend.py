@@ -11,7 +11,6 @@ import click
 
 from gpu_advisor.commands import advisor_client, money, output
 from gpu_advisor.commands.errors import CommandError
-from gpu_advisor.commands.known_values import require_known
 from gpu_advisor.commands.short_ids import short_ids
 from gpu_advisor.evaluation.recommendation import Severity
 from gpu_advisor.rendering.escaping import one_line
@@ -51,8 +50,6 @@ def command(
     filters = {name: value for name, value in given.items() if value is not None}
     client = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
     answer = client.recommendations(filters)
-    if not answer["recommendations"]:
-        require_known(client, filters)
     old = output.warn_if_stale(answer)
     if id_ is not None:
         answer["recommendations"] = [each for each in answer["recommendations"] if each["id"].startswith(id_)]

@@ -58,6 +58,13 @@ class GpuOwner:
             "an unknown owner",
         )  # fmt: skip
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What people may call it: as a sentence does, or by one of its names."""
+        pod = f"{self.namespace}/{self.pod}" if self.namespace and self.pod else ""
+        given = (pod, self.pod, self.job, self.unit, self.container, self.user)
+        return frozenset(name for name in (str(self), *given) if name) if any(given) else frozenset()
+
     def is_older_than(self, since: float) -> bool | None:
         """Whether it began before a time; None if unknown."""
         if self.started is not None:

@@ -7,18 +7,22 @@ from dataclasses import replace
 import pytest
 from gpu_advisor.backtest.recorded_demand import find_serving_pool
 from gpu_advisor.backtest.trace import TraceError
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes
 from gpu_advisor.rendering.did_you_mean import hint
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api.app import ApiContext, create_app
 
-from tests.unit.advisor.builders import AT, GpuSpec, concluded
+from tests.unit.advisor.builders import AT, GpuSpec, facts
 
 SETTINGS = Settings.model_validate(
     {"pools": [{"name": "chat", "kind": "serving", "match": {"node": "chat-.*"}}, {"name": "batch", "match": {}}]}
 )
-EVALUATION = concluded([GpuSpec("g0", 0.0, node="node-a"), GpuSpec("g1", 0.0, node="node-a", index="1")], SETTINGS)
+FACTS = facts([GpuSpec("g0", 0.0, node="node-a"), GpuSpec("g1", 0.0, node="node-a", index="1")], SETTINGS)
+OWNER = GpuOwner(namespace="team-a", pod="work-1", started=AT - 86400)
+EVALUATION = decide(replace(FACTS, owners={"g0": (OWNER,)}), SETTINGS)
 VIEW = View(
     "c",
     SourceStatus("fake", "memory", True),
@@ -36,6 +40,9 @@ VIEW = View(
         ("/recommendations?pool=chat", ""),  # known, and empty
         ("/recommendations?node=node-b", "did you mean node-a?"),
         ("/recommendations?node=node-a", ""),
+        ("/recommendations?job=work-2", "did you mean work-1?"),
+        ("/recommendations?job=work-1", ""),
+        ("/recommendations?job=team-a/work-1", ""),
         ("/recommendations?kind=x&format=csv", "no such kind; there are "),
         ("/checks?item=gpu_utilisation", "did you mean gpu_utilization?"),
         ("/checks?item=gpu_utilization", ""),
@@ -52,6 +59,14 @@ def test_filters_of_the_api(path: str, words: str, evaluated: bool) -> None:
         assert words in answer.get_json()["detail"]
     else:
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("name", ["work-1", "team-a/work-1", "pod team-a/work-1"])
+def test_recommendations_of_an_owner_are_those_for_its_gpus(name: str) -> None:
+    context = ApiContext(lambda: VIEW, lambda: (), lambda _id, _snooze: None)
+    answer = create_app(context).test_client().get("/recommendations", query_string={"job": name})
+    kinds = {each["kind"] for each in answer.get_json()["recommendations"]}
+    assert kinds == {each.kind for each in EVALUATION.recommendations if "g0" in each.gpus} != set()
 
 
 def test_pools_of_what_if_and_backtest() -> None:

@@ -40,8 +40,26 @@ def _items(view: View) -> set[str]:
     return {check.item for check in view.evaluation.checks} if view.evaluation else set()
 
 
+def _jobs(view: View) -> set[str]:
+    """Training jobs and owners, by any of their names."""
+    facts = view.evaluation.facts if view.evaluation else None
+    owners = (owner for each in facts.owners.values() for owner in each) if facts else ()
+    scopes = (each.recommendation.scope for each in view.issued)
+    return {
+        *(name for owner in owners for name in owner.names),
+        *(facts.reported_jobs.values() if facts else ()),
+        *(scope.name for scope in scopes if scope.kind == "job"),
+    }
+
+
 #: Query parameter -> its known values.
-_KNOWN: Mapping[str, Callable[[View], set[str]]] = {"kind": _kinds, "pool": _pools, "node": _nodes, "item": _items}
+_KNOWN: Mapping[str, Callable[[View], set[str]]] = {
+    "kind": _kinds,
+    "pool": _pools,
+    "node": _nodes,
+    "job": _jobs,
+    "item": _items,
+}
 
 
 def require_known(view: View, query: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ OPERATIONS: dict[str, Operation] = {
         {JSON: schema.Recommendations, CSV: None},
         (
             _KIND, Parameter("severity", "severity", Severity), Parameter("node", "affects this node"), _POOL,
-            Parameter("job", "for this job"), _FORMAT, *PAGINATION,
+            Parameter("job", "for GPUs of this training job or owner"), _FORMAT, *PAGINATION,
         ),
         has_etag=True,
     ),

@@ -12,12 +12,11 @@ from gpu_advisor.state.outcomes import Outcome
 from gpu_advisor.state.view import PublishedRecommendation, View
 from gpu_advisor.web.api.problem_details import ProblemError
 
-#: Query parameter -> whether a recommendation matches it. `pool` is handled below: it needs the pool's members.
+#: Query parameter -> whether a recommendation matches it. `pool` and `job` are handled below: they need their GPUs.
 _FILTERS: dict[str, Callable[[PublishedRecommendation, str], bool]] = {
     "kind": lambda issued, value: issued.recommendation.kind == value,
     "severity": lambda issued, value: issued.recommendation.severity == value,
     "node": lambda issued, value: value in issued.recommendation.nodes,
-    "job": lambda issued, value: _is(issued.recommendation.scope, "job", value),
 }
 
 
@@ -26,14 +25,16 @@ def filter_recommendations(view: View, query: Mapping[str, Any]) -> list[Publish
     matches = list(view.issued)
     for name, value in wanted.items():
         matches = [each for each in matches if _FILTERS[name](each, value)]
-    if query["pool"] is None:
-        return matches
-    members = _members(view, query["pool"])
-    return [
-        each
-        for each in matches
-        if _is(each.recommendation.scope, "pool", query["pool"]) or not members.isdisjoint(each.recommendation.gpus)
-    ]
+    for name, find_gpus in (("pool", _members), ("job", _gpus_of_job)):
+        value = query[name]
+        if value is not None:
+            gpus = find_gpus(view, value)
+            matches = [
+                each
+                for each in matches
+                if _is(each.recommendation.scope, name, value) or not gpus.isdisjoint(each.recommendation.gpus)
+            ]
+    return matches
 
 
 def find_recommendation(view: View, id_: str) -> PublishedRecommendation:
@@ -91,3 +92,13 @@ def _is(scope: Scope, kind: str, name: str) -> bool:
 def _members(view: View, pool: str) -> frozenset[str]:
     pools = view.evaluation.pools if view.evaluation else ()
     return frozenset(gpu.uuid for each in pools if each.pool.settings.name == pool for gpu in each.pool.devices)
+
+
+def _gpus_of_job(view: View, job: str) -> frozenset[str]:
+    """The GPUs of a training job or owner, by any of its names."""
+    if view.evaluation is None:
+        return frozenset()
+    facts = view.evaluation.facts
+    reported = {uuid for uuid, name in facts.reported_jobs.items() if name == job}
+    owned = {uuid for uuid, owners in facts.owners.items() if any(job in owner.names for owner in owners)}
+    return frozenset(reported | owned)
