@@ -120,17 +120,35 @@ def memory_band(settings: Settings) -> TargetBand:
 
 def run_checklist(facts: Facts, settings: Settings, pools: Sequence[Pool], prices: Prices) -> tuple[Check, ...]:
     """The whole checklist: fleet first, then pools, nodes and GPUs."""
+    known = KnownGpus.of(facts, [gpu for pool in pools for gpu in pool.gpus])
     return (
-        *_fleet(facts, settings, pools, prices),
-        *_groups(facts, settings, pools),
+        *_fleet(facts, settings, pools, prices, known),
+        *_groups(facts, settings, pools, known),
         *_nodes(facts, settings),
-        *_gpus(facts, settings, pools),
+        *_gpus(facts, settings, pools, known),
     )
 
 
-def _fleet(facts: Facts, settings: Settings, pools: Sequence[Pool], prices: Prices) -> Iterator[Check]:
+@dataclass(frozen=True, slots=True)
+class KnownGpus:
+    """The uuids of GPUs with enough data on utilization, and on the memory that they need."""
+
+    utilization: frozenset[str]
+    memory_need: frozenset[str]
+
+    @classmethod
+    def of(cls, facts: Facts, gpus: Sequence[Gpu]) -> KnownGpus:
+        return cls(
+            frozenset(gpu.uuid for gpu in gpus if _has_coverage(facts, gpu.uuid)),
+            frozenset(gpu.uuid for gpu in gpus if _is_memory_need_known(facts, gpu.uuid)),
+        )
+
+
+def _fleet(
+    facts: Facts, settings: Settings, pools: Sequence[Pool], prices: Prices, known: KnownGpus
+) -> Iterator[Check]:
     if facts.gpus:
-        yield from _group(facts, settings, pools, FLEET)
+        yield from _group(facts, settings, pools, FLEET, known)
     else:
         absent = explain_no_gpus(facts)
         for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
@@ -159,10 +177,10 @@ def _check_duplicate_exporters(facts: Facts) -> Check:
     return Check("exporters", title, FLEET, CheckStatus.MISSED, "info", share, 0.0, 0.0, share, message=message)
 
 
-def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool], known: KnownGpus) -> Iterator[Check]:
     for pool in pools:
         if pool.gpus:
-            yield from _group(facts, settings, [pool], pool.scope)
+            yield from _group(facts, settings, [pool], pool.scope, known)
         else:
             message = f"no GPU matches pool {pool.settings.name}: check its selectors"
             yield _unknown_check(
@@ -178,15 +196,15 @@ def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator
     settings_of = {pool.settings.name: pool.settings for pool in pools}
     for node, parts in sorted(nodes.items()):
         on_node = [Pool(settings_of[name], tuple(gpus)) for name, gpus in parts.items()]
-        yield from _group(facts, settings, on_node, Scope("node", node))
+        yield from _group(facts, settings, on_node, Scope("node", node), known)
 
 
-def _group(facts: Facts, settings: Settings, pools: Sequence[Pool], scope: Scope) -> Iterator[Check]:
+def _group(facts: Facts, settings: Settings, pools: Sequence[Pool], scope: Scope, known: KnownGpus) -> Iterator[Check]:
     gpus = [gpu for pool in pools for gpu in pool.gpus]
-    known = tuple(gpu.uuid for gpu in gpus if _has_coverage(facts, gpu.uuid))
+    measured = tuple(gpu.uuid for gpu in gpus if gpu.uuid in known.utilization)
     band = mean_band(settings, pools)
-    yield _mean(facts, "gpu_utilization", "GPU utilization", UTILIZATION, known, gpus, scope, band)
-    with_need = tuple(gpu.uuid for gpu in gpus if _is_memory_need_known(facts, gpu.uuid))
+    yield _mean(facts, "gpu_utilization", "GPU utilization", UTILIZATION, measured, gpus, scope, band)
+    with_need = tuple(gpu.uuid for gpu in gpus if gpu.uuid in known.memory_need)
     yield _mean(facts, "gpu_memory", "GPU memory", MEMORY_USED, with_need, gpus, scope, memory_band(settings))
 
 
@@ -210,38 +228,42 @@ def _mean(
             why.message if not known and len(gpus) == 1 else f"{len(known)} of {len(gpus)} GPUs seen: {why.message}"
         )
         return _unknown_check(item, title, scope, replace(why, scope=scope, message=message))
-    evidence = facts.evidence(signal, known, band.low, coverage=share)
-    found = _judge(item, title, scope, evidence, band)
+    value = facts.mean(signal, known)
+    if value is None:
+        raise ValueError(f"{item} of {scope} has no value to check")
+    found = _judge(item, title, scope, value, band, facts.evidence_on_demand(signal, known, band.low, coverage=share))
     return found if share == 1 else replace(found, message=f"seen {len(known)} of {len(gpus)} GPUs")
 
 
-def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool]) -> Iterator[Check]:
+def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool], known: KnownGpus) -> Iterator[Check]:
     for pool in pools:
         band, memory = utilization_band(settings, pool.settings), memory_band(settings)
         for gpu in pool.gpus:
-            yield _gpu(
-                facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, _has_coverage(facts, gpu.uuid)
-            )
-            check = _gpu_memory(facts, gpu, memory)
+            has_coverage, is_need_known = gpu.uuid in known.utilization, gpu.uuid in known.memory_need
+            yield _gpu(facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, has_coverage)
+            check = _gpu_memory(facts, gpu, memory, is_need_known)
             yield _of_unified_memory(check, facts.value(MEMORY_TOTAL, gpu.uuid)) if gpu.unified else check
 
 
 def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: TargetBand, known: bool) -> Check:
-    if not known:
+    value = facts.value(signal, gpu.uuid)
+    if not known or value is None:
         return _unknown_check(item, title, gpu.scope, _explain_unknown(facts, signal, gpu, gpu.scope))
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
-    return _judge(item, title, gpu.scope, facts.evidence(signal, (gpu.uuid,), band.low, coverage=coverage), band)
+    evidence = facts.evidence_on_demand(signal, (gpu.uuid,), band.low, coverage=coverage)
+    return _judge(item, title, gpu.scope, value, band, evidence)
 
 
-def _gpu_memory(facts: Facts, gpu: Gpu, band: TargetBand) -> Check:
+def _gpu_memory(facts: Facts, gpu: Gpu, band: TargetBand, is_need_known: bool) -> Check:
     """By the job's own report if there is one: memory preallocated by a framework is not memory needed."""
     needed, capacity = facts.value(JOB_PEAK_MEMORY, gpu.uuid), facts.value(MEMORY_TOTAL, gpu.uuid)
     if needed is None or not capacity:
-        return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, _is_memory_need_known(facts, gpu.uuid))
+        return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, is_need_known)
     peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
     both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
-    share = replace(peak, unit="ratio", value=needed / capacity, expression=both, threshold=band.low)
-    return _judge("gpu_memory", "GPU memory", gpu.scope, share, band)
+    value = needed / capacity
+    share = replace(peak, unit="ratio", value=value, expression=both, threshold=band.low)
+    return _judge("gpu_memory", "GPU memory", gpu.scope, value, band, (share,))
 
 
 def _of_unified_memory(check: Check, total: float | None) -> Check:
@@ -289,13 +311,17 @@ def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Ab
 
 
 def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
+    items = [(item, [(signal, band(settings)) for signal, band in item.signals]) for item in NODE_CHECKS]
     for node in facts.nodes:
-        for item in NODE_CHECKS:
+        for item, bands in items:
             judged = [
-                _judge(item.name, item.title, node.scope, facts.evidence(signal, (node.name,), band.high), band)
-                for signal, band in ((signal, band(settings)) for signal, band in item.signals)
-                if _is_measured(facts.value(signal, node.name))
-            ]
+                _judge(
+                    item.name, item.title, node.scope, value, band,
+                    facts.evidence_on_demand(signal, (node.name,), band.high),
+                )
+                for signal, band in bands
+                if (value := facts.value(signal, node.name)) is not None and _is_measured(value)
+            ]  # fmt: skip
             if not judged:
                 yield _unknown_check(
                     item.name, item.title, node.scope, facts.explain_missing(item.signals[0][0], node.scope)
@@ -306,9 +332,9 @@ def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
                 yield max(judged, key=lambda check: check.value or 0.0)
 
 
-def _is_measured(value: float | None) -> bool:
+def _is_measured(value: float) -> bool:
     """node_exporter reports -1 Mbit/s for a link of unknown speed: a share of that is not a measurement."""
-    return value is not None and value >= -ROUNDING
+    return value >= -ROUNDING
 
 
 def check_cost(facts: Facts, settings: Settings, prices: Prices) -> Check:
@@ -374,22 +400,22 @@ def explain_no_gpus(facts: Facts) -> Abstention:
         return Abstention(Reason.NO_DATA, "gpus", FLEET, message)
     if not facts.nodes:
         return Abstention(Reason.NO_DATA, "gpus", FLEET, "no exporter metrics found: is an exporter scraped?")
-    states = "; ".join(f"driver {name}: {', '.join(sorted(found))}" for name, found in sorted(facts.drivers.items()))
+    by_state: dict[str, list[str]] = {}
+    for name, found in sorted(facts.drivers.items()):
+        by_state.setdefault(", ".join(sorted(found)), []).append(name)
+    states = ", ".join(f"drivers {state}: {', '.join(names)}" for state, names in sorted(by_state.items()))
     message = "no GPU found on any node" + (f" ({states})" if states else "")
     return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)
 
 
-def _judge(item: str, title: str, scope: Scope, evidence: Evidence, band: TargetBand) -> Check:
-    value = evidence.value
-    if value is None:
-        raise ValueError(f"{item} of {scope} has no value to check")
+def _judge(item: str, title: str, scope: Scope, value: float, band: TargetBand, evidence: Sequence[Evidence]) -> Check:
     if value < band.low - ROUNDING:
         status, severity, missed_by = CheckStatus.MISSED, band.below, value - band.low
     elif value > band.high + ROUNDING:
         status, severity, missed_by = CheckStatus.MISSED, band.above, value - band.high
     else:
-        return Check(item, title, scope, CheckStatus.MET, "info", value, band.low, band.high, evidence=(evidence,))
-    return Check(item, title, scope, status, severity, value, band.low, band.high, missed_by, evidence=(evidence,))
+        return Check(item, title, scope, CheckStatus.MET, "info", value, band.low, band.high, evidence=evidence)
+    return Check(item, title, scope, status, severity, value, band.low, band.high, missed_by, evidence=evidence)
 
 
 def _unknown_check(item: str, title: str, scope: Scope, why: Abstention) -> Check:

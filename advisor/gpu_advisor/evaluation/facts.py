@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
+from typing import overload
 
 from gpu_advisor.calibration.profile_index import ProfileIndex
 from gpu_advisor.cost.list_prices import ListPrice
@@ -156,7 +157,6 @@ class Facts:
     ) -> Evidence:
         """The signal's value for one GPU or node, or its mean over several that all have one."""
         all_values = self.values.get(signal.name, {})
-        values = [all_values[name] for name in names if name in all_values]
         label, keys, matchers = self._selector(signal.scope, names)
         # Most evidence is on one of very many: the lengths decide without comparing sets.
         everything = len(names) >= len(all_values) and all_values.keys() <= set(names)
@@ -166,7 +166,7 @@ class Facts:
             unit=signal.unit,
             statistic=signal.reduction,
             window_seconds=signal.window_seconds(self.evaluation),
-            value=fsum(values) / len(values) if values else None,
+            value=self.mean(signal, names),
             at=self.at,
             expression=self.expressions.get(signal.name) if keys else None,
             threshold=threshold,
@@ -175,6 +175,18 @@ class Facts:
             things=LabelSelection(label, keys, everything, matchers),
             language=self.language,
         )
+
+    def evidence_on_demand(
+        self, signal: Signal, names: tuple[str, ...], threshold: float | None = None, coverage: float | None = None
+    ) -> Sequence[Evidence]:
+        """`evidence`, made when somebody looks at it: a checklist of 10,000 GPUs has 27,500, and few are shown."""
+        return EvidenceOnDemand(self, signal, names, threshold, coverage)
+
+    def mean(self, signal: Signal, names: Collection[str]) -> float | None:
+        """The signal's mean over those GPUs or nodes that have a value."""
+        all_values = self.values.get(signal.name, {})
+        values = [all_values[name] for name in names if name in all_values]
+        return fsum(values) / len(values) if values else None
 
     def _selector(self, scope: ScopeName, names: tuple[str, ...]) -> tuple[str, tuple[str, ...], tuple[Matcher, ...]]:
         """The label, its values and, for things of one cluster, its matcher."""
@@ -233,6 +245,29 @@ class Facts:
         if any(other.parent and other.parent == gpu.uuid for other in self.gpus):
             return f"{gpu.scope} is in MIG mode: its slices have this, as far as their exporter publishes it"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceOnDemand(Sequence[Evidence]):
+    """A sequence of the one evidence that these arguments give."""
+
+    facts: Facts = field(repr=False, compare=False)
+    signal: Signal
+    names: tuple[str, ...]
+    threshold: float | None
+    coverage: float | None
+
+    def __len__(self) -> int:
+        return 1
+
+    @overload
+    def __getitem__(self, index: int) -> Evidence: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Evidence, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Evidence | tuple[Evidence, ...]:
+        return (self.facts.evidence(self.signal, self.names, self.threshold, coverage=self.coverage),)[index]
 
 
 def _implausible_message(value: float, signal: Signal, gpu: Gpu) -> str:
