@@ -154,6 +154,56 @@ def test_delete_before(history: History):
     assert points(history, labels=B) == [(15, 4.0)]
 
 
+def stored_series(history: History) -> list[str]:
+    with sqlite3.connect(history.path) as raw:
+        return [labels for (labels,) in raw.execute("SELECT labels FROM series ORDER BY labels").fetchall()]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("pause", [5, 900])
+def test_the_series_of_a_removed_target_are_deleted_with_its_samples(
+    tmp_path: Path, restarted: bool, pause: float
+) -> None:
+    """Nothing marks them stale: the target is scraped no more, perhaps since a restart with other settings."""
+    history = History(tmp_path / "h.db")
+    for second in (0, 5):
+        history.append("kept", T + second, [("x", A, 1.0)])
+        history.append("removed", T + second, [("x", B, 1.0)])
+    if restarted:
+        history.close()
+        history = History(tmp_path / "h.db")
+        history.delete_before(T)  # before the first scrape: both may go on
+    for second in (5 + pause, 10 + pause):
+        history.append("kept", T + second, [("x", A, 1.0)])
+    history.delete_before(T)
+    assert len(stored_series(history)) == 2, "its samples are still kept"
+    assert points(history, labels=B) == [(0, 1.0), (5, 1.0)]
+    history.append("kept", T + 2000, [("x", A, 2.0)])
+    history.delete_before(T + 1000)
+    history.append("kept", T + 4000, [("x", A, 3.0)])
+    history.delete_before(T + 3000)
+    assert stored_series(history) == ['[["uuid","A"]]']
+    assert points(history) == [(4000, 3.0)]
+    history.append("removed", T + 4000, [("x", B, 2.0)])  # added again
+    assert points(history, labels=B) == [(4000, 2.0)]
+    history.close()
+
+
+def test_a_target_that_pauses_keeps_its_series(tmp_path: Path) -> None:
+    history = History(tmp_path / "h.db")
+    history.append("a", T, [("x", A, 1.0)])
+    history.append("b", T + 900, [("x", B, 1.0)])
+    history.delete_before(T)  # a is not scraped now
+    history.append("a", T + 905, [("x", A, 2.0)])
+    for second in (2000, 3000):
+        history.append("a", T + second, [("x", A, 3.0)])
+        history.append("b", T + second, [("x", B, 3.0)])
+        history.delete_before(T + second)
+    assert points(history) == [(3000, 3.0)]
+    assert points(history, labels=B) == [(3000, 3.0)]
+    history.close()
+
+
 def test_a_series_that_came_back_is_kept(history: History):
     for second, samples in ((0, [("x", A, 1.0)]), (5, []), (10, [("x", A, 2.0)])):
         history.append("a", T + second, [*samples, ("up", A, 1.0)])

@@ -173,7 +173,10 @@ class History:
         return (min(oldest for oldest, _ in spans), max(newest for _, newest in spans)) if spans else None
 
     def delete_before(self, at: float) -> int:
-        """Delete older samples and ended series. Returns the number of rows deleted; their space is reused."""
+        """Delete older samples and ended series. Returns the number of rows deleted; their space is reused.
+
+        Series that no scrape ended, as those of a target removed from the settings, end with the newest sample.
+        """
         before_ms = _milliseconds(at)
         with self._write_lock:
             with self._transaction() as (writer, _):
@@ -183,10 +186,16 @@ class History:
                     ).rowcount
                     for (metric_id,) in writer.execute("SELECT id FROM metrics").fetchall()
                 )
+                newest_ms = _newest_ms(writer, default=before_ms)
+                live = self._live_series(writer, newest_ms)
                 # Not RETURNING, which needs SQLite 3.35: some systems have older ones.
-                ended = writer.execute("SELECT id FROM series WHERE ended_ms < ?", (before_ms,)).fetchall()
-                writer.executemany("DELETE FROM series WHERE id = ?", ended)
-            self._evict_series({series_id for (series_id,) in ended})
+                ended = _series_where(writer, "ended_ms < ?", before_ms) - live
+                writer.executemany("DELETE FROM series WHERE id = ?", [(series,) for series in ended])
+                lost = _series_where(writer, "ended_ms IS NULL") - live
+                writer.executemany(
+                    "UPDATE series SET ended_ms = ? WHERE id = ?", [(newest_ms, series) for series in lost]
+                )
+            self._evict_series(ended)
         return deleted
 
     def close(self) -> None:
@@ -256,6 +265,15 @@ class History:
                 state.live[metric_id] = set(ids.tolist())
         return state
 
+    def _live_series(self, writer: sqlite3.Connection, newest_ms: int) -> set[int]:
+        """The series of each target's newest scrape within the lookback delta. Older scrapes are forgotten."""
+        for name, state in tuple(self._targets.items()):
+            if state.newest_ms is None or state.newest_ms < newest_ms - LOOKBACK_DELTA_MS:
+                del self._targets[name]
+        names = [name for (name,) in writer.execute("SELECT name FROM targets").fetchall()]
+        states = [self._target(writer, name, newest_ms + 1) for name in names]
+        return {series for state in states for ids in state.live.values() for series in ids}
+
     def _evict_series(self, series_ids: set[int]) -> None:
         if not series_ids:
             return
@@ -294,6 +312,19 @@ class History:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def _newest_ms(writer: sqlite3.Connection, default: int) -> int:
+    """The time of the newest sample; `default` without samples."""
+    metrics = writer.execute("SELECT id FROM metrics").fetchall()
+    times = [
+        writer.execute("SELECT max(time_ms) FROM samples WHERE metric_id = ?", id_).fetchone()[0] for id_ in metrics
+    ]
+    return max((time_ms for time_ms in times if time_ms is not None), default=default)
+
+
+def _series_where(writer: sqlite3.Connection, condition: str, *values: int) -> set[int]:
+    return {series for (series,) in writer.execute(f"SELECT id FROM series WHERE {condition}", values).fetchall()}
 
 
 def _get_or_create_id(writer: sqlite3.Connection, table: str, name: str) -> int:
