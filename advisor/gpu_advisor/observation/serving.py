@@ -118,6 +118,11 @@ def signal_expressions(
         signal.name: mapping.expression(signal.quantity, signal.reduction, signal.q, by, window_seconds, matchers)
         for signal in SERVING_SIGNALS
     }
+    # Servers of embeddings and images publish no number of requests running: then those waiting were sampled.
+    waiting = mapping.expression("waiting", "samples", None, by, window_seconds, matchers)
+    if waiting is not None:
+        running = found["samples"]
+        found["samples"] = waiting if running is None else union(running, waiting)
     return {name: expression for name, expression in found.items() if expression is not None}
 
 

@@ -164,3 +164,33 @@ def test_cost_per_million_tokens_needs_every_price() -> None:
     assert cost_per_million_tokens(group, Prices(prices, "EUR")) is None
     unknown = ServingReplica("vllm", "j", "h9:1", "m", values=CALM)
     assert cost_per_million_tokens(make_group([*replicas, unknown], (), AT, 300.0), Prices(prices, "EUR")) is None
+
+
+EXECUTIONS = {"samples": 20.0, "waiting": 20.0, "waiting_now": 21.0, "batch": 4.0, "queue_seconds": 0.15,
+              "request_seconds": 0.2, "request_rate": 90.0}  # fmt: skip
+
+
+@pytest.mark.parametrize("server", ["triton", "ray-serve"])
+def test_executions_that_leave_requests_waiting_are_made_larger(server: str) -> None:
+    mapping = next(each for each in server_mappings() if each.name == server)
+    found = diagnosed(EXECUTIONS, objectives=Objectives())
+    assert causes(found) == {"batch_limit_bound"}
+    advice = advise(found, "batch_limit_bound", ServerOptions(mapping.title, mapping.flags, mapping.helm, None))
+    assert advice is not None
+    assert (advice.current, advice.recommended) == (4.0, 8)
+    assert "max_batch_size" in text_of(advice)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"waiting": 3.0}, {"queue_seconds": 0.04}, {"itl_mean": 0.02}, {"generation_token_rate": 400.0},
+        {"kv_usage": 0.1},
+    ],
+    ids=["few wait", "a short wait", "tokens", "tokens counted", "a KV cache"],
+)  # fmt: skip
+def test_executions_that_serve_their_queue_or_single_tokens_are_left_alone(changes: dict[str, float]) -> None:
+    assert causes(diagnosed({**EXECUTIONS, **changes}, objectives=Objectives())) == set()
+    for name in ("batch", "waiting", "queue_seconds", "request_seconds"):
+        known = {key: value for key, value in EXECUTIONS.items() if key != name}
+        assert causes(diagnosed(known, objectives=Objectives())) == set()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.serving.facts import ServingFacts, ServingReplica
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
@@ -137,11 +138,28 @@ PAGES = (
         },
         {"running": 20, "waiting": 2, "max_num_seqs": 256, "itl_mean": 0.02, "generation_token_rate": 250},
     ),
+    Page(
+        "ray-serve",
+        {
+            'ray_serve_replica_processing_queries{application="a",deployment="m",replica="r1"}': 12,
+            'ray_serve_batch_queue_length{application="a",deployment="m",function_name="f",replica="r1"}': 8,
+        },
+        {
+            'ray_serve_deployment_request_counter_total{deployment="m",replica="r1",route="/"}': 40,
+            'ray_serve_batch_wait_time_ms_sum{deployment="m",function_name="f",replica="r1"}': 6000,
+            'ray_serve_batch_wait_time_ms_count{deployment="m",function_name="f",replica="r1"}': 40,
+            'ray_serve_deployment_processing_latency_ms_sum{deployment="m",replica="r1",route="/"}': 10_000,
+            'ray_serve_deployment_processing_latency_ms_count{deployment="m",replica="r1",route="/"}': 40,
+            'ray_serve_actual_batch_size_sum{deployment="m",function_name="f",replica="r1"}': 40,
+            'ray_serve_actual_batch_size_count{deployment="m",function_name="f",replica="r1"}': 10,
+        },
+        {"running": 12, "waiting": 8, "request_rate": 40, "queue_seconds": 0.15, "request_seconds": 0.25, "batch": 4},
+    ),
 )  # fmt: skip
 
 
-def serving_of(pages: Sequence[Page], folder: Path) -> ServingFacts:
-    """What is read of these pages, each at an address of its own."""
+def evaluation_of(pages: Sequence[Page], folder: Path) -> Evaluation:
+    """An evaluation of these pages, each at an address of its own."""
     lines: list[str] = []
     for number, page in enumerate(pages):
         target = {"job": "models", "instance": f"h{number}:8000"}
@@ -150,7 +168,11 @@ def serving_of(pages: Sequence[Page], folder: Path) -> ServingFacts:
             text = "\n".join(f"{name} {value}" for name, value in rows.items())
             lines += scraped(text, START + step * STEP_SECONDS, target)
     with closing(history_of(lines, folder)) as history:
-        return evaluate(EmbeddedSource(history), Settings(), START + 20 * STEP_SECONDS).facts.serving
+        return evaluate(EmbeddedSource(history), Settings(), START + 20 * STEP_SECONDS)
+
+
+def serving_of(pages: Sequence[Page], folder: Path) -> ServingFacts:
+    return evaluation_of(pages, folder).facts.serving
 
 
 def replica_of(page: Page, folder: Path) -> ServingReplica:
@@ -180,6 +202,25 @@ def test_worked_page(page: Page, tmp_path: Path) -> None:
 def test_flags_and_quantities_are_known(mapping: ServerMapping) -> None:
     assert any(page.server == mapping.name for page in PAGES)
     assert {"running", "waiting"} & mapping.quantities.keys()
+
+
+def test_a_server_of_images_with_a_queue_gets_advice_with_its_evidence(tmp_path: Path) -> None:
+    """Plain Triton publishes no number of requests running: what waits is what was sampled."""
+    page = Page(
+        "triton",
+        {'nv_inference_pending_request_count{model="m",version="1"}': 30},
+        {
+            'nv_inference_request_success{model="m",version="1"}': 80,
+            'nv_inference_count{model="m",version="1"}': 80,
+            'nv_inference_exec_count{model="m",version="1"}': 40,
+            'nv_inference_queue_duration_us{model="m",version="1"}': 30_000_000,
+            'nv_inference_request_duration_us{model="m",version="1"}': 40_000_000,
+        },
+        {},
+    )
+    (found,) = evaluation_of([page], tmp_path).recommendations
+    assert (found.diagnosis, found.current, found.recommended) == ("batch_limit_bound", 2.0, 4)
+    assert {each.signal for each in found.evidence} >= {"serving_batch", "serving_waiting", "serving_queue_seconds"}
 
 
 def test_what_a_server_does_not_publish_is_missing(tmp_path: Path) -> None:

@@ -144,6 +144,8 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("batch_limit_bound", "", (
         _PRESSED, _QUEUE, above("plateau", 0.97, 0.96), below("kv_usage_max", 0.90, 0.95), _EVEN,
         unless(above("itl_load", 1.0, 0.95)))),
+    CauseRow("batch_limit_bound", "executions take few of those that wait", (
+        above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
     CauseRow("prefill_bound", "with a queue", (
         _PRESSED, _PROMPTS_TAKE_PART, _WAIT, _CAN_KEEP_UP, *_ALL_ALIKE,
         any_of(above("peak_itl", 0.62, 0.60), above("itl_stall", 0.67, 0.65), above("stalls", 1.11, 1.10)))),

@@ -197,6 +197,20 @@ def _pressure(load: ReplicaLoad) -> dict[str, float | None]:
         "ttft_missed": load.ttft_missed,
         "itl_missed": load.itl_missed,
         "offered": load.offered,
+        **_executions(load),
+    }
+
+
+def _executions(load: ReplicaLoad) -> dict[str, float | None]:
+    """Of a server that computes requests as a whole (embeddings, images): what waits, in mean executions, and the share
+    of a request's time that it waits. A language model's batch changes at each token: None."""
+    value = load.value
+    if value("generation_token_rate") is not None or value("itl_mean") is not None or value("kv_usage") is not None:
+        return dict.fromkeys(("executions_waiting", "queue_time_share"))
+    waiting, batch = value("waiting"), value("batch")
+    return {
+        "executions_waiting": _ratio(waiting, batch),
+        "queue_time_share": _ratio(value("queue_seconds"), value("request_seconds")),
     }
 
 

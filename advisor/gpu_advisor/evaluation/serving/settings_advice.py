@@ -39,6 +39,8 @@ def largest_batch(found: GroupDiagnosis, limit: float) -> tuple[int, str]:
 
 
 def batch_limit(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
+    if found.features["executions_waiting"] is not None:
+        return _larger_executions(found, options)
     exposed, plateau = value_of(found, "max_num_seqs"), value_of(found, "running_max")
     limit = exposed or plateau
     if not limit:
@@ -67,6 +69,33 @@ def batch_limit(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         note=f"Bounded by {bound}.{hidden}"
         + (" Beyond the loads observed so far, the projection is an extrapolation." if extrapolated else ""),
     )
+
+
+def _larger_executions(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
+    """For servers that compute requests as a whole."""
+    batch, waiting, share = value_of(found, "batch"), value_of(found, "waiting"), found.features["queue_time_share"]
+    if not batch or waiting is None or share is None:
+        return None
+    name, target = found.group.name, math.ceil(MOST_STEP * batch)
+    return Advice(
+        summary=f"Compute {target} requests of {name} at a time instead of {batch:.1f}: {waiting:.0f} wait, for "
+        f"{share:.0%} of their time",
+        current=round(batch, 2),
+        recommended=target,
+        unit="requests in an execution",
+        signals=("batch", "waiting", "queue_seconds", "request_seconds"),
+        actions=(
+            *options.configure(name, "max_num_seqs", target, "if it is lower; without batching it is 1"),
+            *options.configure(name, "batch_delay", 0, "enough requests wait already"),
+            *options.configure(name, "replicas", "one more", "if executions are as large as their limit, and the GPU "
+                               "has memory and time left"),
+        ),
+        rejected=(
+            Alternative("a longer wait for larger batches", f"{waiting / batch:.1f} executions' worth wait already"),
+        ),
+        confidence="medium",
+        note="A larger execution takes longer, usually less than in proportion: look at the time of requests after it.",
+    )  # fmt: skip
 
 
 def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
