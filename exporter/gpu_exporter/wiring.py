@@ -73,6 +73,7 @@ def build_drivers(settings: ExporterSettings, fleet: tuple[SimulatedGpu, ...]) -
 
 def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> Sampler:
     """The sampler with all enabled collectors. It does not run until `start`."""
+    _warn_of_missing_paths(settings)
     interval, timeout = parse_duration(settings.sampling_interval), parse_duration(settings.time_limit)
     cache = DeviceCache(settings.nodename)
     has_host = _has_host_collectors(settings)
@@ -133,6 +134,18 @@ def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> 
         [simulated_info(settings.simulate)] if settings.simulate else (),
         host_pages,
     )
+
+
+def _warn_of_missing_paths(settings: ExporterSettings) -> None:
+    """Log the paths that are set to what is not there. It may come later: no reason to refuse to start."""
+    for key, path, default in (
+        ("collector.owners.pod-resources-socket", settings.pod_resources_socket, ExporterSettings.pod_resources_socket),
+        ("collector.owners.slurm-config", settings.slurm_config, ExporterSettings.slurm_config),
+        ("collector.owners.scontrol", settings.scontrol, ExporterSettings.scontrol),
+        ("path.udev.data", settings.path_udev_data, ExporterSettings.path_udev_data),
+    ):
+        if path not in ("", default) and not (os.path.exists(path) or find_program(path)):
+            log.warning("%s: %s does not exist; until it does, its part is missing", settings.place(key), path)
 
 
 def _slurm_queue_page(settings: ExporterSettings, timeout: float) -> tuple[CollectorTask, CollectorPage]:

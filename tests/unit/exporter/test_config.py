@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from gpu_exporter.cli import main
 from gpu_exporter.config import ExporterSettings, SettingsError, load_settings, parse_duration
+from gpu_exporter.wiring import build_sampler
 
 COLLECTORS = ("host", "cpu", "nvidia")
 
@@ -134,3 +135,19 @@ def test_an_address_that_cannot_be_listened_on_is_reported_with_the_fix(
 ) -> None:
     assert main(["--simulate=1xT4-16GB", f"--web.listen-address={address}"]) == 1
     assert fix in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "collector.owners.pod-resources-socket", "collector.owners.slurm-config", "collector.owners.scontrol",
+        "path.udev.data",
+    ],
+)  # fmt: skip
+def test_a_path_that_may_come_later_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str) -> None:
+    build_sampler(load_settings([f"--{key}={tmp_path}/none"], COLLECTORS), {})
+    [warning] = [record.message for record in caplog.records if "does not exist" in record.message]
+    assert warning.startswith(f"--{key}: {tmp_path}/none does not exist")
+    caplog.clear()
+    build_sampler(load_settings([f"--{key}={tmp_path}"], COLLECTORS), {})
+    assert not [record for record in caplog.records if "does not exist" in record.message]
