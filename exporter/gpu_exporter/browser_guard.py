@@ -7,12 +7,12 @@ rebinds its own name to this address (DNS rebinding) has a Host that is not ours
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Collection, Mapping
 
 _OWN_SITES = ("same-origin", "none")
 _ORIGIN = re.compile(r"(https?)://([^/?#@\s]+)")
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:]*)(?::([0-9]{0,5}))?")
-_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(?:\.(?!$)|$)){4}")
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -35,15 +35,26 @@ def refusal(fields: Mapping[str, str], names: Collection[str]) -> str:
 def _is_own(host: str, names: Collection[str]) -> bool:
     name = host.rstrip(".")
     return (
-        host.startswith("[")
-        or bool(_IPV4.fullmatch(name))
-        or name in ("", "localhost")  # no Host: HTTP/1.0, which browsers do not speak
+        name in ("", "localhost")  # no Host: HTTP/1.0, which browsers do not speak
         or name.endswith(".localhost")
         or name in {each.lower() for each in names}
+        or _is_address(name)
     )
 
 
+def _is_address(name: str) -> bool:
+    """Whether it is a whole IP address."""
+    plain = name.partition("%")[0]
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, plain)
+        except (OSError, ValueError):  # ValueError: a null byte
+            continue
+        return True
+    return False
+
+
 def _split(host: str, scheme: str) -> tuple[str, str]:
-    """Host and port of `HOST[:PORT]`, in lower case."""
+    """Host and port of `HOST[:PORT]`, in lower case, without brackets."""
     found = _HOST.fullmatch(host.strip().lower())
-    return (found[1], found[2] or _DEFAULT_PORTS[scheme]) if found else (host.lower() or "?", "?")
+    return (found[1].strip("[]"), found[2] or _DEFAULT_PORTS[scheme]) if found else (host.lower() or "?", "?")
