@@ -244,7 +244,8 @@ DRAM_BANDWIDTH = _device_family("gpu_dram_bandwidth_ratio", "gauge", "Memory ban
 XID_ERRORS = _device_family(
     "gpu_xid_errors_total",
     "counter",
-    "Xid errors reported by the NVIDIA driver since the exporter registered for events, by code.",
+    "Xid errors reported by the NVIDIA driver since the exporter registered for events, by code; kept across restarts "
+    "with --state.directory.",
     "xid",
 )
 XID_LAST_TIMESTAMP = _device_family(
@@ -258,6 +259,10 @@ XID_INFO = _device_family(
     "class",
     "action",
 )
+
+#: Prefixes of the families that the modules in compat/ serve.
+DCGM_PREFIX = "DCGM_FI_"
+NVIDIA_SMI_PREFIX = "nvidia_smi_"
 
 DEVICE_FAMILIES: tuple[MetricFamily, ...] = (
     INFO, UP, DOWN_INFO, FAMILY_ABSENT_INFO, UTILIZATION, BUSY_SECONDS_TOTAL, OBSERVED_SECONDS_TOTAL, MEMORY_TOTAL,

@@ -52,7 +52,7 @@ class FieldMapping(NamedTuple):
 
 
 def _dcgm_family(name: str, type_: MetricType, help_: str) -> MetricFamily:
-    return MetricFamily(f"DCGM_FI_{name}", type_, help_, (*LABELS, *TRAILING_LABELS))
+    return MetricFamily(f"{metrics.DCGM_PREFIX}{name}", type_, help_, (*LABELS, *TRAILING_LABELS))
 
 
 def _map_gauge(name: str, help_: str, source: MetricFamily, scale: float = 1.0) -> FieldMapping:

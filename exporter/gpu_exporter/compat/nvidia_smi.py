@@ -29,7 +29,7 @@ class ColumnMapping(NamedTuple):
 
 
 def _smi_family(name: str, help_: str, *labels: str, type_: MetricType = "gauge") -> MetricFamily:
-    return MetricFamily(f"nvidia_smi_{name}", type_, help_, ("uuid", *labels))
+    return MetricFamily(f"{metrics.NVIDIA_SMI_PREFIX}{name}", type_, help_, ("uuid", *labels))
 
 
 def _column(name: str, help_: str, source: MetricFamily, *row: str) -> ColumnMapping:

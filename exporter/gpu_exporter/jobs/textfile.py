@@ -33,7 +33,7 @@ MAX_FILES = 10_000
 MTIME = MetricFamily("node_textfile_mtime_seconds", "gauge", "Modification time of each exposed file.", ("file",))
 SCRAPE_ERROR = MetricFamily("node_textfile_scrape_error", "gauge", "1 if a file was skipped, else 0.")
 
-_EXPORTER_PREFIXES = ("gpu_", "node_textfile_", "process_", "DCGM_FI_")
+_EXPORTER_PREFIXES = ("gpu_", "node_textfile_", "process_", metrics.DCGM_PREFIX, metrics.NVIDIA_SMI_PREFIX)
 _HOST_PREFIXES = (
     "node_amazonefa_", "node_arp_", "node_bonding_", "node_boot_time_", "node_context_switches_",
     "node_cooling_device_", "node_cpu_", "node_disk_", "node_edac_", "node_entropy_", "node_filefd_",

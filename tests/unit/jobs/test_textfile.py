@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 from pathlib import Path
 
 import pytest
-from gpu_exporter import metrics
+from gpu_exporter import compat, metrics
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.jobs import textfile
 from gpu_exporter.jobs.textfile import TextfilePage, reserved_name_matcher
@@ -278,11 +280,20 @@ def test_names_that_are_not_utf8(folder: TextfileFolder) -> None:
     assert list(folder.errors().values()) == ["truncated"]  # equal once decoded, and a series must not occur twice
 
 
+def families_in(module: str) -> list[metrics.MetricFamily]:
+    """The families in the constants of a module of compat/."""
+    constants = vars(importlib.import_module(f"{compat.__name__}.{module}")).values()
+    in_tuples = [each for constant in constants if isinstance(constant, tuple) for each in constant]
+    return [each for each in (*constants, *in_tuples) if isinstance(each, metrics.MetricFamily)]
+
+
 def test_all_exporter_families_are_reserved(tmp_path: Path) -> None:
-    """Fails for a new host collector whose prefix is not on the list."""
+    """Fails for a new host collector, or other exporter's names, whose prefix is not on the list."""
     settings = make_node(tmp_path)
     host = {samples.family.name for make in COLLECTORS.values() for samples in make(settings).collect()}
     own = {family.name for family in (*metrics.DEVICE_FAMILIES, *metrics.OWNER_FAMILIES, *metrics.SELF_FAMILIES)}
+    own |= {family.name for module in pkgutil.iter_modules(compat.__path__) for family in families_in(module.name)}
+    assert {"DCGM_FI_DEV_GPU_UTIL", "nvidia_smi_gpu_info"} <= own
     assert not {name for name in host | own if not reserved_name_matcher(host=True)(name)}
     assert not {name for name in host if reserved_name_matcher(host=False)(name)}
     assert not any(
