@@ -173,8 +173,8 @@ def test_the_series_of_a_removed_target_are_deleted_with_its_samples(
         history.close()
         history = History(tmp_path / "h.db")
         history.delete_before(T)  # before the first scrape: both may go on
-    for second in (5 + pause, 10 + pause):
-        history.append("kept", T + second, [("x", A, 1.0)])
+    for later in (5 + pause, 10 + pause):
+        history.append("kept", T + later, [("x", A, 1.0)])
     history.delete_before(T)
     assert len(stored_series(history)) == 2, "its samples are still kept"
     assert points(history, labels=B) == [(0, 1.0), (5, 1.0)]
