@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.feedback import Feedback
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api import response_cache as rendered
 from gpu_advisor.web.api.response_cache import MIN_HITS_TO_PRERENDER, RenderedResponse, ResponseCache, render_response
@@ -89,11 +90,22 @@ def source_down(view: View) -> View:
     return dataclasses.replace(next_view(view), source=dataclasses.replace(view.source, up=False))
 
 
-@pytest.mark.parametrize("change", [snoozed, source_down])
-def test_what_somebody_just_did_and_a_failing_source_are_never_late(change: Callable[[View], View]) -> None:
-    renderings, render = ResponseCache(), CountingRenderer()
-    request_concurrently(renderings, UP, render)
-    assert renderings.get(change(UP), "k", render).body == b"2"
+def with_feedback(view: View) -> View:
+    given = Feedback("1", "idle_reclaim", "dismissed", "too early", "ada", AT)
+    issued = tuple(dataclasses.replace(each, feedback=given) for each in view.issued)
+    return dataclasses.replace(next_view(view), issued=issued, feedback=(given,))
+
+
+def overdue(view: View) -> View:
+    return dataclasses.replace(next_view(view), overdue=True)
+
+
+@pytest.mark.parametrize("change", [snoozed, with_feedback, source_down, overdue])
+def test_what_somebody_just_did_and_what_is_stale_are_never_late(change: Callable[[View], View]) -> None:
+    for before, after in ((UP, change(UP)), (change(UP), dataclasses.replace(UP, evaluations=3))):  # and its end
+        renderings, render = ResponseCache(), CountingRenderer()
+        request_concurrently(renderings, before, render)
+        assert renderings.get(after, "k", render).body == str(after.evaluations).encode()
 
 
 def test_a_rendering_that_fails_lets_nothing_old_stay() -> None:

@@ -125,10 +125,10 @@ def _render_once(cache: _ViewCache, key: str, render: Render) -> RenderedRespons
 
 
 def _only_evaluation_changed(before: View, after: View) -> bool:
-    """Whether the views differ by their evaluation only: snoozes and source failures must show at once."""
-    return (
-        before.source.up
-        and after.source.up
-        and [each.snoozed for each in before.issued if each.snoozed]
-        == [each.snoozed for each in after.issued if each.snoozed]
-    )
+    """Whether the views differ by their evaluation only: what people did, and what is stale, must show at once."""
+    current = all(view.source.up and not view.overdue for view in (before, after))
+    return current and _made_by_people(before) == _made_by_people(after)
+
+
+def _made_by_people(view: View) -> tuple[object, ...]:
+    return view.feedback, {each.id: each.snoozed for each in view.issued if each.snoozed}
