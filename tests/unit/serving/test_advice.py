@@ -10,6 +10,7 @@ from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
 from gpu_advisor.evaluation.serving.advisers import advise, near_misses
+from gpu_advisor.evaluation.serving.attention_heads import attention_heads, tensor_parallel_rule
 from gpu_advisor.evaluation.serving.cost import cost_per_million_tokens
 from gpu_advisor.evaluation.serving.decision_table import CAUSES, ROWS
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
@@ -194,3 +195,20 @@ def test_executions_that_serve_their_queue_or_single_tokens_are_left_alone(chang
     for name in ("batch", "waiting", "queue_seconds", "request_seconds"):
         known = {key: value for key, value in EXECUTIONS.items() if key != name}
         assert causes(diagnosed(known, objectives=Objectives())) == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "heads"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", 32), ("/models/Meta-Llama-3-70B", 64), ("Qwen2.5-7B-Instruct-AWQ", 28),
+        ("Qwen/Qwen2.5-14B", 40), ("llama-3.2-3b", 24), ("mistral_7b_instruct", 32), ("llama-3.1-80b", None),
+        ("my-finetune", None), ("", None), ("qwen2.5-72b", 64), ("deepseek-r1-distill-qwen-7b", None),
+    ],
+)  # fmt: skip
+def test_sizes_of_tensor_parallelism_divide_the_heads(model: str, heads: int | None) -> None:
+    assert attention_heads(model) == heads
+    rule = tensor_parallel_rule(model)
+    if heads is None:
+        assert "config.json" in rule
+    else:
+        assert all(heads % int(size) == 0 for size in rule.rsplit(": ", 1)[1].split(", "))

@@ -7,9 +7,15 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from gpu_advisor.notify.metrics import MetricsExposition
+from gpu_advisor.evaluation.money import GpuPrice
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.prices import Prices
+from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.evaluation.serving.groups import make_group
+from gpu_advisor.evaluation.serving.recommend import ServedPool
+from gpu_advisor.notify.metrics import METRIC_FAMILIES, MetricsExposition
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.page.serving_list import serving_rows
@@ -50,6 +56,21 @@ def test_a_model_has_its_numbers_and_advice(tmp_path: Path) -> None:
     group = replace(found.served[0].group, replicas=silent)
     (row,) = serving_rows(replace(found, served=(replace(found.served[0], group=group),)), ())
     assert (row.ttft, row.waiting, row.missed, row.tokens_per_second) == (None, None, None, None)
+
+
+def test_the_catalogue_has_the_metrics_of_serving_and_a_served_model_has_all() -> None:
+    """Other views have none of them: they need a model that is served, and its price."""
+    values = {"running": 4.0, "generation_token_rate": 400.0, "itl_mean": 0.06, "ttft_p50": 0.1, "request_rate": 2.0}
+    replica = ServingReplica("vllm", "j", "h:8000", "m", values=values, gpus=("GPU-1",))
+    slo = {"ttft_p95": "1s", "itl_p95": "50ms"}
+    pool = Pool(PoolSettings.model_validate({"name": "m", "kind": "serving", "slo": slo}), ())
+    served = ServedPool(make_group([replica], (), END, 300.0), pool, True, True)
+    evaluation = whole().evaluation
+    assert evaluation is not None
+    evaluation = replace(evaluation, served=(served,), prices=Prices({"GPU-1": GpuPrice(2.0, "USD")}, "USD"))
+    text = MetricsExposition().render(replace(whole(), evaluation=evaluation), ()).decode()
+    names = {name for name in METRIC_FAMILIES if name.startswith("gpu_advisor_serving_")}
+    assert names == {line.split("{")[0] for line in text.splitlines() if line.startswith("gpu_advisor_serving_")}
 
 
 def test_a_fleet_without_servers_says_what_is_found() -> None:

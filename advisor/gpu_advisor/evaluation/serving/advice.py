@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gpu_advisor.evaluation.actions import Action, configure_server, notes
 from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Projection, Severity
+from gpu_advisor.evaluation.serving.attention_heads import tensor_parallel_rule
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
 from gpu_advisor.evaluation.serving.projection import LoadChange, project
 
@@ -22,7 +23,6 @@ PLANNED_RATIO = 0.9
 HIGHEST_MEMORY_UTILIZATION = 0.95
 
 CHANGES_ANSWERS = "a KV cache in FP8 halves its bytes and changes answers a little: compare their quality first"
-TENSOR_PARALLEL = "the size must divide the model's number of attention heads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,10 @@ class Advice:
     severity: Severity = "warning"
     confidence: Confidence = "high"
     note: str = ""
+
+
+def tensor_parallel(found: GroupDiagnosis) -> str:
+    return tensor_parallel_rule(found.group.model)
 
 
 def value_of(found: GroupDiagnosis, signal: str) -> float | None:

@@ -8,11 +8,11 @@ from gpu_advisor.evaluation.actions import notes
 from gpu_advisor.evaluation.recommendation import Alternative
 from gpu_advisor.evaluation.serving.advice import (
     PLANNED_RATIO,
-    TENSOR_PARALLEL,
     Advice,
     ServerOptions,
     project_load,
     prompt_ratio,
+    tensor_parallel,
     value_of,
 )
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
@@ -35,7 +35,7 @@ def decode(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         signals=("itl_mean", "itl_p95", "running", "generation_token_rate"),
         actions=(
             *options.configure(found.group.name, "replicas", target),
-            *options.configure(found.group.name, "tensor_parallel_size", 2, f"instead: {TENSOR_PARALLEL}"),
+            *options.configure(found.group.name, "tensor_parallel_size", 2, f"instead: {tensor_parallel(found)}"),
             *notes("or quantized weights (FP8, INT4), which change answers: compare their quality first"),
         ),
         rejected=(
@@ -145,7 +145,7 @@ def wrong_gpu(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         signals=("itl_mean", "running"),
         actions=(
             *options.configure(found.group.name, "tensor_parallel_size", doubled,
-                               f"times the present; {TENSOR_PARALLEL}"),
+                               f"times the present; {tensor_parallel(found)}"),
             *notes(
                 f"or a GPU with {lone:.1f} times the memory bandwidth: gpu-advisor cost",
                 "or quantized weights (FP8, INT4), which change answers: compare their quality first",

@@ -10,13 +10,13 @@ from gpu_advisor.evaluation.serving.advice import (
     CHANGES_ANSWERS,
     HIGHEST_MEMORY_UTILIZATION,
     PLANNED_RATIO,
-    TENSOR_PARALLEL,
     Advice,
     ServerOptions,
     is_extrapolated,
     project_load,
     prompt_ratio,
     span_of_loads,
+    tensor_parallel,
     value_of,
 )
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
@@ -124,7 +124,7 @@ def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         signals=("kv_usage_max", "preemption_rate", "waiting", "running", "kv_tokens", "ttft_p95"),
         actions=(
             *more_memory,
-            *options.configure(name, "tensor_parallel_size", 2, f"twice the present size; {TENSOR_PARALLEL}"),
+            *options.configure(name, "tensor_parallel_size", 2, f"twice the present size; {tensor_parallel(found)}"),
             *options.configure(name, "kv_cache_dtype", "fp8", CHANGES_ANSWERS),
             *notes("or more replicas, or a smaller maximum length of the context, if requests allow it"),
         ),
@@ -149,7 +149,9 @@ def prefill(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
     else:
         actions += options.configure(found.group.name, "max_num_batched_tokens", int(2 * budget) if budget else 4096,
                                      "more prompt tokens in a step, if the step is not full")  # fmt: skip
-    actions += options.configure(found.group.name, "tensor_parallel_size", 2, f"twice the present; {TENSOR_PARALLEL}")
+    actions += options.configure(
+        found.group.name, "tensor_parallel_size", 2, f"twice the present; {tensor_parallel(found)}"
+    )
     actions += options.configure(found.group.name, "prefix_caching", True, "if prompts begin alike")
     count = len(found.group.replicas)
     return Advice(
