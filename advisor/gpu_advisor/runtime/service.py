@@ -237,7 +237,8 @@ class AdvisorService:
         """Snooze a recommendation, or end its snooze (None). Raises sqlite3.Error; then nothing has changed."""
         self._ledger.save_snooze(id_, snooze)
         with self._publishing:
-            others = {key: each for key, each in self._snoozes.items() if key != id_}
+            now = self._clock()
+            others = {key: each for key, each in self._snoozes.items() if key != id_ and each.until > now}
             self._snoozes = {**others, id_: snooze} if snooze else others
             self._replace_view()
 
@@ -265,8 +266,7 @@ class AdvisorService:
         ]
         blind = missing_data(evaluation) if evaluation else ()
         self._alerts = alerts.update_alerts(before, fresh, held - snoozed, now, blind)
-        if self._alerts != before:
-            self._write_ledger(lambda: self._ledger.save_alerts(self._alerts))
+        self._write_ledger(lambda: self._ledger.save_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)
 
     def _write_ledger(self, write: Callable[[], object]) -> None:

@@ -163,6 +163,11 @@ def _covers(abstention: Abstention, active_recommendation: ActiveRecommendation)
     ) and not active_recommendation.gpus.isdisjoint(abstention.gpus)
 
 
+#: A clock that was set back by less than this was not wrong, only corrected.
+MAX_CLOCK_ERROR_SECONDS = 3600.0
+
+
 def active_snoozes(snoozes: Mapping[str, Snooze], now: float) -> dict[str, Snooze]:
-    """The snoozes that have not expired."""
-    return {id_: snooze for id_, snooze in snoozes.items() if snooze.until > now}
+    """The snoozes that have not expired. One of the future was made by a wrong clock, and would last too long."""
+    latest = now + MAX_CLOCK_ERROR_SECONDS
+    return {id_: snooze for id_, snooze in snoozes.items() if snooze.until > now and snooze.made <= latest}

@@ -18,7 +18,7 @@ from gpu_advisor.evaluation.recommendation import Recommendation, Scope
 from gpu_advisor.state.active import ActiveRecommendation, Snooze
 from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.feedback import MAX_RECENT_FEEDBACK, Feedback
-from gpu_advisor.state.outcomes import ClosedRecommendation, Outcome, TrackedRecommendation
+from gpu_advisor.state.outcomes import MAX_RECENT_OUTCOMES, ClosedRecommendation, Outcome, TrackedRecommendation
 from gpu_advisor.state.serialization import deserialize, serialize
 from gpu_advisor.state.view import PublishedRecommendation
 from gpu_advisor.storage.sqlite import open_database
@@ -62,6 +62,8 @@ class Ledger:
         self._last_written_keys: dict[str, _ChangeKey] = {}
         self._tracked: Mapping[str, TrackedRecommendation | None] = {}  # as stored; None: unreadable
         self._settling: tuple[ClosedRecommendation, ...] = ()
+        self._unwritten: tuple[Outcome, ...] = ()  # as the disk was full
+        self._stored_alerts: tuple[Alert, ...] | None = None  # None: unknown
 
     def active_recommendations(self) -> dict[str, tuple[ActiveRecommendation, Recommendation | None]]:
         """Unresolved recommendations by id. The recommendation itself is None if this version cannot read it."""
@@ -107,11 +109,17 @@ class Ledger:
         return tuple(alert for (text,) in self._rows("SELECT alert FROM alerts") if (alert := deserialize(Alert, text)))
 
     def save_alerts(self, alerts: Iterable[Alert]) -> None:
+        """Write the alerts, unless these are the ones written last."""
+        alerts = tuple(alerts)
+        if alerts == self._stored_alerts:
+            return
+        self._stored_alerts = None
         rows = [(alert.id, serialize(alert)) for alert in alerts]
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM alerts")
             self._db.executemany("INSERT INTO alerts VALUES (?, ?)", rows)
+        self._stored_alerts = alerts
 
     def snoozes(self) -> dict[str, Snooze]:
         rows = self._rows("SELECT id, reason, made, until FROM snoozes")
@@ -139,6 +147,10 @@ class Ledger:
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("INSERT INTO feedback VALUES (?, ?)", (feedback.made, serialize(feedback)))
+            # What is not read again would only fill the disk: whoever may give feedback may give much.
+            self._db.execute(
+                "DELETE FROM feedback WHERE rowid <= (SELECT max(rowid) FROM feedback) - ?", (MAX_RECENT_FEEDBACK,)
+            )
 
     def tracked_recommendations(self) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
         """The open ones by id, and the closed ones that wait for their outcome."""
@@ -154,7 +166,8 @@ class Ledger:
         settling: Sequence[ClosedRecommendation],
         judged: Sequence[Outcome],
     ) -> None:
-        """Replace the open and the closed ones, and append the outcomes."""
+        """Replace the open and the closed ones, and append the outcomes: after an error with the next call."""
+        self._unwritten = judged = (*self._unwritten, *judged)[-MAX_RECENT_OUTCOMES:]
         removed = [(id_,) for id_ in self._tracked.keys() - open_.keys()]
         changed = [(id_, serialize(each)) for id_, each in open_.items() if self._tracked.get(id_) != each]
         settling_changed = tuple(settling) != self._settling
@@ -170,7 +183,7 @@ class Ledger:
             self._db.executemany(
                 "INSERT INTO outcomes VALUES (?, ?)", [(each.judged, serialize(each)) for each in judged]
             )
-        self._tracked, self._settling = dict(open_), tuple(settling)
+        self._tracked, self._settling, self._unwritten = dict(open_), tuple(settling), ()
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """All outcomes, oldest first."""

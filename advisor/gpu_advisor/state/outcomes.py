@@ -180,9 +180,13 @@ def close_ended(
 def judge_settled(
     settling: Iterable[ClosedRecommendation], snapshot: UtilizationSnapshot, settle_seconds: float
 ) -> tuple[tuple[ClosedRecommendation, ...], tuple[Outcome, ...]]:
-    """Those that are still settling, and the outcomes of the others."""
+    """Those that are still settling, and the outcomes of the others.
+
+    One that was closed in the future, by a clock that has been set back since, settles from now on.
+    """
     waiting, outcomes = [], []
-    for closed in settling:
+    for each in settling:
+        closed = replace(each, at=snapshot.at) if each.at > snapshot.at else each
         age = snapshot.at - closed.at
         is_observed = _key(closed.promise.scope) in snapshot.utilization or _is_measured(closed.promise, snapshot)
         if age < settle_seconds or (not is_observed and age < MAX_SETTLE_PERIODS * settle_seconds):
