@@ -112,6 +112,7 @@ def trace_workload(workload: str, batch_size: int, precision: str) -> list[tuple
     except ImportError as error:
         raise CalibrationError(f"PyTorch is not installed: {install_hint('train')}") from error
     from gpu_advisor.calibration.memory_tracker import MemoryTracker
+    from gpu_advisor.calibration.traced_kernels import gpu_like_kernels
     from gpu_advisor.calibration.workloads import build_step, run_step
 
     with (
@@ -119,8 +120,10 @@ def trace_workload(workload: str, batch_size: int, precision: str) -> list[tuple
         _keep_modules_in_place(),
         FakeTensorMode(allow_non_fake_inputs=True),
         MemoryTracker(record=True) as tracker,
+        gpu_like_kernels(),
     ):
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # copying a module asks for it
+        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # setting any of oneDNN's flags asks
         try:
             step = build_step(workload, batch_size, torch.device("cpu"), precision)
             for _ in range(TRACED_STEPS):
@@ -141,11 +144,15 @@ def trace_workload(workload: str, batch_size: int, precision: str) -> list[tuple
 
 @contextmanager
 def _keep_modules_in_place() -> Iterator[None]:
-    """`model.to(cpu)` does nothing: fake parameters cannot be swapped for others while somebody refers to them."""
+    """`model.to(cpu)` does nothing: fake parameters cannot be swapped for others while somebody refers to them.
+
+    And a copied module, as the layers of `nn.TransformerEncoder`, has parameters that share their storage with their
+    views: a fake tensor's own copy does not, so that each view would count again.
+    """
     import torch
     from torch import nn
 
-    original_to = nn.Module.to
+    original_to, original_copy = nn.Module.to, torch.Tensor.__deepcopy__
 
     def move_unless_cpu(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         device, dtype, _, memory_format = parse(*args, **kwargs)
@@ -153,9 +160,19 @@ def _keep_modules_in_place() -> Iterator[None]:
         moved: nn.Module = self if stays else original_to(self, *args, **kwargs)
         return moved
 
+    def copy_fake(self: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
+        if id(self) not in memo:
+            values = self.detach().clone()
+            is_parameter = isinstance(self, nn.Parameter)
+            memo[id(self)] = nn.Parameter(values, self.requires_grad) if is_parameter else values
+        copied: torch.Tensor = memo[id(self)]
+        return copied
+
     parse: Callable[..., Any] = torch._C._nn._parse_to
     nn.Module.to = move_unless_cpu  # type: ignore[method-assign, assignment]
+    torch.Tensor.__deepcopy__ = copy_fake  # type: ignore[method-assign]
     try:
         yield
     finally:
         nn.Module.to = original_to  # type: ignore[method-assign]
+        torch.Tensor.__deepcopy__ = original_copy  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ from gpu_advisor.calibration.precision import PRECISIONS
 if TYPE_CHECKING:
     from gpu_advisor.calibration.batch_size_advice import BatchSizeAdvice, Prediction
     from gpu_advisor.calibration.points import MeasuredPoints
+    from gpu_advisor.calibration.profile import Profile
 
 MAX_SIZES = 1000
 
@@ -52,14 +53,12 @@ def parse_target(_context: click.Context, _parameter: click.Parameter, value: fl
               help="CSV: batch_size,peak_memory_bytes[,samples_per_second].")  # fmt: skip
 @click.option("--profile", "profile_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="A profile from `gpu-advisor probe` instead.")  # fmt: skip
-@click.option(
-    "--workload", help="Workload (package.module:factory) that was measured; tracing it narrows the intervals."
-)
-@click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
-              help="Precision of --workload, with --points.")  # fmt: skip
-@click.option("--memory-kind", type=click.Choice(["driver", "reserved", "allocated"]), default="driver",
-              show_default=True,
-              help="Where the memory figures in --points come from (used with --workload).")  # fmt: skip
+@click.option("--model", "--workload", "workload", metavar="MODULE:FACTORY",
+              help="The measured workload: tracing its step, without a GPU, narrows the intervals.")  # fmt: skip
+@click.option("--precision", type=click.Choice(PRECISIONS),
+              help="Precision of --model.  [default: the profile's, or float32]")  # fmt: skip
+@click.option("--memory-kind", type=click.Choice(["driver", "reserved", "allocated"]),
+              help="What the memory in --points is, for --model.  [default: the profile's, or driver]")  # fmt: skip
 @click.option("--memory", "memory_bytes", required=True, callback=parse_memory, metavar="SIZE",
               help="Memory of one GPU, such as 40GiB, 80GB, 40960MiB, or in bytes.")  # fmt: skip
 @click.option("--target", type=float, default=0.85, show_default=True, callback=parse_target,
@@ -74,8 +73,8 @@ def command(
     points_file: Path | None,
     profile_file: Path | None,
     workload: str | None,
-    precision: str,
-    memory_kind: str,
+    precision: str | None,
+    memory_kind: str | None,
     memory_bytes: int,
     target: float,
     predict: tuple[int, ...],
@@ -87,13 +86,17 @@ def command(
 
     \b
       gpu-advisor batch-size --points points.csv --memory 40GiB --target 0.85 --predict 32,64,128
+      gpu-advisor batch-size --points points.csv --memory 40GiB --model my.training:factory
     """
     from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommend_batch_size
 
     try:
-        points, measured_on = _points(points_file, profile_file)
+        points, profile = _points(points_file, profile_file)
         if workload is not None:
+            precision = precision or (profile.precision if profile else PRECISIONS[0])
+            memory_kind = memory_kind or (profile.memory_kind if profile else "driver")
             points = _traced(points, workload, precision, memory_kind, predict)
+        measured_on = profile.device_memory_bytes if profile else None
         advice = recommend_batch_size(
             points, BatchSizeRequest(memory_bytes, target, predict, current, gradient_noise, measured_on)
         )
@@ -102,8 +105,8 @@ def command(
     click.echo(json.dumps(document(advice), indent=2) if form == "json" else text(advice))
 
 
-def _points(points_file: Path | None, profile_file: Path | None) -> tuple[MeasuredPoints, int | None]:
-    """With the memory of the device that they were measured on, if known."""
+def _points(points_file: Path | None, profile_file: Path | None) -> tuple[MeasuredPoints, Profile | None]:
+    """With the profile that they are from, if any."""
     from gpu_advisor.calibration.points import read_points
 
     if (points_file is None) == (profile_file is None):
@@ -114,7 +117,7 @@ def _points(points_file: Path | None, profile_file: Path | None) -> tuple[Measur
 
     assert profile_file is not None
     profile = read_profile(profile_file)
-    return profile.points(), profile.device_memory_bytes
+    return profile.points(), profile
 
 
 def _traced(

@@ -18,9 +18,8 @@ from gpu_advisor.cli import cli
 from tests.unit.calibration.test_profile import profile
 
 
-@pytest.mark.parametrize(("workload", "most"), [("mlp", 1.03), ("conv", 1.03), ("transformer", 1.25)])
-def test_a_trace_sees_what_a_run_takes(workload: str, most: float) -> None:
-    """A transformer's trace keeps more for the backward pass than the CPU's own kernels do."""
+@pytest.mark.parametrize("workload", ["mlp", "conv", "transformer"])
+def test_a_trace_sees_what_a_run_takes(workload: str) -> None:
     import torch
     from gpu_advisor.calibration.device_meters import CpuMeter
     from gpu_advisor.calibration.workloads import build_step
@@ -28,7 +27,7 @@ def test_a_trace_sees_what_a_run_takes(workload: str, most: float) -> None:
     torch.set_num_threads(1)
     _, ran = CpuMeter(None).memory(lambda: build_step(workload, 2, torch.device("cpu"), "float32"))
     found = estimate_memory(workload, 2)
-    assert 0.97 <= found.allocated_bytes / ran.peak_bytes <= most
+    assert 0.97 <= found.allocated_bytes / ran.peak_bytes <= 1.03
     assert found.reserved_bytes >= found.allocated_bytes
     assert estimate_memory(workload, 8).allocated_bytes > found.allocated_bytes
 

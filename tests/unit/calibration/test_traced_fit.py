@@ -12,7 +12,7 @@ from gpu_advisor.calibration.errors import CalibrationError, PointsError, Worklo
 from gpu_advisor.calibration.memory_fit import fit_memory
 from gpu_advisor.calibration.points import MeasuredPoint, MeasuredPoints, clean_points
 from gpu_advisor.calibration.prior import TRACE_PRIOR
-from gpu_advisor.calibration.profile import read_profile
+from gpu_advisor.calibration.profile import read_profile, write_profile
 from gpu_advisor.calibration.trace_worker import trace_in_subprocess
 from gpu_advisor.calibration.traced_memory import TracedMemory, sizes_to_trace
 from gpu_advisor.cli import cli
@@ -125,13 +125,18 @@ def test_a_probe_traces_its_workload_and_batch_size_uses_it(workload_folder: Pat
     assert [each.batch_size for each in profile.traced_sizes] == [8, 16, 32, 64, 128]
     answer = CliRunner().invoke(cli, ["batch-size", "--profile", str(path), "--memory", "8GiB", "--format", "json"])
     assert "memory beyond the measured sizes follows the traced step" in json.loads(answer.output)["notes"]
+    without = workload_folder / "without.profile.json"
+    write_profile(profile.model_copy(update={"traced_sizes": ()}), without)
+    again = CliRunner().invoke(cli, ["batch-size", "--profile", str(without), "--memory", "8GiB", "--format", "json",
+                                     "--model", "traced_workloads:small"])  # fmt: skip
+    assert json.loads(again.output) == json.loads(answer.output)  # with the profile's precision and kind of memory
 
 
 def test_points_with_a_workload_are_traced(workload_folder: Path) -> None:
     csv = workload_folder / "points.csv"
     csv.write_text(f"batch_size,peak_memory_bytes\n8,{2 * GIB}\n16,{2 * GIB + (2 << 20)}\n")
     arguments = ["batch-size", "--points", str(csv), "--memory", "8GiB", "--memory-kind", "allocated"]
-    result = CliRunner().invoke(cli, [*arguments, "--workload", "traced_workloads:small"])
+    result = CliRunner().invoke(cli, [*arguments, "--model", "traced_workloads:small"])
     assert result.exit_code == 0, result.output
     assert "the traced step" in result.output
     missing = CliRunner().invoke(cli, [*arguments, "--workload", "traced_workloads:none"])
