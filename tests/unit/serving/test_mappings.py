@@ -223,6 +223,21 @@ def test_a_server_of_images_with_a_queue_gets_advice_with_its_evidence(tmp_path:
     assert {each.signal for each in found.evidence} >= {"serving_batch", "serving_waiting", "serving_queue_seconds"}
 
 
+def test_a_queue_without_a_kv_cache_to_look_at_is_said_with_both_remedies(tmp_path: Path) -> None:
+    messages = []
+    for waiting in (20, 0):
+        page = Page("tgi", {"tgi_batch_current_size": 5, "tgi_queue_size": waiting}, {"tgi_request_success": 2}, {})
+        folder = tmp_path / str(waiting)
+        folder.mkdir()
+        found = evaluation_of([page], folder)
+        assert found.recommendations == ()
+        messages.append([each.message for each in found.abstentions if each.subject == "serving"])
+    (queue,), calm = messages
+    assert "--max-batch-total-tokens" in queue
+    assert "replicas" in queue
+    assert calm == []
+
+
 def test_what_a_server_does_not_publish_is_missing(tmp_path: Path) -> None:
     found = replica_of(PAGES[3], tmp_path)
     assert found.value("kv_usage") is None

@@ -38,6 +38,9 @@ SUBJECT = "serving"
 #: The evidence of a number of replicas.
 SIZE_SIGNALS = ("generation_token_rate", "running", "waiting", "itl_p95", "ttft_p95")
 
+#: A queue that is a limit's: the least share of requests that wait, and of the most running that the median is.
+QUEUE_SHARE, PLATEAU = 0.2, 0.97
+
 #: Samples that a window needs before it tells anything.
 MIN_SAMPLES = 5
 
@@ -127,6 +130,8 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         facts.serving.titles.get(group.server, group.server), facts.serving.flags.get(group.server, {}),
         facts.serving.helm_values.get(group.server, {}), _is_shared(facts, group),
     )  # fmt: skip
+    if not diagnosis.causes and (queue := _unexplained_queue(diagnosis, options)):
+        yield Abstention(Reason.UNSUPPORTED, SUBJECT, scope, queue, group.gpus)
     follows_objectives = served.configured and objectives != Objectives()
     sized = _sized(facts, settings, served, diagnosis) if follows_objectives else None
     if sized is not None:
@@ -139,6 +144,23 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         advice = advise(diagnosis, cause.name, options)
         if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
             yield found
+
+
+def _unexplained_queue(diagnosis: GroupDiagnosis, options: ServerOptions) -> str | None:
+    """A queue at a limit of a server that does not publish how full its KV cache is: two remedies are possible."""
+    found = diagnosis.features
+    waiting, share, plateau = found["waiting"], found["queue_share"], found["plateau"]
+    if waiting is None or share is None or plateau is None or found["kv_usage_max"] is not None:
+        return None
+    if share < QUEUE_SHARE or plateau < PLATEAU:
+        return None
+    running = diagnosis.pressed.value("running") or 0.0
+    flag = options.flags.get("max_num_batched_tokens") or options.flags.get("max_num_seqs") or "its batch limit"
+    return (
+        f"{waiting:.0f} requests of {diagnosis.group.name} wait while the {running:.0f} running stay the same, and "
+        f"{options.title} does not publish how full its KV cache is: raise {flag} if the GPU has free memory, else add "
+        "replicas"
+    )
 
 
 def _sized(
