@@ -18,7 +18,7 @@ from gpu_advisor.commands.doctor_findings import DeviceFile, Finding, Reply
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClient
 from gpu_advisor.commands.node_snapshot import take_snapshot
-from gpu_advisor.rendering.escaping import one_line
+from gpu_advisor.rendering.escaping import hide_logins, one_line
 from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 
 if TYPE_CHECKING:
@@ -68,17 +68,18 @@ def command(
         if format_ == "table":
             _print(each)
     if format_ == "json":
-        click.echo(json.dumps([{"part": each.part, "status": each.status, "message": each.message, "fix": each.fix}
-                               for each in found], indent=2))  # fmt: skip
+        click.echo(hide_logins(json.dumps([
+            {"part": each.part, "status": each.status, "message": each.message, "fix": each.fix} for each in found
+        ], indent=2)))  # fmt: skip
     return 1 if any(each.status == "failed" for each in found) else 0
 
 
 def _print(each: Finding) -> None:
     """Printed as they come: a server that does not answer takes seconds."""
     mark = click.style(_MARKS[each.status], fg=_STYLES[each.status])
-    click.echo(f"{mark}  {one_line(f'{each.part}: {each.message}')}")
+    click.echo(f"{mark}  {hide_logins(one_line(f'{each.part}: {each.message}'))}")
     if each.fix:
-        click.echo(f"         {one_line(each.fix)}")
+        click.echo(f"         {hide_logins(one_line(each.fix))}")
 
 
 def _examine(
@@ -144,5 +145,5 @@ class _Http:
             return Reply(None, error=type(error).__name__)
         try:
             return Reply(answer.status, json.loads(answer.body))
-        except ValueError:
+        except (ValueError, RecursionError):
             return Reply(answer.status)

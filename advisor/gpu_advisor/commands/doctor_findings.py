@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -139,12 +140,11 @@ def rules(names: Iterable[str]) -> Finding:
 
 def rule_names(reply: Reply) -> set[str]:
     """Names of the rules of a response of /api/v1/rules."""
-    data = reply.body.get("data") if reply.ok and isinstance(reply.body, dict) else None
-    groups = data.get("groups") if isinstance(data, dict) else None
     return {
         str(rule.get("name"))
-        for group in (groups if isinstance(groups, list) else [])
-        for rule in (group.get("rules") or [])
+        for group in _dicts(reply, "groups")
+        for rule in (group["rules"] if isinstance(group.get("rules"), list) else [])
+        if isinstance(rule, dict)
     }
 
 
@@ -164,7 +164,16 @@ def _reason(reply: Reply) -> str:
 
 
 def _query_result(reply: Reply) -> Iterator[tuple[str, float]]:
-    """Name and value of each series of a query's response."""
+    """Name and value of each series of a query's response; without what is no series."""
+    for each in _dicts(reply, "result"):
+        metric, value = each.get("metric"), each.get("value")
+        if isinstance(metric, dict) and isinstance(value, list) and len(value) == 2:
+            with suppress(TypeError, ValueError):
+                yield str(metric.get("__name__", "")), float(value[1])
+
+
+def _dicts(reply: Reply, field: str) -> Iterator[dict[str, Any]]:
+    """The objects in a list of a response's data: whatever answers may be no Prometheus."""
     data = reply.body.get("data") if reply.ok and isinstance(reply.body, dict) else None
-    for each in (data or {}).get("result") or [] if isinstance(data, dict) else []:
-        yield str(each["metric"].get("__name__", "")), float(each["value"][1])
+    found = data.get(field) if isinstance(data, dict) else None
+    yield from (each for each in (found if isinstance(found, list) else []) if isinstance(each, dict))

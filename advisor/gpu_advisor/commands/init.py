@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISREG
 from urllib.parse import urljoin, urlsplit
 
 import click
@@ -16,6 +17,7 @@ from gpu_advisor.commands.node_snapshot import take_snapshot
 from gpu_advisor.commands.settings_file import FoundFleet, settings_yaml
 from gpu_advisor.rendering.escaping import one_line
 from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.storage.output_file import check_target, write_output
 
 DEFAULT_PROMETHEUS = "http://127.0.0.1:9090"
 TIMEOUT_SECONDS = 3.0
@@ -47,20 +49,38 @@ def command(prometheus: str | None, exporters: tuple[str, ...], output: Path, fo
       gpu-advisor init --prometheus http://prometheus:9090
       gpu-advisor init --exporter http://node-1:9816 --exporter http://node-2:9816
     """
-    if output.exists() and not force:
+    _refuse_logins(prometheus or "", *exporters)
+    if _is_file(output) and not force:
         raise CommandError(f"{output} exists: choose another --output, or replace it with --force")
     if prometheus and exporters:
         raise click.UsageError("--prometheus has the exporters' data already: remove --exporter")
     found = _from_prometheus(prometheus) if prometheus else None if exporters else _from_prometheus(None)
     found = found or _from_exporters(exporters)
     try:
-        output.write_text(settings_yaml(found), encoding="utf-8")
+        write_output(output, settings_yaml(found))
     except OSError as error:
         raise CommandError(f"{output}: {error.strerror}; choose another --output") from error
     where = f"Prometheus at {found.prometheus}" if found.prometheus else f"exporters {', '.join(found.exporters)}"
     models = ", ".join(f"{count} x {model}" for model, count in sorted((found.gpus_by_model or {}).items()))
     click.echo(one_line(f"{output}: written, for {where}; GPUs: {models or 'none found yet'}"))
     click.echo(f"Next: gpu-advisor serve --config {output}")
+
+
+def _refuse_logins(*urls: str) -> None:
+    """The file is for all to read, and so is what is printed."""
+    if any("@" in urlsplit(url if "://" in url else f"http://{url}").netloc for url in urls):
+        raise CommandError(
+            "a URL has a user name or a password: leave it out here, and set username and password in the file"
+        )
+
+
+def _is_file(output: Path) -> bool:
+    """Whether something is there that would be lost. Raises CommandError for what cannot be written."""
+    try:
+        found = check_target(output)
+    except OSError as error:
+        raise CommandError(f"{output}: {error.strerror}; choose another --output") from error
+    return found is not None and S_ISREG(found.st_mode)
 
 
 def _from_prometheus(url: str | None) -> FoundFleet | None:

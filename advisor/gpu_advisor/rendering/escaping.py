@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+_LOGIN_OF_URL = re.compile(r"//[^/\s]*@")
+
 #: Characters that start markup within a line (https://github.github.com/gfm/#backslash-escapes).
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")
 
@@ -11,6 +13,11 @@ _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")
 def one_line(text: str, replacement: str = "?") -> str:
     """Without unprintable characters: labels cannot move the cursor or start a line of their own."""
     return text if text.isprintable() else "".join(each if each.isprintable() else replacement for each in text)
+
+
+def hide_logins(text: str) -> str:
+    """Without user names and passwords of URLs."""
+    return _LOGIN_OF_URL.sub("//...@", text)
 
 
 def escape_markdown(text: str) -> str:

@@ -124,7 +124,7 @@ class HttpBackend:
                 f"no advisor responds at {self._url} ({type(error).__name__}: {error}): start one with "
                 "`gpu-advisor up`, or set another address"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ServiceUnavailableError(
                 f"{url} did not return JSON: check that it is an advisor's address"
             ) from error
