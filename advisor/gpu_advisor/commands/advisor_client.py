@@ -22,11 +22,20 @@ if TYPE_CHECKING:
 ONE_SHOT_HINT = ", or evaluate here with --prometheus URL or --config FILE"
 REPORT_TIMEOUT_SECONDS = 300.0
 
+#: How often a document of several pages is read, if the advisor evaluates meanwhile.
+MAX_ATTEMPTS = 5
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class AdvisorClient(Protocol):
     """`filters`: query parameters of the API by name."""
+
+    def refresh(self) -> None:
+        """Make what follows current: evaluate now, unless a running advisor does so. Raises CommandError."""
+
+    def close(self) -> None:
+        """Close what `refresh` needs. The last documents stay."""
 
     def recommendations(self, filters: Mapping[str, str]) -> schema.Recommendations: ...
     def checks(self, filters: Mapping[str, str]) -> schema.Checks: ...
@@ -56,7 +65,19 @@ def options(command: F) -> F:
 def connect(
     advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None
 ) -> AdvisorClient:
-    """Raises click.UsageError, ConfigError or CommandError."""
+    """A client for one look. Raises click.UsageError, ConfigError or CommandError."""
+    client = open_client(advisor, token_file, ca_file, prometheus, config)
+    try:
+        client.refresh()
+    finally:
+        client.close()
+    return client
+
+
+def open_client(
+    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None
+) -> AdvisorClient:
+    """A client for repeated looks, each after a `refresh`. Raises click.UsageError, ConfigError or CommandError."""
     if advisor and (prometheus or config):
         raise click.UsageError("--advisor uses the running advisor's settings: remove --prometheus and --config")
     if not (prometheus or config):
@@ -85,6 +106,12 @@ class HttpAdvisor:
         self._client = AdvisorHttpClient(url, token, ca_file)
         self._url = self._client.address
 
+    def refresh(self) -> None:
+        """Nothing: each response is of the advisor's last evaluation."""
+
+    def close(self) -> None:
+        """Nothing: connections end with the process."""
+
     def recommendations(self, filters: Mapping[str, str]) -> schema.Recommendations:
         return cast("schema.Recommendations", self._fetch_all_pages("recommendations", "recommendations", filters))
 
@@ -99,16 +126,30 @@ class HttpAdvisor:
         return cast("Report", self._fetch("GET", url, seconds=REPORT_TIMEOUT_SECONDS)[0])
 
     def _fetch_all_pages(self, path: str, what: str, filters: Mapping[str, str]) -> dict[str, Any]:
-        """All pages as one document."""
+        """All pages of one evaluation as one document. Raises CommandError."""
         from gpu_advisor.web.api.query_parameters import MAX_PER_PAGE
 
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in filters.items())
-        whole, next_page = self._fetch("GET", urljoin(self._url, f"{path}?per_page={MAX_PER_PAGE}&{query}".rstrip("&")))
+        first = urljoin(self._url, f"{path}?per_page={MAX_PER_PAGE}&{query}".rstrip("&"))
+        for _ in range(MAX_ATTEMPTS):
+            pages = self._fetch_pages(first)
+            if len({(page["at"], page.get("total")) for page in pages}) == 1:
+                found = [each for page in pages for each in page[what]]
+                return {**pages[0], what: found, "page": 1, "per_page": max(1, len(found))}
+        raise CommandError(
+            f"the advisor evaluated again while {len(pages)} pages of {what} were read, {MAX_ATTEMPTS} times: ask for "
+            "less, as with --pool or --node, or raise the advisor's evaluation.interval_seconds"
+        )
+
+    def _fetch_pages(self, first: str) -> list[dict[str, Any]]:
+        """The pages from the first one on; they may be of different evaluations."""
+        page, next_page = self._fetch("GET", first)
+        pages = [page]
         while next_page:
             parts = urlsplit(next_page)  # path only: never send the token to another host
             page, next_page = self._fetch("GET", urljoin(self._url, f"{parts.path.lstrip('/')}?{parts.query}"))
-            whole[what] += page[what]
-        return {**whole, "page": 1, "per_page": max(1, len(whole[what]))}
+            pages.append(page)
+        return pages
 
     def _fetch(
         self, method: str, url: str, seconds: float = RESPONSE_TIMEOUT_SECONDS, **arguments: Any

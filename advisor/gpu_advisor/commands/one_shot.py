@@ -11,6 +11,7 @@ from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.documents import schema, serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.observation.evaluate import evaluate
+from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.report.schema import Report
 from gpu_advisor.runtime.wiring import one_shot_source
 from gpu_advisor.settings import ConfigError, Settings, SourceSettings
@@ -26,23 +27,32 @@ HISTORY_QUERY_TIMEOUT_SECONDS = 60.0
 
 
 class OneShotAdvisor:
-    """An AdvisorClient over one evaluation: all recommendations start now. Raises CommandError."""
+    """An AdvisorClient over the evaluation of the last `refresh`: all recommendations start then.
+
+    The source is kept, with what it knows of the server and its histories.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        source, self._now = one_shot_source(settings), round(time.time(), 3)
-        now = self._now
+        self._source = one_shot_source(settings)
+        self._slo_histories = SloHistoryCache()
+        self._now = 0.0
+        self._view = View(settings.cluster, SourceStatus(self._source.name, self._source.address, False, "not_yet"))
+
+    def refresh(self) -> None:
+        settings, source, now = self._settings, self._source, round(time.time(), 3)
         try:
-            evaluation = evaluate(source, settings, now)
+            evaluation = evaluate(source, settings, now, self._slo_histories)
         except SourceError as error:
             raise CommandError(f"{source.address}: {error}") from error
-        finally:
-            source.close()
         issued = tuple(
             PublishedRecommendation(each.id(settings.cluster), now, each) for each in evaluation.recommendations
         )
         state = SourceStatus(source.name, source.address, True, last_success=now)
-        self._view = View(settings.cluster, state, evaluation, issued)
+        self._now, self._view = now, View(settings.cluster, state, evaluation, issued)
+
+    def close(self) -> None:
+        self._source.close()
 
     def recommendations(self, filters: Mapping[str, str]) -> schema.Recommendations:
         found = query_filters.filter_recommendations(self._view, self._parse("recommendations", filters))
@@ -64,7 +74,7 @@ class OneShotAdvisor:
         return query
 
     def what_if(self, changes: Mapping[str, Any]) -> schema.WhatIf:
-        if self._view.evaluation is None:  # for mypy: the constructor always sets it
+        if self._view.evaluation is None:  # before the first refresh
             raise ConfigError("no evaluation")
         try:
             other = apply_changes(self._settings, changes)

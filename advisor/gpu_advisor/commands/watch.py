@@ -54,16 +54,21 @@ def command(
       gpu-advisor watch >> changes.log                              in a pipe: a line per change
     """
 
+    client = advisor_client.open_client(advisor, token_file, ca_file, prometheus, config)
+
     def fetch() -> WatchState:
-        client = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
+        client.refresh()
         found = client.checks({})["checks"]
         chosen = (each for each in found if gpus or each["scope"]["kind"] != "gpu")
         return WatchState(client.recommendations({}), tuple(sorted(chosen, key=lambda each: _ORDER[each["status"]])))
 
-    if not once:
-        live_display.run_live(fetch, render, lines, interval)
-        return 0
-    state = fetch()
+    try:
+        if not once:
+            live_display.run_live(fetch, render, lines, interval)
+            return 0
+        state = fetch()
+    finally:
+        client.close()
     old = output.warn_if_stale(state.advice)
     for line in lines(None, state):
         click.echo(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ import yaml
 from gpu_advisor import settings as settings_module
 from gpu_advisor.cli import main
 from gpu_advisor.commands import COMMANDS, LazyGroup, one_shot
+from gpu_advisor.commands.advisor_client import HttpAdvisor
+from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.settings import Settings
 from gpu_advisor.web.api import query_parameters
 from gpu_advisor.web.server import WebServer
@@ -170,6 +173,29 @@ def test_nobody_there_and_somebody_else_there(call: Call, command: str) -> None:
     with fake_http(reply(401, "{}")) as other:
         code, _, err = call(command, "--advisor", other.url)
         assert (code, "--token-file" in err) == (1, True)
+
+
+def paged(evaluations: Iterator[str]) -> Callable[[Any, int], None]:
+    """An advisor with two pages of checks: a page is of the next of these evaluations."""
+
+    def answer(handler: Any, number: int) -> None:
+        page, at = (2 if "page=2" in handler.path else 1), next(evaluations)
+        document = {"at": at, "stale": False, "source": {"message": ""}, "total": 2, "checks": [f"{at}/{page}"]}
+        link = {"Link": '</checks?page=2>; rel="next"'} if page == 1 else {}
+        reply(200, json.dumps(document), **link)(handler, number)
+
+    return answer
+
+
+def test_pages_are_of_one_evaluation() -> None:
+    with fake_http(paged(iter("abbbcd"))) as advisor:  # the second page is of another evaluation, then of the same
+        found = HttpAdvisor(advisor.url, "", None).checks({})
+        assert (found["at"], [str(each) for each in found["checks"]]) == ("b", ["b/1", "b/2"])
+        assert len(advisor.requests) == 4
+    with fake_http(paged(map(str, itertools.count()))) as advisor:
+        with pytest.raises(CommandError, match=r"2 pages of checks.*5 times.*evaluation\.interval_seconds"):
+            HttpAdvisor(advisor.url, "", None).checks({})
+        assert len(advisor.requests) == 10
 
 
 def test_a_token_goes_to_the_advisor_and_nowhere_else(call: Call, tmp_path: Path) -> None:

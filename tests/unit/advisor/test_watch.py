@@ -6,15 +6,17 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from gpu_advisor.cli import main
-from gpu_advisor.commands import COMMANDS
+from gpu_advisor.commands import COMMANDS, one_shot
+from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.watch import WatchState, lines
 
 from tests.servers import free_port
-from tests.unit.advisor.builders import source_error
+from tests.unit.advisor.builders import FakeSource, source_error
 from tests.unit.advisor.test_commands import Call, RunningAdvisor, call, live
 from tests.unit.sources.fake_http import fake_http, reply
 
@@ -57,6 +59,33 @@ def test_a_line_for_each_change_and_none_for_what_stays(call: Call, live: Runnin
     live.source.failure = None
     live.running.after(15)
     assert any("up again" in line for line in lines(third, run_watch(call, live)))
+
+
+def test_one_source_for_the_life_of_watch(call: Call, live: RunningAdvisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It detects the server once and caches histories; a failure of it ends nothing."""
+    made: list[int] = []
+    closed: list[int] = []
+    looks: list[WatchState | CommandError] = []
+
+    def source(_: object) -> FakeSource:
+        made.append(1)
+        return live.source
+
+    def run_live(fetch: Callable[[], WatchState], *_: object) -> None:
+        for failure in (None, source_error(), None):
+            live.source.failure = failure
+            try:
+                looks.append(fetch())
+            except CommandError as error:
+                looks.append(error)
+        assert not closed
+
+    monkeypatch.setattr(one_shot, "one_shot_source", source)
+    monkeypatch.setattr(live.source, "close", lambda: closed.append(1))
+    monkeypatch.setattr("gpu_advisor.commands.live_display.run_live", run_live)
+    assert call("watch", "--prometheus", "http://127.0.0.1:9")[0] == 0
+    assert [type(look) for look in looks] == [WatchState, CommandError, WatchState]
+    assert (made, closed) == ([1], [1])
 
 
 def test_no_line_of_a_label_can_pass_for_another(call: Call, live: RunningAdvisor) -> None:
