@@ -6,7 +6,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-vllm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api bench-grid bench-serving lock sbom audit soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-vllm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api bench-grid bench-serving bench-serving-healthy lock sbom audit soak rules dashboards preview docs docs-site golden clean
 
 # More options of `gpu-advisor up`: make up ARGS='--advisor-address 0.0.0.0:9817'
 up: $(VENV)/.up
@@ -174,6 +174,10 @@ bench-serving: $(VENV)/.test
 	$(BIN)/python -m benchmarks.serving_curves
 	$(BIN)/python -m benchmarks.serving_backtest
 	$(BIN)/python -m benchmarks.serving_diagnosis
+
+# No false advice on healthy servers: about a second of one core for each hour of a replica.
+bench-serving-healthy: $(VENV)/.test
+	$(BIN)/python -m benchmarks.serving_healthy --servers 1000 --hours 8
 
 # Overhead of the training monitor, and whether the data loader finds the right number of workers.
 bench-monitor: $(VENV)/.test
