@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from gpu_advisor.documents.schema import CheckDocument, MoneySummaryDocument, OutcomeDocument, RecommendationDocument
 from gpu_advisor.evaluation.money import BOUND_WORDS
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.report.formatting import (
     UNKNOWN,
     count,
-    format_duration,
     humanize,
     money,
     percent,
@@ -166,7 +166,7 @@ def method_section(document: Report) -> ReportSection:
     source, period = document["source"], document["period"]
     own = "the exporters' series"
     how = f"recorded series, or where there are none from {own}" if document["recorded"] else own
-    steps = f"{period['points']} steps of {format_duration(period['step_seconds'])}"
+    steps = f"{period['points']} steps of {duration(period['step_seconds'], words=True)}"
     paragraphs = [
         f"Read from {source['name']} at {source['address']}, in {steps}, from {how}.",
         "A GPU is present from its first to its last sample. Unobserved time counts neither as use nor as waste.",

@@ -52,15 +52,6 @@ def clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
 
 
-def format_duration(seconds: float) -> str:
-    """7 days, 36 hours, 30 minutes."""
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * size or seconds == size:
-            number = f"{seconds / size:.1f}".removesuffix(".0")
-            return f"{number} {unit}" if number == "1" else f"{number} {unit}s"
-    return f"{seconds:.0f} seconds"
-
-
 def humanize(name: str) -> str:
     """`idle_reclaim` -> `idle reclaim`"""
     return name.replace("_", " ")

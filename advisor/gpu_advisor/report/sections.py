@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.report.advice_sections import (
     checklist_section,
     method_section,
@@ -14,7 +15,7 @@ from gpu_advisor.report.advice_sections import (
     outcomes_section,
     recommendations_section,
 )
-from gpu_advisor.report.formatting import format_duration, to_minute
+from gpu_advisor.report.formatting import to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import ReportSection, TableCell
 from gpu_advisor.report.usage_sections import cost_section, summary_section, usage_section
@@ -36,7 +37,7 @@ def title(document: Report) -> str:
 
 def period_text(document: Report) -> str:
     period = document["period"]
-    length = format_duration(period["points"] * period["step_seconds"])
+    length = duration(period["points"] * period["step_seconds"], words=True)
     return f"{to_minute(period['start'])} to {to_minute(period['end'])} UTC, {length}"
 
 

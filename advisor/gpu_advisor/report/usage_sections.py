@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpu_advisor.report.formatting import count, format_duration, hours, money, percent, to_minute
+from gpu_advisor.rendering.durations import duration
+from gpu_advisor.report.formatting import count, hours, money, percent, to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTable, TableCell, number_cell, should
 
@@ -100,7 +101,7 @@ def usage_section(document: Report) -> ReportSection:
                 number_cell(document, f"{path}/coverage_ratio", percent),
             )
         )
-    step = format_duration(document["period"]["step_seconds"])
+    step = duration(document["period"]["step_seconds"], words=True)
     paragraphs = (f"Each point is the mean over {step}. A gap is time without data; it is in no mean and no sum.",)
     return ReportSection("use", "Utilization", paragraphs, (ReportTable("Means over the period", head, tuple(rows)),))
 

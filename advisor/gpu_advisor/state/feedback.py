@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.settings import EvaluationSettings
 
 Verdict = Literal["accepted", "dismissed"]
@@ -79,12 +80,5 @@ def _suggestion(kind: str, dismissed: list[Feedback], of: int, settings: Evaluat
     now = getattr(settings, setting)
     return (
         f"{early} of the last {of} {kind} recommendations were dismissed as too early: consider "
-        f"evaluation.{setting}: {LONGER * now} ({_duration(LONGER * now)}) instead of {now} ({_duration(now)})"
+        f"evaluation.{setting}: {LONGER * now} ({duration(LONGER * now)}) instead of {now} ({duration(now)})"
     )
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:g} {unit}"
-    return f"{seconds:g} s"

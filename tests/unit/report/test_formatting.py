@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.report import formatting
 from gpu_advisor.report.formatting import UNKNOWN
 from hypothesis import given
@@ -54,9 +55,9 @@ def test_times() -> None:
         (120, "2 minutes"),
         (150, "2.5 minutes"),
         (3600, "1 hour"),
-        (3601, "60.0 minutes"),
+        (3601, "60 minutes"),
         (5400, "90 minutes"),
-        (7199, "120.0 minutes"),
+        (7199, "120 minutes"),
         (7200, "2 hours"),
         (86400, "1 day"),
         (129600, "36 hours"),
@@ -65,7 +66,16 @@ def test_times() -> None:
     ],
 )
 def test_durations_in_the_largest_unit_that_fits_twice(seconds: float, text: str) -> None:
-    assert formatting.format_duration(seconds) == text.replace("60.0 m", "60 m").replace("120.0 m", "120 m")
+    assert duration(seconds, words=True) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text", "rounded"),
+    [(45, "45 s", "45 s"), (90, "90 s", "90 s"), (1800, "30 min", "30 min"), (3600, "1 h", "1 h"),
+     (5400, "90 min", "90 min"), (9000, "2.5 h", "2 h"), (72000, "20 h", "20 h"), (864000, "10 d", "10 d")],
+)  # fmt: skip
+def test_durations_with_the_symbols_of_units(seconds: float, text: str, rounded: str) -> None:
+    assert (duration(seconds), duration(seconds, decimals=0)) == (text, rounded)
 
 
 @given(st.text(max_size=12), st.integers(1, 12))

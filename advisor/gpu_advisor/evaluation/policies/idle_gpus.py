@@ -20,10 +20,6 @@ def idle_gpus(facts: Facts, gpus: Iterable[Gpu]) -> list[Gpu]:
     return [gpu for gpu in gpus if idleness(facts, gpu) in IDLE_STATES]
 
 
-def duration_text(seconds: int) -> str:
-    return f"{seconds / 60:g} min" if seconds % 60 == 0 else f"{seconds} s"
-
-
 def running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[Action]:
     """A job that runs while its GPU is idle computes elsewhere, hardly on purpose."""
     for gpu in idle:

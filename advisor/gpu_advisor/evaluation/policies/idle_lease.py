@@ -8,11 +8,12 @@ from gpu_advisor.evaluation.actions import notes, run_command
 from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import Lease
-from gpu_advisor.evaluation.policies.idle_gpus import duration_text, idle_gpus, running_job_notes
+from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import ask_owners, utc_time
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.settings import Settings
 
 KIND = "idle_lease"
@@ -30,7 +31,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 def _recommendation(facts: Facts, lease: Lease, gpus: list[Gpu]) -> Recommendation:
     uuids = tuple(gpu.uuid for gpu in gpus)
-    window = duration_text(facts.evaluation.idle_window_seconds)
+    window = duration(facts.evaluation.idle_window_seconds)
     held = sum(1 for each in facts.leases.values() if each.id == lease.id)
     return Recommendation(
         kind=KIND,

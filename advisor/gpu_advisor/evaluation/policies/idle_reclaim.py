@@ -20,7 +20,7 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.policies.gpu_processes import list_processes
-from gpu_advisor.evaluation.policies.idle_gpus import duration_text, idle_gpus, running_job_notes
+from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import SLURM, owner_actions
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import (
@@ -35,6 +35,7 @@ from gpu_advisor.evaluation.recommendation import (
     Waste,
 )
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_SAMPLES, IDLE_UTILIZATION, MEMORY_USED
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.settings import Settings
 
 KIND = "idle_reclaim"
@@ -105,7 +106,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
     capacity, released = len(pool.gpus), len(pool.gpus) - keep
     holding = [gpu for gpu in idle if idleness(facts, gpu) is Idleness.HOLDING_MEMORY]
     diagnosis = IDLE_MEMORY_ALLOCATED if holding else IDLE_DIAGNOSIS
-    window = duration_text(facts.evaluation.idle_window_seconds)
+    window = duration(facts.evaluation.idle_window_seconds)
     allocated = f", {len(holding)} of them with memory allocated" if holding else ""
     owners = _owners(facts, idle)
     keeps = keep - (capacity - len(idle))

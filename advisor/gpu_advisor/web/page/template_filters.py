@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from gpu_advisor.evaluation.recommendation import Check
+from gpu_advisor.rendering.durations import duration
 
 UNKNOWN = "–"
 
@@ -95,14 +96,6 @@ def humanize(name: str) -> str:
     return " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
 
 
-def duration(seconds: float) -> str:
-    """In the largest unit of which it is at least two: 45 s, 30 min, 6 h, 3 d."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length or seconds == length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def time_of_day(seconds: float) -> str:
     """Hours and minutes, in UTC."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
@@ -110,7 +103,7 @@ def time_of_day(seconds: float) -> str:
 
 def ago(seconds: float, now: float) -> str:
     """How long before `now`: `3 h ago`."""
-    return "just now" if now - seconds < 60 else f"{duration(now - seconds)} ago"
+    return "just now" if now - seconds < 60 else f"{duration(now - seconds, decimals=0)} ago"
 
 
 def clock_or_day(seconds: float, now: float) -> str:
