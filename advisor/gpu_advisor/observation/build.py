@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
@@ -44,9 +44,12 @@ def plausible_range(signal: Signal) -> tuple[float, float]:
 
 
 def values_by_label(
-    vector: Vector, label: str, cluster_label: str, rename: Callable[[str, str], str | None]
+    vector: Vector, label: str, cluster_label: str, rename: Callable[[str, str], str | None] | None = None
 ) -> dict[str, float]:
-    """Key a vector by name: `rename` maps a cluster and the value of a label to it, or to None to drop the value."""
+    """Key a vector by name: `rename` maps a cluster and the value of a label to it, or to None to drop the value.
+
+    Without `rename`, the value of the label is the name.
+    """
     values: dict[str, float] = {}
     for labels, value in vector.items():
         if len(labels) == 1 and labels[0][0] == label:  # nearly always, in fleets of thousands
@@ -54,7 +57,7 @@ def values_by_label(
         else:
             each = dict(labels)
             key, cluster = each.get(label, ""), each.get(cluster_label, "")
-        name = rename(cluster, key) if key else None
+        name = (key if rename is None else rename(cluster, key)) if key else None
         if name is not None:
             values[name] = value
     return values
@@ -77,14 +80,9 @@ def build_facts(
     gpu_exporters = {
         name for name, mapping in mappings_by_name.items() if mapping.scope == "gpu" and not mapping.companion
     }
-    gpu_inventory = GpuInventory(
-        *(_rows_of_exporters(rows, gpu_exporters) for rows in (inventory.present, inventory.recent))
-    )
-    nodes = build_nodes(
-        _rows_of_exporters(
-            inventory.present, {name for name, mapping in mappings_by_name.items() if mapping.scope == "node"}
-        )
-    )
+    gpu_inventory = inventory.of_exporters(gpu_exporters)
+    node_exporters = {name for name, mapping in mappings_by_name.items() if mapping.scope == "node"}
+    nodes = build_nodes(inventory.of_exporters(node_exporters).present)
     node_names = {(node.cluster, node.instance): node.name for node in nodes}
     shared = shared_uuids(gpu_inventory)
     unresolved = {gpu_key({"cluster": thing[0], "uuid": thing[1]}, shared)
@@ -97,6 +95,8 @@ def build_facts(
     def name_gpu(cluster: str, uuid: str) -> str:
         return qualify(uuid, cluster) if uuid in shared else uuid
 
+    rename_gpu = name_gpu if shared else None
+
     def name_node(cluster: str, instance: str) -> str | None:
         return node_names.get((cluster, instance))
 
@@ -105,12 +105,13 @@ def build_facts(
     for signal in signals.SIGNALS:
         if signal.name in families:
             read = (
-                values_by_label(results[signal.name], "uuid", label, name_gpu)
+                values_by_label(results[signal.name], "uuid", label, rename_gpu)
                 if signal.scope == "gpu"
                 else values_by_label(results[signal.name], "instance", label, name_node)
             )
-            left_out = values_by_label((discarded or {}).get(signal.name, {}), "uuid", label, name_gpu)
-            read = {**left_out, **read}
+            left_out = values_by_label((discarded or {}).get(signal.name, {}), "uuid", label, rename_gpu)
+            if left_out:
+                read = {**left_out, **read}
             if unresolved and signal.window != "now":
                 read = {name: value for name, value in read.items() if name not in unresolved}
             low, high = plausible_range(signal)
@@ -128,9 +129,7 @@ def build_facts(
         drivers.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
     # If an exporter has no health metric, a GPU with identity series counts as up.
     without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
-    assumed_up = {
-        gpu_key(dict(labels), shared): 1.0 for labels in _rows_of_exporters(gpu_inventory.present, without_health)
-    }
+    assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present_rows if row["exporter"] in without_health}
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
     gpus = build_gpus(
         gpu_inventory, up, targets, drivers_by_target, nodes, canonical_targets(results["recent_targets"], label)
@@ -207,7 +206,3 @@ def _canonical_cluster(labels: Labels, cluster_label: str) -> Labels:
     if cluster := each.get(cluster_label):
         each["cluster"] = cluster
     return tuple(sorted(each.items()))
-
-
-def _rows_of_exporters(rows: Iterable[Labels], exporters: Collection[str]) -> tuple[Labels, ...]:
-    return tuple(labels for labels in rows if dict(labels)["exporter"] in exporters)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gpu_advisor.evaluation.facts import Gpu, Node
 from gpu_advisor.promql.expressions import Labels
-from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey, target_key
+from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey, row_target, target_key
 from gpu_advisor.sources.exporters.node_names import NodeNames, match_nodes, mismatch_hint
 
 #: Driver states in which an exporter lists no GPUs because it cannot, not because there are none.
@@ -38,10 +38,10 @@ def build_gpus(
         health = targets.get(target)
         return health == 0 if health is not None else target in recent_targets
 
-    unreachable = [labels for labels in inventory.recent if is_unreachable(target_key(labels))]
+    unreachable = [row for row in inventory.recent_rows if is_unreachable(row_target(row))]
     found: dict[str, Gpu] = {}
     # The present identity wins over a former one, a lower rank over a higher one.
-    rows = [dict(labels) for labels in (*inventory.present, *unreachable)]
+    rows = [*inventory.present_rows, *unreachable]
     matched = match_nodes([NodeNames.of(row) for row in rows], [_names_of(node) for node in nodes]).matched
     for number, each in enumerate(rows):
         uuid = gpu_key(each, shared)
@@ -62,7 +62,7 @@ def build_gpus(
 
 def explain_unmatched_hosts(inventory: GpuInventory, nodes: Sequence[Node]) -> str:
     """Which GPUs have no host metrics although there are some, and how to join them; empty if all have."""
-    gpus = [NodeNames.of(dict(labels)) for labels in inventory.present if dict(labels).get("uuid")]
+    gpus = [NodeNames.of(row) for row in inventory.present_rows if row.get("uuid")]
     names = [_names_of(node) for node in nodes]
     return mismatch_hint(gpus, names, match_nodes(gpus, names))
 
@@ -80,8 +80,7 @@ def shared_uuids(inventory: GpuInventory) -> frozenset[str]:
     """Identifiers that GPUs of several clusters have."""
     clusters: dict[str, str] = {}
     shared: set[str] = set()
-    for labels in (*inventory.present, *inventory.recent):
-        each = dict(labels)
+    for each in inventory.rows:
         uuid, cluster = each.get("uuid", ""), each.get("cluster", "")
         if clusters.setdefault(uuid, cluster) != cluster:
             shared.add(uuid)
@@ -98,8 +97,7 @@ def find_duplicate_gpus(inventory: GpuInventory) -> dict[str, tuple[str, ...]]:
     """GPUs that several exporter families report, with these families in order of precedence."""
     shared = shared_uuids(inventory)
     found: dict[str, dict[str, None]] = {}
-    for labels in inventory.present:
-        each = dict(labels)
+    for each in inventory.present_rows:
         if "uuid" in each:
             found.setdefault(gpu_key(each, shared), {})[each["exporter"]] = None
     return {uuid: tuple(exporters) for uuid, exporters in found.items() if len(exporters) > 1}
@@ -141,12 +139,13 @@ def gpus_of_targets(inventory: GpuInventory, series: Iterable[Labels]) -> frozen
     if not targets:
         return frozenset()
     shared = shared_uuids(inventory)
-    rows = (labels for labels in (*inventory.present, *inventory.recent) if target_key(labels) in targets)
-    return frozenset(gpu_key(dict(labels), shared) for labels in rows)
+    return frozenset(gpu_key(row, shared) for row in inventory.rows if row_target(row) in targets)
 
 
 def find_down_targets(targets: Mapping[TargetKey, float], gpu_series: Iterable[Labels]) -> tuple[str, ...]:
     """Addresses of targets that are down, of the jobs with GPU series; of all jobs if none has any."""
+    if all(value != 0 for value in targets.values()):
+        return ()
     jobs = {target_key(labels).job for labels in gpu_series}
     return tuple(
         sorted({each.instance for each, value in targets.items() if value == 0 and (not jobs or each.job in jobs)})

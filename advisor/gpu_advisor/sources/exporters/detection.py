@@ -7,8 +7,9 @@ still known. All queries of its mapping are restricted to these targets, because
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,10 @@ MIN_INTERVALS = 5
 
 #: Gaps this near to whole seconds are whole seconds.
 INTERVAL_JITTER_RATIO = 0.02
+
+
+#: An identity row by label.
+Row = Mapping[str, str]
 
 
 class TargetKey(NamedTuple):
@@ -50,12 +55,34 @@ class GpuInventory:
 
     present: tuple[Labels, ...] = ()
     recent: tuple[Labels, ...] = ()
+    #: The same by label: each evaluation looks at every row several times.
+    present_rows: tuple[Row, ...] = field(init=False, repr=False, compare=False)
+    recent_rows: tuple[Row, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        present = {labels: dict(labels) for labels in self.present}
+        object.__setattr__(self, "present_rows", tuple(present[labels] for labels in self.present))
+        recent = (present.get(labels) or dict(labels) for labels in self.recent)  # nearly always the same
+        object.__setattr__(self, "recent_rows", tuple(recent))
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """Those present, then the recent ones."""
+        return chain(self.present_rows, self.recent_rows)
+
+    def of_exporters(self, names: Collection[str]) -> GpuInventory:
+        """The rows of these exporter families."""
+        present, recent = (
+            tuple(labels for labels, row in zip(labels_of, rows, strict=True) if row["exporter"] in names)
+            for labels_of, rows in ((self.present, self.present_rows), (self.recent, self.recent_rows))
+        )
+        return self if (present, recent) == (self.present, self.recent) else GpuInventory(present, recent)
 
     def targets(self) -> dict[str, set[TargetKey]]:
         """The targets of each exporter family."""
         found: dict[str, set[TargetKey]] = {}
-        for labels in (*self.present, *self.recent):
-            found.setdefault(dict(labels)["exporter"], set()).add(target_key(labels))
+        for row in self.rows:
+            found.setdefault(row["exporter"], set()).add(row_target(row))
         return found
 
 
@@ -81,9 +108,9 @@ def merge_identities(
             continue
         key = mapping.by[0]
         taken_targets = taken.setdefault(mapping.scope, set())
-        kept = [row for row in found if row.get(key) and _row_target(row) not in taken_targets]
+        kept = [row for row in found if row.get(key) and row_target(row) not in taken_targets]
         rows += [tuple(sorted(row.items())) for row in kept]
-        taken_targets |= {_row_target(row) for row in kept}
+        taken_targets |= {row_target(row) for row in kept}
     return tuple(rows)
 
 
@@ -116,10 +143,10 @@ def job_key(labels: Labels, cluster_label: str) -> JobKey:
 
 def target_key(labels: Labels) -> TargetKey:
     """The scrape target of an identity row."""
-    return _row_target(dict(labels))
+    return row_target(dict(labels))
 
 
-def _row_target(row: Mapping[str, str]) -> TargetKey:
+def row_target(row: Row) -> TargetKey:
     return TargetKey(row.get("job", ""), row.get("instance", ""), row.get("cluster", ""))
 
 
@@ -132,11 +159,11 @@ class PresentExporter(NamedTuple):
 
 def present_exporters(mappings: Sequence[ExporterMapping], inventory: GpuInventory) -> tuple[PresentExporter, ...]:
     """The families that an inventory has rows of, in order of precedence."""
-    rows: dict[str, list[dict[str, str]]] = {}
-    for row in map(dict, (*inventory.present, *inventory.recent)):
+    rows: dict[str, list[Row]] = {}
+    for row in inventory.rows:
         rows.setdefault(row["exporter"], []).append(row)
     return tuple(
-        PresentExporter(mapping.with_identities(found), frozenset(map(_row_target, found)))
+        PresentExporter(mapping.with_identities(found), frozenset(map(row_target, found)))
         for mapping in mappings
         if (found := rows.get(mapping.name))
     )

@@ -28,7 +28,7 @@ A quantity that an exporter does not publish is not in its file: the signal is t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -296,34 +296,52 @@ class ExporterMapping(_StrictModel):
         """Identity rows under canonical label names, in their order. `exporter` is this mapping's name; job, instance
         and node stay. A row that identifies nothing lacks the identifying label.
         """
-        identifier = self.by[0]
-        candidates: dict[QuantityOf, tuple[Candidate, ...]] = {
-            of: self.candidates(identifier, of) for of in ("gpu", "slice")
-        }
-        others: dict[QuantityOf, list[tuple[str, tuple[Candidate, ...], str]]] = {
-            of: [
-                (label, self.candidates(label, of), self.prefixes.get(label, ""))
-                for label in (*IDENTITY_LABELS, *TARGET_LABELS)
-                if label != identifier
-            ]
-            for of in ("gpu", "slice")
-        }
+        shapes: dict[tuple[str, ...], _RowReader] = {}  # rows of one exporter have the same labels
         found = []
         for labels in rows:
             original = dict(labels)
+            shape = tuple(original)
+            if shape not in shapes:
+                shapes[shape] = self._row_reader(frozenset(shape))
+            found.append(shapes[shape](original))
+        return found
+
+    def _row_reader(self, names: frozenset[str]) -> _RowReader:
+        """Reads rows that have these labels: the other candidates have no value."""
+        identifier = self.by[0]
+        identifier_prefix, separators = self.prefixes.get(identifier, ""), self.separators
+        candidates: dict[QuantityOf, tuple[Candidate, ...]] = {
+            of: self.candidates(identifier, of) for of in ("gpu", "slice")
+        }
+        others: dict[QuantityOf, list[tuple[str, list[Candidate], str, str]]] = {
+            of: [
+                (label, present, self.prefixes.get(label, ""), separators.get(label, "/"))
+                for label in (*IDENTITY_LABELS, *TARGET_LABELS)
+                if label != identifier
+                and (present := [each for each in self.candidates(label, of) if len(each) > 1 or each[0] in names])
+            ]
+            for of in ("gpu", "slice")
+        }
+
+        def read(original: Mapping[str, str]) -> dict[str, str]:
             each = {"exporter": self.name, "vendor": self.vendor}
             of: QuantityOf = "slice" if self.slice_labels and identify(original, candidates["slice"]) else "gpu"
-            identity = identify(original, candidates[of], self.prefixes.get(identifier, ""))
+            identity = identify(original, candidates[of], identifier_prefix)
             if identity is not None:
                 each[identifier], choice = identity
                 if choice:
                     each[INDIRECT_IDENTITY] = "/".join(candidates[of][choice])
-            for label, sources, prefix in others[of]:
-                value = _first_value(original, sources, self.separators.get(label, "/"))
+            for label, sources, prefix, separator in others[of]:
+                value = _first_value(original, sources, separator)
                 if value:
                     each[label] = prefix + value if prefix else value
-            found.append(each)
-        return found
+            return each
+
+        return read
+
+
+#: The canonical labels of a row.
+_RowReader = Callable[[Mapping[str, str]], dict[str, str]]
 
 
 def _first_value(labels: Mapping[str, str], candidates: Iterable[Candidate], separator: str) -> str:

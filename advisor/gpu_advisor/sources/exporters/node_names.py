@@ -61,10 +61,13 @@ def match_nodes(gpus: Sequence[NodeNames], nodes: Sequence[NodeNames]) -> NodeMa
     """
     exact, short = _index(nodes, str.lower), _index(nodes, short_name)
     reported: dict[tuple[str, str], set[str]] = {}
-    for gpu in gpus:
+    places: dict[NodeNames, list[int]] = {}  # the GPUs of one node say the same
+    for number, gpu in enumerate(gpus):
+        places.setdefault(gpu, []).append(number)
+    for gpu in places:
         reported.setdefault((gpu.cluster, gpu.instance), set()).add(gpu.reported)
     matched: dict[int, int] = {}
-    for number, gpu in enumerate(gpus):
+    for gpu, numbers in places.items():
         remote = len(reported[gpu.cluster, gpu.instance]) > 1
         for name in (gpu.reported,) if remote else (gpu.reported, gpu.target, gpu.names[-1] if gpu.names else ""):
             if not name or (name not in (gpu.reported, gpu.target) and gpu.reported):
@@ -76,7 +79,7 @@ def match_nodes(gpus: Sequence[NodeNames], nodes: Sequence[NodeNames]) -> NodeMa
             }
             if found:
                 if len(found) == 1:
-                    matched[number] = next(iter(found))
+                    matched |= dict.fromkeys(numbers, next(iter(found)))
                 break
     return NodeMatches(matched, tuple(number for number in range(len(gpus)) if number not in matched))
 
