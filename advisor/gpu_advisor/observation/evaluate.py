@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 from gpu_advisor.calibration.loading import curves_from_metrics, load_profile_index
@@ -30,14 +30,20 @@ from gpu_advisor.observation.queries import (
     source_matchers,
     windows_of,
 )
-from gpu_advisor.observation.series import SeriesReader
+from gpu_advisor.observation.series import ObservedSeries, SeriesReader
 from gpu_advisor.observation.serving import read_serving
 from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import Expression, Vector, union, with_matchers
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, Source, SourceError
-from gpu_advisor.sources.exporters.detection import GpuInventory, inventory_queries, merge_identities, present_exporters
+from gpu_advisor.sources.exporters.detection import (
+    GpuInventory,
+    PresentExporter,
+    inventory_queries,
+    merge_identities,
+    present_exporters,
+)
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.query_plan import plan_queries
 
@@ -49,6 +55,24 @@ POD_STARTS = "pod_starts"
 
 #: Identity expressions in one query: most families have no series.
 IDENTITY_LEAVES_PER_QUERY = 32
+
+
+@dataclass(slots=True)
+class _Identified:
+    """What is there at `at` (Unix time), and how to ask for its signals. `queries` were sent so far."""
+
+    source: Source
+    settings: Settings
+    at: float
+    results: Mapping[str, Vector]
+    inventory: GpuInventory
+    present: tuple[PresentExporter, ...]
+    observed: ObservedSeries
+    queries: int
+
+    def dialects(self, window_seconds: int | None) -> tuple[ExporterDialect, ...]:
+        """The exporters present, as for signals of this window."""
+        return active_dialects(self.results, self.present, self.observed, self.settings, window_seconds)
 
 
 @rare_gc()
@@ -64,11 +88,21 @@ def evaluate(
     `slo_histories` saves queries: what one evaluation read of completed steps, the next need not. `leases` are those of
     this advisor, by GPU.
     """
+    found = _identify(source, settings, at)
+    facts = _read_signals(found)
+    facts = replace(facts, list_prices=shipped_list_prices(), leases=_by_uuid(leases or {}, facts))
+    # A history reaches back as far as no selection of series is known: that of the longest window is the best guess.
+    dialects = found.dialects(settings.evaluation.idle_window_seconds)
+    facts = _read_idle_gpus(found, facts, dialects)
+    facts = _read_pool_histories(found, facts, dialects, slo_histories or SloHistoryCache())
+    return decide(facts, settings, queries=found.queries)
+
+
+def _identify(source: Source, settings: Settings, at: float) -> _Identified:
     first = plan_queries(identity_queries(settings), IDENTITY_LEAVES_PER_QUERY)
     results = first.read(source, at)
     queries = len(first.combined)
-    label, matchers = cluster_label(settings), source_matchers(settings)
-    mappings = mappings_of(settings)
+    label, matchers, mappings = cluster_label(settings), source_matchers(settings), mappings_of(settings)
     inventory = read_inventory(results, label, mappings)
     lookbacks = DOWN_TARGET_LOOKBACK_SECONDS if any(up == 0 for up in results["targets"].values()) else ()
     for ago in lookbacks:
@@ -79,71 +113,80 @@ def evaluate(
         inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *identities))))
     reader = SeriesReader(source, at, windows_of(settings.evaluation), matchers, label)
     observed = reader.observe(mappings, recent_identities(results), results[SCRAPES])
-    queries += observed.queries
-    present = present_exporters(mappings_of(settings), inventory)
+    present = present_exporters(mappings, inventory)
+    return _Identified(source, settings, at, results, inventory, present, observed, queries + observed.queries)
 
-    @cache
-    def find_dialects(window_seconds: int | None) -> tuple[ExporterDialect, ...]:
-        return active_dialects(results, present, observed, settings, window_seconds)
 
-    families = compile_by_exporter(find_dialects, settings)
+def _read_signals(found: _Identified) -> Facts:
+    """All but histories: signals, inference servers, demand signals and calibrations."""
+    source, settings, at = found.source, found.settings, found.at
+    families = compile_by_exporter(cache(found.dialects), settings)
     expressions = {name: union(*parts.values()) for name, parts in families.items()}
     limited = limited_readings(expressions)
     second = plan_queries({**expressions, **{key: part.operand for key, part in limited.items()}})
     values = second.read(source, at)
-    queries += len(second.combined)
+    found.queries += len(second.combined)
     left_out = discarded_readings(limited, values)
-    facts = build_facts({**results, **values}, inventory, families, settings, at, observed, left_out)
+    results = {**found.results, **values}
+    facts = build_facts(results, found.inventory, families, settings, at, found.observed, left_out)
     if isinstance(source, QueryLanguageSource):
         facts = replace(facts, language=source.query_language())
     if isinstance(source, PromqlSource):
-        facts = replace(facts, unmapped_exporters=read_unmapped_exporters(source, inventory, mappings_of(settings), at))
-        queries += 1
+        unmapped = read_unmapped_exporters(source, found.inventory, mappings_of(settings), at)
+        facts = replace(facts, unmapped_exporters=unmapped)
+        found.queries += 1
+    serving = read_serving(source, facts, at, source_matchers(settings), cluster_label(settings))
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
+    found.queries += serving.queries + len(demand_signals)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
-    facts = replace(facts, demand_signals=demand_signals, profiles=load_profile_index(settings.profiles_dir, published))
-    facts = replace(facts, list_prices=shipped_list_prices(), leases=_by_uuid(leases or {}, facts))
-    facts = replace(facts, serving=read_serving(source, facts, at, matchers, label))
-    queries += facts.serving.queries
-    members = _serving_pool_uuids(facts, inventory, settings)
-    # The history of a pool reaches back as far as no selection is known: the longest is the best guess.
-    dialects = find_dialects(settings.evaluation.idle_window_seconds)
-    stepwise = step_utilization(dialects, settings.evaluation.step_seconds)
-    candidates = activity.idle_candidates(facts, settings)
+    profiles = load_profile_index(settings.profiles_dir, published)
+    return replace(facts, serving=serving, demand_signals=demand_signals, profiles=profiles)
+
+
+def _read_idle_gpus(found: _Identified, facts: Facts, dialects: Sequence[ExporterDialect]) -> Facts:
+    """The past activity of GPUs that look idle, and what Kubernetes knows of the pods that hold them."""
+    candidates = activity.idle_candidates(facts, found.settings)
     utilization = step_utilization(dialects, activity.STEP_SECONDS, overlapping=True)
-    if candidates and utilization is not None:
-        owners = [owner for uuid in candidates for owner in facts.owners.get(uuid, ())]
-        pods = {POD_STARTS: pod_start_selector(owners), **controller_selectors(owners)}
-        selectors = {name: with_matchers(each, matchers) for name, each in pods.items() if each is not None}
-        if selectors:
-            of_pods = _read_if_accepted(source, selectors, at)
-            dated = date_owners(facts.owners, of_pods.get(POD_STARTS, {}))
-            facts = replace(facts, owners=with_controllers(dated, of_pods))
-        found_activity = activity.read_activity(
-            source, utilization, {uuid: facts.uuid_label(uuid) for uuid in candidates}, at
-        )
-        facts = replace(facts, activity=found_activity or {}, activity_step_seconds=activity.STEP_SECONDS)
-        queries += 2 + len(selectors)
-    if members and stepwise is not None:
-        all_uuids = [dict(labels).get("uuid", "") for labels in (*inventory.present, *inventory.recent)]
-        found = utilization_history.read_pool_histories(source, members, all_uuids, stepwise, at, settings.evaluation)
-        facts = replace(
-            facts,
-            pool_histories=found.histories,
-            pool_work_expressions=utilization_history.pool_work_expressions(members, stepwise),
-        )
-        queries += found.queries
-        tuned = {
-            pool.name: members[pool.name]
-            for pool in settings.pools
-            if pool.unserved_ratio is not None and pool.name in members
-        }
-        if tuned:
-            cache_of_steps = slo_histories or SloHistoryCache()
-            day = cache_of_steps.read(source, tuned, found.histories, all_uuids, stepwise, at, settings.evaluation)
-            facts = replace(facts, slo_histories=day.histories)
-            queries += day.queries
-    return decide(facts, settings, queries=queries + len(demand_signals))
+    if not candidates or utilization is None:
+        return facts
+    matchers = source_matchers(found.settings)
+    owners = [owner for uuid in candidates for owner in facts.owners.get(uuid, ())]
+    pods = {POD_STARTS: pod_start_selector(owners), **controller_selectors(owners)}
+    selectors = {name: with_matchers(each, matchers) for name, each in pods.items() if each is not None}
+    if selectors:
+        of_pods = _read_if_accepted(found.source, selectors, found.at)
+        dated = date_owners(facts.owners, of_pods.get(POD_STARTS, {}))
+        facts = replace(facts, owners=with_controllers(dated, of_pods))
+    labels = {uuid: facts.uuid_label(uuid) for uuid in candidates}
+    past = activity.read_activity(found.source, utilization, labels, found.at)
+    found.queries += 2 + len(selectors)
+    return replace(facts, activity=past or {}, activity_step_seconds=activity.STEP_SECONDS)
+
+
+def _read_pool_histories(
+    found: _Identified, facts: Facts, dialects: Sequence[ExporterDialect], slo_histories: SloHistoryCache
+) -> Facts:
+    """The histories of serving pools; a day of those whose headroom is tuned."""
+    source, settings, at = found.source, found.settings, found.at
+    members = _serving_pool_uuids(facts, found.inventory, settings)
+    stepwise = step_utilization(dialects, settings.evaluation.step_seconds)
+    if not members or stepwise is None:
+        return facts
+    all_uuids = [dict(labels).get("uuid", "") for labels in (*found.inventory.present, *found.inventory.recent)]
+    recent = utilization_history.read_pool_histories(source, members, all_uuids, stepwise, at, settings.evaluation)
+    found.queries += recent.queries
+    works = utilization_history.pool_work_expressions(members, stepwise)
+    facts = replace(facts, pool_histories=recent.histories, pool_work_expressions=works)
+    tuned = {
+        pool.name: members[pool.name]
+        for pool in settings.pools
+        if pool.unserved_ratio is not None and pool.name in members
+    }
+    if not tuned:
+        return facts
+    day = slo_histories.read(source, tuned, recent.histories, all_uuids, stepwise, at, settings.evaluation)
+    found.queries += day.queries
+    return replace(facts, slo_histories=day.histories)
 
 
 def _read_if_accepted(source: Source, selectors: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
