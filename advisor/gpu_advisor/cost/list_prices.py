@@ -52,7 +52,13 @@ def _list_price(offers: list[InstanceOffer]) -> ListPrice:
 
 @cache
 def shipped_list_prices() -> Mapping[GpuVariant, ListPrice]:
-    """Of the catalogue in the package, read once."""
+    """Of the catalogue in the package, read once: without types that were retired by the day of its newest price."""
     from gpu_advisor.cost.catalogue import builtin_catalogue
 
-    return list_prices(builtin_catalogue().offers)
+    catalogue = builtin_catalogue()
+    known_on = max(offer.dated for offer in catalogue.offers)
+    return list_prices(
+        offer
+        for offer in catalogue.offers
+        if catalogue.retirement(offer.provider, offer.instance_type, known_on) is None
+    )

@@ -18,8 +18,8 @@ from gpu_advisor.sources.base import Source, SourceError
 STEP_SECONDS = 300
 DAY_SECONDS, GPUS_OF_A_DAY, MIN_HISTORY_SECONDS = 24 * 3600, 500, 4 * 3600
 
-#: At most this many GPUs; the others wait for their turn.
-MAX_GPUS = 5000
+#: At most this many GPUs; of further ones the activity counts as unread, and they are left to their owners.
+MAX_GPUS = 10_000
 
 #: A uuid has some 40 characters, and an expression may have several lists of them.
 GPUS_PER_SHORT_QUERY = 100

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
+from gpu_advisor.cost.catalogue import builtin_catalogue
 from gpu_advisor.cost.list_prices import CURRENCY, ListPrice, list_prices, shipped_list_prices
 from gpu_advisor.cost.offers import ON_PREMISE, GpuVariant, InstanceOffer
 from gpu_advisor.evaluation.engine import Evaluation, decide
@@ -195,6 +196,12 @@ def test_shipped_prices_are_dated_and_plausible() -> None:
     order = [GpuVariant("T4", 16.0), GpuVariant("A100", 40.0), GpuVariant("H100", 80.0)]
     amounts = [shipped[each].amount for each in order]
     assert amounts == sorted(amounts)
+    catalogue = builtin_catalogue()
+    gone = [each for each in catalogue.offers if catalogue.retirement(each.provider, each.instance_type, date.max)]
+    assert {each.gpu.name for each in gone} >= {"M60", "V100"}
+    for variant in {each.gpu for each in gone} & shipped.keys():  # others offer it still
+        offers = [each for each in catalogue.offers if each.gpu == variant and each.card_ratio == 1]
+        assert shipped[variant].offers == len(offers) - sum(each.gpu == variant for each in gone)
 
 
 # A whole fleet
