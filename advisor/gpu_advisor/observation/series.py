@@ -238,8 +238,11 @@ class SeriesReader:
 def _newest(series: SamplesByLabels, since: float) -> dict[Labels, Samples]:
     """The samples after a time."""
     found: dict[Labels, Samples] = {}
+    since_ms = round(since * 1000)
     for labels, (times, values) in series.items():
-        first = int(np.searchsorted(times, round(since * 1000), side="right"))
-        if first < len(times):
+        if len(times) and times[0] > since_ms:
+            found[labels] = times, values
+        elif len(times) and times[-1] > since_ms:
+            first = int(np.searchsorted(times, since_ms, side="right"))
             found[labels] = times[first:], values[first:]
     return found

@@ -1,18 +1,20 @@
 """Parse raw samples: the response to an instant query of a range selector.
 
-A response may have a million samples. Its series are parsed one by one from the bytes into arrays, so that little more
-memory is needed than for the response and the arrays; json.loads takes ten times as much. Responses of another shape
-are left to response_parser.py.
+A response may have a million samples. Its series are parsed some at a time from the bytes into arrays, so that little
+more memory is needed than for the response and the arrays; json.loads takes ten times as much. Where pods come and go,
+series are many and short: one array for some thousand samples takes two thirds of the time of one per series. Responses
+of another shape are left to response_parser.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.base import Samples
@@ -30,6 +32,7 @@ _METRIC = b'{"metric":'
 # Neither can be part of a label value, where quotes are escaped.
 _VALUES = b',"values":[['
 _VALUES_END = b"]]}"
+_BATCH_NUMBERS = 20_000  # some MiB as text
 
 
 def parse_samples(response: HttpResponse, server: str, *, drop_nan: bool = False) -> dict[Labels, Samples]:
@@ -50,14 +53,19 @@ def _parse_quickly(response: HttpResponse, server: str) -> dict[Labels, Samples]
     if not body.startswith(_METRIC, start):
         return None
     found: dict[Labels, Samples] = {}
+    batch = _Batch()
     position = start
     try:
         while True:
-            labels, samples, position = _parse_series(body, position)
-            if labels in found:
-                raise bad_response_error(server, "two results have the same labels")
-            found[labels] = samples
-            if not body.startswith(b",", position):
+            position = batch.add(body, position)
+            more = body.startswith(b",", position)
+            if not more or len(batch.numbers) >= _BATCH_NUMBERS:
+                for labels, samples in batch.parse():
+                    if labels in found:
+                        raise bad_response_error(server, "two results have the same labels")
+                    found[labels] = samples
+                batch = _Batch()
+            if not more:
                 break
             position += 1
     except (ValueError, TypeError, AttributeError):
@@ -68,37 +76,53 @@ def _parse_quickly(response: HttpResponse, server: str) -> dict[Labels, Samples]
     return {labels: samples for labels, samples in found.items() if samples[0].size}
 
 
-def _parse_series(body: bytes, start: int) -> tuple[Labels, Samples, int]:
-    """Labels, samples, and the position after the series. Raises ValueError, TypeError, AttributeError."""
-    if not body.startswith(_METRIC, start):
-        raise ValueError("not a series")
-    values = body.index(_VALUES, start)
-    end = body.index(_VALUES_END, values)
-    labels = parse_labels(json.loads(body[start + len(_METRIC) : values]))
-    return labels, _parse_values(body[values + len(_VALUES) : end]), end + len(_VALUES_END)
+@dataclass(slots=True)
+class _Batch:
+    """Series whose samples become one array: labels, numbers of samples, and all times and values as text."""
 
+    labels: list[Labels] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    numbers: list[bytes] = field(default_factory=list)
 
-def _parse_values(text: bytes) -> Samples:
-    """Parse `1700000000.123,"1"],[1700000015.123,"NaN"`. Raises ValueError for any other text."""
-    numbers = text.translate(None, b'[]"').split(b",")
-    if len(numbers) != 2 * (text.count(b"],[") + 1):
-        raise ValueError("not pairs of a time and a value")
-    pairs = np.fromiter(map(float, numbers), np.float64, len(numbers)).reshape(-1, 2)
-    return _in_order(pairs[:, 0], pairs[:, 1])
+    def add(self, body: bytes, start: int) -> int:
+        """Add the series at `start`, and return the position after it. Raises ValueError, TypeError, AttributeError."""
+        if not body.startswith(_METRIC, start):
+            raise ValueError("not a series")
+        values = body.index(_VALUES, start)
+        end = body.index(_VALUES_END, values)
+        text = body[values + len(_VALUES) : end]  # 1700000000.123,"1"],[1700000015.123,"NaN"
+        numbers = text.translate(None, b'[]"').split(b",")
+        size = text.count(b"],[") + 1
+        if len(numbers) != 2 * size:
+            raise ValueError("not pairs of a time and a value")
+        self.labels.append(parse_labels(json.loads(body[start + len(_METRIC) : values])))
+        self.sizes.append(size)
+        self.numbers += numbers
+        return end + len(_VALUES_END)
+
+    def parse(self) -> Iterator[tuple[Labels, Samples]]:
+        """Raises ValueError where a text is no number."""
+        pairs = np.fromiter(map(float, self.numbers), np.float64, len(self.numbers)).reshape(-1, 2)
+        times, values = np.rint(pairs[:, 0] * 1000).astype(np.int64), np.ascontiguousarray(pairs[:, 1])
+        increases = np.r_[True, times[1:] > times[:-1]]
+        ends = np.cumsum(np.array(self.sizes, np.int64))
+        increases[ends - self.sizes] = True  # the first of each series
+        in_order = np.logical_and.reduceat(increases, ends - self.sizes)
+        for labels, size, end, is_in_order in zip(
+            self.labels, self.sizes, ends.tolist(), in_order.tolist(), strict=True
+        ):
+            samples = times[end - size : end], values[end - size : end]
+            yield labels, samples if is_in_order else _in_order(*samples)
 
 
 def _samples(item: Mapping[str, Any]) -> Samples | None:
     pairs = [(float(time), float(value)) for time, value in item["values"]]
     table = np.array(pairs, np.float64).reshape(-1, 2)
-    return _in_order(table[:, 0], table[:, 1]) if pairs else None
+    return _in_order(np.rint(table[:, 0] * 1000).astype(np.int64), table[:, 1]) if pairs else None
 
 
-def _in_order(seconds: np.ndarray[Any, np.dtype[np.float64]], values: np.ndarray[Any, np.dtype[np.float64]]) -> Samples:
+def _in_order(times: NDArray[np.int64], values: NDArray[np.float64]) -> Samples:
     """The samples with increasing times; of several at one time, which VictoriaMetrics may store, the last."""
-    times = np.rint(seconds * 1000).astype(np.int64)
-    values = np.ascontiguousarray(values)
-    if (times[1:] > times[:-1]).all():
-        return times, values
     order = np.argsort(times, kind="stable")
     times, values = times[order], values[order]
     newest = np.r_[times[1:] != times[:-1], True]
