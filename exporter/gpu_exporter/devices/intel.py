@@ -69,6 +69,11 @@ RENDER_CLASS, COMPUTE_CLASS = 0, 4
 """Engine classes of xe (uapi/drm/xe_drm.h) that run kernels. Copy and video engines do not count as busy."""
 
 MAX_COMPUTE_INSTANCES = 16
+
+MAX_WATTS = 1500.0
+"""More than any board draws, the Data Center GPU Max 1550 with its 600 W included: the energy counter jumped, as on a
+B580 (flightlessmango/MangoHud#1793)."""
+
 _MEGAHERTZ = scaled_int(20_000, times=1e6)
 _MICROJOULES = scaled_int(2**64, per=1e6)
 
@@ -191,10 +196,11 @@ class IntelDriver(DrmDriver):
             values.absent[metrics.POWER] = values.absent.get(metrics.ENERGY, AbsenceReason.UNSUPPORTED)
             return
         state.energy = (now, joules)
-        if before is None or now <= before[0] or joules < before[1]:
-            values.absent[metrics.POWER] = AbsenceReason.ERROR  # a mean needs two readings
-        else:
-            values.add(metrics.POWER, (joules - before[1]) / (now - before[0]))
+        seconds, used = (now - before[0], joules - before[1]) if before else (0.0, 0.0)
+        if seconds > 0 and 0 <= used <= MAX_WATTS * seconds:
+            values.add(metrics.POWER, used / seconds)
+        else:  # the first of two readings that a mean needs, or the counter was reset, or jumped
+            values.absent[metrics.POWER] = AbsenceReason.ERROR
 
     def _open_counters(self, card: DrmCard, state: CardState) -> None:
         """Open the counters. While open, those of xe keep the card from suspending."""

@@ -286,6 +286,20 @@ def test_energy_counter_reset_gives_no_power(tree: FakeSysfs) -> None:
     assert values(reading)["gpu_energy_joules_total"] == 10 / 1e6
 
 
+@pytest.mark.parametrize(("microjoules", "watts"), [(300_000_000, 300), (2_000_000_000, None), (2**40, None)])
+def test_energy_counter_that_jumps_gives_no_power(tree: FakeSysfs, microjoules: int, watts: int | None) -> None:
+    device, counters = a770(tree)
+    intel = driver(tree, counters)
+    intel.read()
+    tree.write(device, {"hwmon/hwmon3/energy1_input": f"{500_000_000 + microjoules}\n"})
+    tree.time += 1
+    (reading,) = intel.read()
+    assert values(reading).get("gpu_power_watts") == watts
+    tree.write(device, {"hwmon/hwmon3/energy1_input": f"{600_000_000 + microjoules}\n"})
+    tree.time += 1
+    assert values(intel.read()[0])["gpu_power_watts"] == 100
+
+
 @pytest.mark.parametrize(
     ("name", "content", "family"),
     [
