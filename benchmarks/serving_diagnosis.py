@@ -3,8 +3,8 @@
     python -m benchmarks.serving_diagnosis [--count 500] [--workers 2] [--runs FILE]
 
 Situations come from benchmarks/serving, a simulated server that was frozen before the decision table. A cause is what,
-when relaxed, lifts goodput by 10 %; several may hold at once. The table was tuned on seeds up to 2000074; the figures are
-of seeds from 7000000 on. `--runs` keeps simulated runs, and uses those that are there.
+when relaxed, lifts goodput by 10 %; several may hold at once. The table was tuned on seeds up to 2000074; the figures
+are of seeds from 7000000 on. `--runs` keeps simulated runs, and uses those that are there.
 """
 
 from __future__ import annotations
