@@ -99,33 +99,20 @@ def test_no_page_repeats_a_query_as_markup(text: str) -> None:
     for method, path, _ in routes(flask):
         if method != "GET":
             continue
-        for name in (
-            "q",
-            "sort",
-            "group",
-            "show",
-            "page",
-            "per_page",
-            "uuid",
-            "item",
-            "kind",
-            "of",
-            "node",
-            "job",
-            "x",
-        ):
-            for address in (f"{path}?{name}={quote(text)}", f"{path.rstrip('/')}/{quote(text, safe='')}"):
-                answer = client.get(address, headers={**HOST, "Accept": "text/html"})
-                assert answer.status_code != 500, address
-                if answer.mimetype == "text/html":
-                    assert "<script>alert" not in answer.text, address
-                    assert "<img src=x" not in answer.text, address
-                    assert "49" not in answer.text or "{{" not in text, address
+        every = "&".join(f"{name}={quote(text)}" for name in QUERY_PARAMETERS)
+        alone = [f"{path}?{name}={quote(text)}" for name in ("q", "uuid", "item")]
+        for address in (f"{path}?{every}", *alone, f"{path.rstrip('/')}/{quote(text, safe='')}"):
+            answer = client.get(address, headers={**HOST, "Accept": "text/html"})
+            assert answer.status_code != 500, address
+            if answer.mimetype == "text/html":
+                assert "<script>alert" not in answer.text, address
+                assert "<img src=x" not in answer.text, address
+                assert "49" not in answer.text or "{{" not in text, address
 
 
-@pytest.mark.parametrize("length", [2_000, 60_000])
-def test_long_queries_get_short_answers(length: int) -> None:
+def test_long_queries_get_short_answers() -> None:
     """No page repeats them, no error at length; nothing fails."""
+    length = 60_000
     flask = app()
     client = flask.test_client()
     long, many = "A" * length, "&".join(f"a{number}={number}" for number in range(length // 10))
@@ -147,8 +134,8 @@ def test_long_queries_get_short_answers(length: int) -> None:
     "name",
     [
         "..%2f..%2fREADME", "../../pyproject.toml", "..%5c..%5cREADME", "%2e%2e/README", "/etc/passwd", "%00",
-        "README", "GpuAdvisorIdleReclaim%00.html", "GpuAdvisorIdleReclaim.md.md", "GpuAdvisorIdleReclaim/../README", "*",
-        "[a-z]*", "....//README", "%c0%ae%c0%ae%2fREADME", "A" * 10_000,
+        "README", "GpuAdvisorIdleReclaim%00.html", "GpuAdvisorIdleReclaim.md.md", "GpuAdvisorIdleReclaim/../README",
+        "*", "[a-z]*", "....//README", "%c0%ae%c0%ae%2fREADME", "A" * 10_000,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("folder", ["/runbooks/", "/static/"])
