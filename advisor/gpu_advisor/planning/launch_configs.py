@@ -26,11 +26,13 @@ def torchrun_command(machines: ClusterSpec, script: str = "train.py") -> str:
 
 def deepspeed_config(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str, Any] | None:
     """DeepSpeed's configuration, without pipeline parallelism and checkpointing of a part of the layers: the model's
-    code sets those. None for replicas of shards, which it has no more (deepspeedai/DeepSpeed#8489)."""
-    if layout.replicas > 1:
+    code sets those. None for replicas of shards, which it has no more (deepspeedai/DeepSpeed#8489), and for an
+    optimizer in the backward pass. It off-loads what it shards, so a single GPU shards over itself."""
+    if layout.replicas > 1 or recipe.in_backward:
         return None
-    zero: dict[str, Any] = {"stage": layout.zero}
-    if layout.zero:
+    stage = layout.zero or {"none": 0, "optimizer": 2, "all": 3}[layout.offload]
+    zero: dict[str, Any] = {"stage": stage}
+    if stage:
         zero |= {"overlap_comm": True, "contiguous_gradients": True}
     if layout.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
@@ -43,7 +45,7 @@ def deepspeed_config(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str,
         "zero_optimization": zero,
         "bf16": {"enabled": recipe.activations == 2},
     }
-    if recipe.activations == 2 and not recipe.adapters and recipe.weights + recipe.optimizer <= 6 and layout.zero:
+    if recipe.activations == 2 and not recipe.adapters and recipe.weights + recipe.optimizer <= 6 and stage:
         settings["bf16"] |= {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
     if recipe.activations == 2 and recipe.gradients == 4:
         settings["data_types"] = {"grad_accum_dtype": "fp32"}

@@ -130,6 +130,11 @@ def _check(request: PlanRequest) -> None:
 def _no_layout(request: PlanRequest) -> str:
     pinned = {each.name: getattr(request.pinned, each.name) for each in fields(request.pinned)}
     given = ", ".join(f"{name} {value}" for name, value in pinned.items() if value is not None)
+    if request.recipe.in_backward:
+        return (
+            f"an optimizer in the backward pass cannot accumulate a batch of {request.global_batch}: choose a multiple "
+            f"of the {request.machines.gpus} GPUs of at most {MAX_MICRO_BATCH} samples each, without pipeline stages"
+        )
     message = (
         f"a batch of {request.global_batch} cannot be split over {request.machines.gpus} GPUs: choose a multiple "
         "of a divisor of their number"
@@ -207,6 +212,9 @@ def _variants(split: ParallelLayout, request: PlanRequest) -> Iterator[ParallelL
         return
     split = replace(split, replicas=pinned.replicas or 1)
     micro_batches = [pinned.micro_batch] if pinned.micro_batch else _divisors(each)
+    if request.recipe.in_backward:
+        # Each backward pass updates the weights, so there is one for a step.
+        micro_batches = [size for size in micro_batches if size == each and split.pipeline == 1]
     for expert in _experts(request, split):
         for micro_batch in micro_batches:
             if each % micro_batch or (micro_batch > MAX_MICRO_BATCH and not pinned.micro_batch):
@@ -214,12 +222,17 @@ def _variants(split: ParallelLayout, request: PlanRequest) -> Iterator[ParallelL
             for zero in stages:
                 for checkpoint_mode in checkpointing:
                     for offload in offloads:
-                        if offload == "all" and zero not in (0, 3):
+                        if not _can_offload(offload, zero, sharing):
                             continue
                         yield replace(
                             split, zero=zero, micro_batch=micro_batch, accumulation=each // micro_batch,
                             checkpointing=checkpoint_mode, offload=offload, expert=expert,
                         )  # fmt: skip
+
+
+def _can_offload(offload: Offload, zero: int, sharing: int) -> bool:
+    """Frameworks off-load states that they shard, weights with all others; a single GPU has all shards."""
+    return offload == "none" or sharing == 1 or zero == 3 or (offload == "optimizer" and zero > 0)
 
 
 def _divisors(number: int) -> list[int]:

@@ -11,10 +11,13 @@ _Value = str | int | bool | list[str]
 
 
 def torchtitan_toml(layout: ParallelLayout, recipe: OptimizerSpec, sequence: int) -> str | None:
-    """None where torchtitan 0.2 has no such layout: adapters, 8-bit or SGD states, ZeRO-1, an off-loaded optimizer."""
+    """None where torchtitan 0.2 has no such layout: adapters, 8-bit or SGD states, ZeRO-1, an off-loaded optimizer, an
+    optimizer in the backward pass of pipeline stages or experts."""
     kept = (int(recipe.optimizer), recipe.activations)
     states = {(12, 2): "float32", (8, 4): "float32", (4, 2): "bfloat16"}.get(kept)
     if recipe.adapters or states is None or layout.zero == 1 or layout.offload == "optimizer":
+        return None
+    if recipe.in_backward and max(layout.pipeline, layout.expert) > 1:
         return None
     sharing = layout.data
     replicas = sharing if layout.zero == 0 else layout.replicas
@@ -54,7 +57,8 @@ def _checkpointing(layout: ParallelLayout) -> dict[str, _Value]:
     if layout.checkpointing == "full" and layout.checkpoint_ratio < 1:
         if layout.checkpoint_ratio == 0:
             return {"mode": "none"}
-        return {"mode": "selective", "selective_ac_option": str(max(2, round(1 / layout.checkpoint_ratio)))}
+        # Every n-th layer: at least the share that is planned.
+        return {"mode": "selective", "selective_ac_option": str(int(1 / layout.checkpoint_ratio + 1e-9))}
     if layout.checkpointing == "selective":
         return {"mode": "selective", "selective_ac_option": "op"}
     return {"mode": layout.checkpointing}

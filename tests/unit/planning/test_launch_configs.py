@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import pytest
 from gpu_advisor.hardware.cluster_spec import ClusterSpec
+from gpu_advisor.hardware.errors import PlanError
+from gpu_advisor.planning.known_models import KNOWN_SHAPES
 from gpu_advisor.planning.launch_configs import deepspeed_config, fsdp_arguments, megatron_arguments, torchrun_command
-from gpu_advisor.planning.layout import OPTIMIZERS, ParallelLayout
+from gpu_advisor.planning.layout import OPTIMIZERS, Offload, ParallelLayout
+from gpu_advisor.planning.layout_search import PinnedLayout, PlanRequest, search_layouts
+from gpu_advisor.planning.torchtitan_config import torchtitan_toml
 
 MIXED, FULL = OPTIMIZERS["adamw-mixed"], OPTIMIZERS["adamw-fp32"]
 DATA = ParallelLayout(data=4, micro_batch=2, accumulation=8)
@@ -55,6 +59,55 @@ def test_deepspeed(change: dict[str, object], zero: dict[str, object]) -> None:
     full = deepspeed_config(DATA, FULL)
     assert full is not None
     assert full["bf16"] == {"enabled": False}
+    assert deepspeed_config(DATA, replace(MIXED, in_backward=True)) is None
+
+
+@pytest.mark.parametrize(("offload", "stage"), [("none", 0), ("optimizer", 2), ("all", 3)])
+def test_deepspeed_offloads_what_it_shards_on_one_gpu_too(offload: Offload, stage: int) -> None:
+    config = deepspeed_config(ParallelLayout(micro_batch=2, offload=offload), MIXED)
+    assert config is not None
+    assert config["zero_optimization"]["stage"] == stage
+    assert ("offload_optimizer" in config["zero_optimization"]) == (offload != "none")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "pinned"),
+    [(1, {}), (8, {}), (8, {"zero": 0}), (8, {"zero": 2}), (8, {"tensor": 2}), (8, {"tensor": 2, "pipeline": 2})],
+)
+@pytest.mark.parametrize("name", ["adamw-mixed", "adamw-bf16 in backward"])
+def test_every_plan_of_a_search_can_be_carried_out(gpus: int, pinned: dict[str, int], name: str) -> None:
+    """Some framework has it: off-loading only of what is sharded, one backward pass where each is an update."""
+    recipe = replace(OPTIMIZERS[name.split()[0]], in_backward="backward" in name)
+    cluster = ClusterSpec("A100", 1, gpus, 80 << 30)
+    request = PlanRequest(KNOWN_SHAPES["LLaMA-7B"], cluster, recipe, 64, pinned=PinnedLayout(**pinned))  # type: ignore[arg-type]
+    if recipe.in_backward and pinned.get("pipeline"):
+        with pytest.raises(PlanError, match="cannot accumulate"):
+            search_layouts(request, 50)
+        return
+    found = search_layouts(request, 50)
+    assert found.tried > 0
+    for layout in (plan.layout for plan in found.best):
+        sharing = layout.data * layout.context
+        assert layout.offload == "none" or sharing == 1 or layout.zero > 0
+        assert layout.accumulation == 1 or not recipe.in_backward
+        exports = (deepspeed_config(layout, recipe), fsdp_arguments(layout, recipe), megatron_arguments(layout, recipe),
+                   torchtitan_toml(layout, recipe, 2048))  # fmt: skip
+        assert any(exports) or recipe.in_backward  # which is the training loop's own code
+
+
+@pytest.mark.parametrize(("ratio", "option"), [(0.5, "2"), (0.75, "1"), (0.4, "2"), (0.25, "4"), (1 / 3, "3")])
+def test_torchtitan_checkpoints_the_planned_share_of_the_layers_at_least(ratio: float, option: str) -> None:
+    text = torchtitan_toml(replace(DATA, zero=3, checkpointing="full", checkpoint_ratio=ratio), MIXED, 2048)
+    assert text is not None
+    assert f'selective_ac_option = "{option}"' in text
+
+
+@pytest.mark.parametrize("change", [{"pipeline": 2}, {"expert": 2}])
+def test_torchtitan_has_no_optimizer_in_the_backward_pass_of_stages_and_experts(change: dict[str, int]) -> None:
+    layout = replace(DATA, zero=3, accumulation=1)
+    recipe = replace(OPTIMIZERS["adamw-bf16"], in_backward=True)
+    assert torchtitan_toml(layout, recipe, 2048) is not None
+    assert torchtitan_toml(replace(layout, **change), recipe, 2048) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("tensor", "partitioned"), [(1, False), (2, True)])
