@@ -10,6 +10,8 @@ from html import unescape
 
 import pytest
 from flask.testing import FlaskClient
+from gpu_advisor.evaluation.money import GpuPrice
+from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.recommendation import Evidence, Recommendation
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.settings import Settings
@@ -206,6 +208,18 @@ def test_silent_exporters_are_reported() -> None:
 def test_what_if_without_scripts(query: str, said: str) -> None:
     text = text_of(client_of(whole(), serving(3)), f"/page/what-if?{query}")
     assert said in text
+
+
+def test_what_if_shows_the_list_price_where_none_is_set() -> None:
+    view = whole()
+    assert view.evaluation is not None
+    listed = GpuPrice(2.49, "USD", True, "2025-06-01", "2026-09-20")
+    prices = Prices({gpu.uuid: listed for gpu in view.evaluation.facts.gpus}, "USD")
+    found = dataclasses.replace(view.evaluation, prices=prices)
+    estimated = dataclasses.replace(view, evaluation=found)
+    words = "list price 2.49 USD of 2026-09-20, an estimate"
+    assert words in text_of(client_of(estimated, serving(3)), "/page/what-if")
+    assert words not in text_of(client_of(view, serving(3)), "/page/what-if")
 
 
 def test_what_if_before_the_first_answer() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel
 
+from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.settings import Settings
@@ -21,7 +22,8 @@ SettingPath = tuple[str, ...]
 class FormField:
     """A numeric setting. `name` is the query parameter, `path` the setting's path in the configuration.
 
-    `high` limits the slider only: larger values can be typed. `current` is None if the setting is not set.
+    `high` limits the slider only: larger values can be typed. `current` is None if the setting is not set; `estimate`
+    is what is assumed then.
     """
 
     name: str
@@ -34,6 +36,7 @@ class FormField:
     step: float = 1
     entered: str = ""
     problem: str = ""
+    estimate: GpuPrice | None = None
 
     @property
     def display_value(self) -> str:
@@ -79,8 +82,8 @@ _RESOURCE_FIELDS: tuple[tuple[SettingPath, str, str, float, float, float], ...] 
 )
 
 
-def form_fields(settings: Settings, models: Iterable[str]) -> list[FieldGroup]:
-    """The form for these settings, with a price field for each of the GPU `models`."""
+def form_fields(settings: Settings, models: Mapping[str, GpuPrice | None]) -> list[FieldGroup]:
+    """The form for these settings, with a price field for each of the GPU `models`, which have their present prices."""
     resources = settings.resources
     targets = [*_limits("gpu", ("resources", "gpu"), resources.gpu)]
     for path, label, unit, low, high, step in _RESOURCE_FIELDS:
@@ -102,14 +105,15 @@ def _limits(name: str, path: SettingPath, limits: BaseModel) -> Iterator[FormFie
         yield FormField(f"{name}.{key}", label, unit, (*path, key), getattr(limits, key), low, high, step)
 
 
-def _cost_fields(settings: Settings, models: Iterable[str]) -> Iterator[FormField]:
+def _cost_fields(settings: Settings, models: Mapping[str, GpuPrice | None]) -> Iterator[FormField]:
     cost = settings.cost
     yield FormField("budget", "budget", "per hour", ("cost", "budget_per_hour"), cost.budget_per_hour, 0, 200, 0.5)
     names = sorted({*models, *cost.gpu_price_per_hour} - {""})
     for number, model in enumerate(names):
         path = ("cost", "gpu_price_per_hour", model)
-        price = cost.gpu_price_per_hour.get(model)
-        yield FormField(f"price{number}", f"price of {model}", "per hour", path, price, 0, 10, 0.05)
+        price, present = cost.gpu_price_per_hour.get(model), models.get(model)
+        estimate = present if present and present.estimated else None
+        yield FormField(f"price{number}", f"price of {model}", "per hour", path, price, 0, 10, 0.05, estimate=estimate)
 
 
 def fill_form(form: Sequence[FieldGroup], given: Mapping[str, str]) -> list[FieldGroup]:
@@ -125,10 +129,7 @@ def _fill_field(field: FormField, text: str) -> FormField:
 
 
 def _with(field: FormField, given: str, problem: str) -> FormField:
-    return FormField(
-        field.name, field.label, field.unit, field.path, field.current, field.low, field.high, field.step, given,
-        problem,
-    )  # fmt: skip
+    return replace(field, entered=given, problem=problem)
 
 
 def setting_overrides(form: Sequence[FieldGroup]) -> dict[str, Any]:
@@ -178,5 +179,9 @@ def difference(found: WhatIfComparison) -> RecommendationDiff:
     )
 
 
-def gpu_models(view: View) -> set[str]:
-    return {gpu.name for gpu in view.evaluation.facts.gpus} if view.evaluation else set()
+def gpu_models(view: View) -> Mapping[str, GpuPrice | None]:
+    """The models of the fleet with their prices; None if unknown."""
+    if view.evaluation is None:
+        return {}
+    prices = view.evaluation.model_prices
+    return {gpu.name: prices.get(gpu.name) for gpu in view.evaluation.facts.gpus}
