@@ -27,7 +27,7 @@ from gpu_advisor.storage.damage import DamagedFile, find_damage, is_damage, move
 from gpu_advisor.storage.file_lock import FileLockedError, acquire_lock, lock_path
 from gpu_advisor.storage.output_file import write_output
 from gpu_advisor.storage.private_files import FILE_MODE, create_private_file
-from gpu_advisor.storage.sqlite import SchemaVersionError, check_schema, open_database
+from gpu_advisor.storage.sqlite import SMALL_CACHE_KIB, SchemaVersionError, check_schema, open_database
 
 SCHEMA_VERSION = 2
 
@@ -184,7 +184,7 @@ class LeaseStore:
         self._open_database()
 
     def _open_database(self) -> None:
-        self._db = open_database(self._path, synchronous="FULL")
+        self._db = open_database(self._path, synchronous="FULL", cache_kib=SMALL_CACHE_KIB)
         if self._db.execute("PRAGMA user_version").fetchone() == (1,):
             self._db.executescript(_MIGRATION)
             rows = self._db.execute("SELECT id, allocation FROM leases").fetchall()

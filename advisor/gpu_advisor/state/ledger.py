@@ -21,7 +21,7 @@ from gpu_advisor.state.feedback import MAX_RECENT_FEEDBACK, Feedback
 from gpu_advisor.state.outcomes import MAX_RECENT_OUTCOMES, ClosedRecommendation, Outcome, TrackedRecommendation
 from gpu_advisor.state.serialization import deserialize, serialize
 from gpu_advisor.state.view import PublishedRecommendation
-from gpu_advisor.storage.sqlite import open_database
+from gpu_advisor.storage.sqlite import SMALL_CACHE_KIB, open_database
 
 _SCHEMA = """
 DROP TABLE IF EXISTS advice;
@@ -57,7 +57,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._db = open_database(path)
+        self._db = open_database(path, cache_kib=SMALL_CACHE_KIB)
         self._db.executescript(_SCHEMA)
         self._last_written_keys: dict[str, _ChangeKey] = {}
         self._tracked: Mapping[str, TrackedRecommendation | None] = {}  # as stored; None: unreadable

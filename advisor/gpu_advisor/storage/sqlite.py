@@ -10,13 +10,23 @@ from gpu_advisor.storage.private_files import create_private_file, make_private_
 
 BUSY_TIMEOUT_SECONDS = 10.0
 
+#: Pages that a connection keeps in memory (KiB), SQLite's own default: a file that grows for hours fills it.
+CACHE_KIB = 2000
+#: For a file of which little is read.
+SMALL_CACHE_KIB = 256
+
 
 class SchemaVersionError(Exception):
     """The file has a schema of another version, or is not one of ours. The message is its version."""
 
 
 def open_database(
-    path: Path, *, synchronous: Literal["NORMAL", "FULL"] = "NORMAL", page_size: int = 4096, read_only: bool = False
+    path: Path,
+    *,
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+    page_size: int = 4096,
+    read_only: bool = False,
+    cache_kib: int = CACHE_KIB,
 ) -> sqlite3.Connection:
     """A connection that threads may share under a lock of theirs. Raises sqlite3.Error.
 
@@ -33,6 +43,7 @@ def open_database(
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.execute(f"PRAGMA cache_size = -{cache_kib}")
     if not read_only:
         try:
             connection.execute(f"PRAGMA page_size = {page_size}")
