@@ -35,8 +35,8 @@ FIRST_SEED = 700
 
 #: Families whose shortages the past does not show, and why.
 OUT_OF_REACH = {
-    "steps": "a day has a few steps, and one to a level that the past did not have leaves 0.1 to 0.6 %",
-    "heavy-tailed bursts": "one burst, twice as large as all before it, leaves 1 % of a day's demand",
+    "steps": "a day has a few steps up, and one to a level that the past did not have leaves up to 0.6 %",
+    "heavy-tailed bursts": "one burst, twice as large as all before it, leaves nearly 1 % of a day's demand",
 }
 
 
