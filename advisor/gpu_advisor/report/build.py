@@ -84,15 +84,17 @@ def _gpu_prices(gpus: Sequence[Gpu], view: View, settings: Settings) -> Mapping[
 
 def lost_gpu_hours(view: View, past: FleetHistory) -> Mapping[str, float]:
     """Hours in the period by lost GPU, by uuid: since its utilization was read last, or since it was reported as lost
-    if that is earlier. All of the period for a GPU whose utilization was never read in it.
+    if that is earlier. Where its utilization was never read, since the period's first data of any GPU.
     """
     period = past.period
+    steps = [index for span in past.observed_spans.values() for index in span]
+    begin = period.time(min(steps) - 1) if steps else period.start
     found: dict[str, float] = {}
     for each in view.issued:
         for uuid in each.recommendation.gpus if each.recommendation.kind == lost_gpu.KIND else ():
             last_read = max(past.of(series.UTILIZATION, uuid), default=-1)
             since = min(each.since, period.start + (last_read + 1) * period.step_seconds)
-            found[uuid] = max(0.0, period.end - max(period.start, since)) / 3600
+            found[uuid] = max(0.0, period.end - max(begin, since)) / 3600
     return found
 
 

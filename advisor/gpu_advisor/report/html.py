@@ -12,7 +12,7 @@ from gpu_advisor import __version__
 from gpu_advisor.report import formatting, line_charts
 from gpu_advisor.report.bar_chart import bar_chart
 from gpu_advisor.report.before_after_chart import before_after_chart, complete_outcomes
-from gpu_advisor.report.schema import Report, UsageGroup
+from gpu_advisor.report.schema import PeriodDocument, Report, UsageGroup
 from gpu_advisor.report.section_model import ReportSection, ReportTable, TableCell
 from gpu_advisor.report.sections import period_text, sections, title
 from gpu_advisor.report.usage_sections import headline
@@ -118,40 +118,47 @@ def _number_cell(cell: TableCell) -> Markup:
 
 
 def _trends(document: Report) -> Markup:
-    period, fleet = document["period"], document["groups"][0]
-    axis = line_charts.TimeAxis(
-        formatting.parse_rfc3339(period["start"]), formatting.parse_rfc3339(period["end"]), period["points"]
-    )
+    fleet = document["groups"][0]
+    axis, unknown = _axis(document["period"])
     trends, targets = fleet["trends"], fleet["targets"]
     seen_and_busy = [
-        line_charts.ChartLine("observed", trends["gpus"], "there"),
-        line_charts.ChartLine("busy", trends["busy_gpus"], "line", filled=True),
+        line_charts.ChartLine("observed", trends["gpus"][unknown:], "there"),
+        line_charts.ChartLine("busy", trends["busy_gpus"][unknown:], "line", filled=True),
     ]
     figure_elements = [
         _figure_element("GPU utilization of the fleet", line_charts.ratio_chart(
-            axis, "GPU utilization", trends["gpu_utilization"], targets["gpu_utilization"],
+            axis, "GPU utilization", trends["gpu_utilization"][unknown:], targets["gpu_utilization"],
             fleet["gpu_utilization_ratio"])),
         _figure_element("GPUs observed and busy", line_charts.count_chart(
             axis, "GPUs", seen_and_busy)),
         _figure_element("GPU memory of the fleet", line_charts.ratio_chart(
-            axis, "GPU memory", trends["gpu_memory"], targets["gpu_memory"], fleet["gpu_memory_ratio"])),
+            axis, "GPU memory", trends["gpu_memory"][unknown:], targets["gpu_memory"], fleet["gpu_memory_ratio"])),
         _figure_element("CPU of the nodes", line_charts.ratio_chart(
-            axis, "CPU", trends["cpu"], targets["cpu"], fleet["cpu_ratio"])),
+            axis, "CPU", trends["cpu"][unknown:], targets["cpu"], fleet["cpu_ratio"])),
     ]  # fmt: skip
     pools = document["groups"][1:]
     if len(pools) > 1:
         narrow = replace(axis, width=line_charts.SMALL_WIDTH)
         small = [
-            _figure_element(f"GPU utilization of {pool['name']}", _pool(narrow, pool))
+            _figure_element(f"GPU utilization of {pool['name']}", _pool(narrow, pool, unknown))
             for pool in pools[:MAX_POOLS_DRAWN]
         ]
         figure_elements.append(Markup('<div class="pools">\n{}</div>\n').format(Markup("").join(small)))
     return Markup("").join(figure_elements)
 
 
-def _pool(axis: line_charts.TimeAxis, pool: UsageGroup) -> Markup:
+def _axis(period: PeriodDocument) -> tuple[line_charts.TimeAxis, int]:
+    """The time axis from the first data on, and how many steps of the period are before it."""
+    start, end = formatting.parse_rfc3339(period["start"]), formatting.parse_rfc3339(period["end"])
+    step = (end - start) / period["points"]
+    begin = formatting.parse_rfc3339(period["data_start"] or period["start"])
+    unknown = min(max(0, round((begin - start) / step)), period["points"] - 1)
+    return line_charts.TimeAxis(start + unknown * step, end, period["points"] - unknown), unknown
+
+
+def _pool(axis: line_charts.TimeAxis, pool: UsageGroup, unknown: int) -> Markup:
     return line_charts.ratio_chart(
-        axis, f"GPU utilization of {pool['name']}", pool["trends"]["gpu_utilization"],
+        axis, f"GPU utilization of {pool['name']}", pool["trends"]["gpu_utilization"][unknown:],
         pool["targets"]["gpu_utilization"], pool["gpu_utilization_ratio"],
     )  # fmt: skip
 

@@ -8,10 +8,10 @@ from html import unescape
 
 import pytest
 from gpu_advisor.evaluation import signals
-from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
+from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries
 from gpu_advisor.web.page.day_charts import Curve, day_chart, owner_band
-from gpu_advisor.web.page.evidence_history import MAX_CHARTS_PER_PAGE, RangeQuery
-from gpu_advisor.web.page.gpu_day import DAY_SECONDS, POINTS, owner_lanes
+from gpu_advisor.web.page.evidence_history import MAX_CHARTS_PER_PAGE, RangeQuery, RangeRequest, RangeResult
+from gpu_advisor.web.page.gpu_day import DAY_SECONDS, MIN_SHOWN_STEPS, POINTS, owner_lanes, steps_before_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +68,29 @@ def test_without_history_the_reason_stands_once(ask: RangeQuery, shown: str) -> 
     assert text.count(shown) == 1
     assert "Memory used" in text
     assert " 0 %" not in text.partition("Last day")[2].partition("Checks")[0]
+
+
+@pytest.mark.parametrize(
+    ("firsts", "unknown"),
+    [([0, 7], 0), ([200, 250], 200), ([None, 200], 200), ([None], POINTS - MIN_SHOWN_STEPS),
+     ([POINTS - 1], POINTS - MIN_SHOWN_STEPS), ([], 0)],
+)  # fmt: skip
+def test_charts_begin_with_the_data(firsts: list[int | None], unknown: int) -> None:
+    request = RangeRequest(Selector("up"), 0.0, DAY_SECONDS, POINTS)
+    results = [
+        RangeResult(request, {(): tuple(None if first is None or step < first else 1.0 for step in range(POINTS + 1))})
+        for first in firsts
+    ]
+    assert steps_before_data(results) == unknown
+
+
+def test_the_scale_of_power_reaches_its_limit() -> None:
+    def top(limit: float | None) -> str:
+        return day_chart([Curve("power", (70.0, 70.0))], 0.0, 7200.0, "watts", "Power", limit)
+
+    assert ">700 W<" in top(700.0)
+    assert ">70 W<" in top(None)
+    assert ">70 W<" in top(60.0)  # a limit that was lowered since does not cut the curve
 
 
 def test_without_a_source_of_ranges_the_page_is_there() -> None:

@@ -90,12 +90,16 @@ def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
 def test_a_source_that_gives_no_past_is_reported_and_the_rest_is_there(
     ask: curves.RangeQuery, up: bool, said: str
 ) -> None:
-    view = dataclasses.replace(whole(), source=SourceStatus("prometheus", "http://p:9090", up, last_success=AT))
+    source = SourceStatus("prometheus", "http://p:9090", up, last_success=AT, browser_url="https://p.example")
+    view = dataclasses.replace(whole(), source=source)
     issued = view.issued[0]
     text = text_of(client_of(view, ask=ask), f"/page/{issued.id}")
     assert said in text
     assert issued.recommendation.summary in text
+    assert 'href="https://p.example/graph?' in text
     assert "Open in Prometheus" in text
+    inside = dataclasses.replace(view, source=dataclasses.replace(source, browser_url=""))
+    assert "Open in Prometheus" not in text_of(client_of(inside, ask=ask), f"/page/{issued.id}"), "a dead link"
 
 
 def test_a_slow_source_does_not_hold_up_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,3 +319,23 @@ def test_which_names_turn_the_direction() -> None:
 )
 def test_gpus_are_counted_in_plain_numbers(number: float, text: str) -> None:
     assert template_filters.gpu_count(number) == text
+
+
+@pytest.mark.parametrize("path", ["/page/gpus", "/page/jobs", "/page/serving"])
+def test_before_the_first_evaluation_a_list_says_why_it_is_empty(path: str) -> None:
+    view = View("c", SourceStatus("prometheus", "http://p:9090", False, "unreachable", "no connection: check the url"))
+    text = text_of(client_of(view), path)
+    assert "No data yet. no connection: check the url" in text
+    assert "No GPUs" not in text
+    waiting = View("c", SourceStatus("prometheus", "http://p:9090", True))
+    assert "the first evaluation has not finished" in text_of(client_of(waiting), path)
+
+
+def test_a_report_that_cannot_be_made_is_a_page_for_browsers_only() -> None:
+    view = View("c", SourceStatus("prometheus", "http://p:9090", False, "unreachable", "no connection: check the url"))
+    client = client_of(view)
+    assert "No report" in (text := text_of(client, "/report?format=html", 503))
+    assert "no connection: check the url" in text
+    for path, accept in (("/report?format=html", "*/*"), ("/report", "text/html"), ("/report?format=md", "text/html")):
+        answer = client.get(path, headers={"Accept": accept})
+        assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")

@@ -61,6 +61,14 @@ def test_lost_hours_and_their_money(history: list[GpuHistorySpec], since: float,
     assert "1 GPU is lost" in text
 
 
+def test_no_hours_are_lost_before_the_first_data() -> None:
+    """Of a history that begins with the period's sixth step, three of eight are known."""
+    late = dict.fromkeys(range(5, PERIOD.points), 0.5)
+    working = GpuHistorySpec("GPU-0", H100, utilization=late, coverage=dict.fromkeys(late, 1.0), named=frozenset(late))
+    found = report([working], END)
+    assert found["groups"][0]["lost"]["gpu_hours"] == pytest.approx(HOURS * 3 / 8)
+
+
 def test_a_lost_gpu_without_a_price_costs_an_unknown_amount() -> None:
     found = report([steady_gpu("GPU-0", name=H100)], END, name="Odd GPU")
     lost = found["groups"][0]["lost"]

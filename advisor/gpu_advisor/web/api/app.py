@@ -44,7 +44,7 @@ from gpu_advisor.web.api.problem_details import NO_EVALUATION, ProblemError, jso
 from gpu_advisor.web.api.query_parameters import parse_query
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
 from gpu_advisor.web.page.evidence_history import RangeQuery
-from gpu_advisor.web.page.routes import PageContext
+from gpu_advisor.web.page.routes import PageContext, ProblemPage, accepts_html
 from gpu_advisor.web.page.routes import register as register_page
 
 T = TypeVar("T")
@@ -86,13 +86,13 @@ def create_app(context: ApiContext) -> Flask:
     problem_details.register(app)
     browser_guard.register(app, context.settings.web, context.access.login_required)
     authentication.register(app, context.access, _changes_state)
-    register_page(
+    problem_page = register_page(
         app,
         PageContext(context.view, context.alertmanagers, context.settings, context.query_range, context.what_if_lock),
     )
     allocation_handlers.register(app)
     gpus = allocation_handlers.AllocationHandlers(context.allocation, lambda: _simulated(context.view()))
-    for name, handler in {**_Handlers(context).handlers(), **gpus.handlers()}.items():
+    for name, handler in {**_Handlers(context, problem_page).handlers(), **gpus.handlers()}.items():
         operation = OPERATIONS[name]
         app.add_url_rule(
             operation.path.replace("{id}", "<id_>"), endpoint=name, view_func=handler, methods=[operation.method]
@@ -111,8 +111,9 @@ def _simulated(view: View) -> bool:
 class _Handlers:
     """One method per operation, with the same name."""
 
-    def __init__(self, context: ApiContext) -> None:
+    def __init__(self, context: ApiContext, problem_page: ProblemPage) -> None:
         self._context = context
+        self._problem_page = problem_page
         self._renderings = ResponseCache()
         self._metrics = metrics.MetricsExposition()
         self._openapi = dump_json(openapi.document(context.access.login_required, context.access.protects_writes))
@@ -196,15 +197,20 @@ class _Handlers:
 
     def report(self) -> Response:
         query_values, context = self._query_parameters("report"), self._context
-        return report_handler.report_response(
-            context.query_range,
-            context.samples,
-            context.view(),
-            context.settings,
-            query_values["since_seconds"],
-            context.clock(),
-            query_values["format"],
-        )
+        try:
+            return report_handler.report_response(
+                context.query_range,
+                context.samples,
+                context.view(),
+                context.settings,
+                query_values["since_seconds"],
+                context.clock(),
+                query_values["format"],
+            )
+        except ProblemError as problem:
+            if query_values["format"] == "html" and accepts_html():
+                return self._problem_page("No report", problem)
+            raise
 
     def own_metrics(self) -> Response:
         self._query_parameters("own_metrics")

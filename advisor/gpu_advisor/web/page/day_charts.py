@@ -9,8 +9,9 @@ from itertools import groupby
 from markupsafe import Markup
 
 from gpu_advisor.rendering import svg
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.web.page.evidence_history import Points
-from gpu_advisor.web.page.template_filters import duration, time_of_day, value_text
+from gpu_advisor.web.page.template_filters import time_of_day, value_text
 
 WIDTH, HEIGHT = 820.0, 132.0
 AREA = svg.PlotArea(left=64.0, right=WIDTH - 190.0, top=8.0, bottom=HEIGHT - 20.0)
@@ -31,12 +32,14 @@ class Curve:
     points: Points
 
 
-def day_chart(curves: Sequence[Curve], start: float, end: float, unit: str, title: str) -> Markup:
-    """Curves on one scale from zero. A gap in the data is a gap in the line."""
+def day_chart(
+    curves: Sequence[Curve], start: float, end: float, unit: str, title: str, limit: float | None = None
+) -> Markup:
+    """Curves on one scale from zero, up to `limit` at least. A gap in the data is a gap in the line."""
     known = [value for curve in curves for value in curve.points if value is not None]
     if not known:
         return Markup("")
-    low, high = _scale(known, unit)
+    low, high = _scale(known if limit is None else [*known, limit], unit)
 
     def y(value: float) -> float:
         return AREA.y((value - low) / (high - low))

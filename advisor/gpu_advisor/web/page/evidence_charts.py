@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from markupsafe import Markup
 
 from gpu_advisor.evaluation.recommendation import Evidence
 from gpu_advisor.rendering import svg
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.web.page.evidence_history import EvidenceSeries
-from gpu_advisor.web.page.template_filters import duration, time_of_day, value_text
+from gpu_advisor.web.page.template_filters import time_of_day, value_text
 
 WIDTH, HEIGHT = 320.0, 96.0
 AREA = svg.PlotArea(left=2.0, right=WIDTH - 62.0, top=8.0, bottom=HEIGHT - 16.0)
@@ -52,10 +54,13 @@ def describe_chart(curve: EvidenceSeries, threshold: float | None, unit: str, na
     return f"{name} over {duration(curve.end - curve.start)}: {value_text(last, unit)} at the end{against}, {extent}"
 
 
-def distinct_titles(evidence: Sequence[Evidence]) -> list[str]:
-    """A title for each piece of evidence: what it is about, and what distinguishes it from others of the same name."""
+def distinct_titles(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[str]:
+    """A title for each piece of evidence: what it is about, and what distinguishes it from others of the same name.
+
+    `names` are those of GPUs, by uuid.
+    """
     titles = [each.about for each in evidence]
-    for detail in (_window, _subject):
+    for detail in (_window, partial(_subject, names)):
         counts = Counter(titles)
         titles = [
             f"{title}{detail(each)}" if counts[title] > 1 else title
@@ -73,9 +78,11 @@ def _window(evidence: Evidence) -> str:
     return f", {evidence.statistic}{window}"
 
 
-def _subject(evidence: Evidence) -> str:
+def _subject(names: Mapping[str, str], evidence: Evidence) -> str:
     values = evidence.things.values if evidence.things else ()
-    return f", {values[0]}" if len(values) == 1 else f", {len(values)} of them" if values else ""
+    if len(values) == 1:
+        return f", {names.get(values[0], values[0])}"
+    return f", mean over {len(values)}" if values else ""
 
 
 def meter(value: float | None, low: float | None, high: float | None, kind: str) -> Markup:

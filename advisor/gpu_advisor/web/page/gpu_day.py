@@ -23,13 +23,17 @@ DAY_SECONDS = 86400.0
 STEP_SECONDS = 300.0
 POINTS = round(DAY_SECONDS / STEP_SECONDS)
 
+#: An hour is drawn however short the history is.
+MIN_SHOWN_STEPS = 12
+
 
 @dataclass(frozen=True, slots=True)
 class ChartKind:
-    """A chart and its lines: names and signals of one unit."""
+    """A chart and its lines: names and signals of one unit. The scale reaches the present value of `limit`."""
 
     title: str
     lines: tuple[tuple[str, Signal], ...]
+    limit: Signal | None = None
 
     @property
     def unit(self) -> str:
@@ -39,8 +43,8 @@ class ChartKind:
 CHARTS = (
     ChartKind("Utilization", (("GPU utilization", signals.UTILIZATION), ("SM activity", signals.SM_ACTIVITY))),
     ChartKind("Memory used", (("memory used", signals.MEMORY_USED),)),
-    ChartKind("Power draw", (("power", signals.POWER),)),
-    ChartKind("SM clock", (("SM clock", signals.SM_CLOCK),)),
+    ChartKind("Power draw", (("power", signals.POWER),), signals.POWER_LIMIT),
+    ChartKind("SM clock", (("SM clock", signals.SM_CLOCK),), signals.SM_CLOCK_MAX),
     ChartKind("Temperature", (("temperature", signals.TEMPERATURE),)),
     ChartKind("Throttled: share of time", THROTTLE_REASONS),
 )
@@ -66,8 +70,20 @@ def read_day(history: EvidenceHistory, facts: Facts, gpu: Gpu, settings: Setting
     for (chart, name, _), result in zip(supported, results, strict=True):
         if result is not None:
             lines.setdefault(chart, []).append((name, result))
-    charts = [_chart(chart, found) for chart, found in lines.items()]
-    return [*charts, *([_owners(owners)] if owners and owners.series else [])]
+    known = [owners, *(result for found in lines.values() for _, result in found)]
+    unknown = steps_before_data([result for result in known if result is not None])
+    charts = [_chart(chart, found, unknown, facts, gpu) for chart, found in lines.items()]
+    return [*charts, *([_owners(owners, unknown)] if owners and owners.series else [])]
+
+
+def steps_before_data(results: Sequence[RangeResult]) -> int:
+    """How many steps of the day are before the first data, but for the last hour, which is always drawn."""
+    firsts = (
+        next((step for step, value in enumerate(points) if value is not None), POINTS)
+        for result in results
+        for points in result.series.values()
+    )
+    return min(min(firsts, default=0), POINTS - MIN_SHOWN_STEPS)
 
 
 def _request(facts: Facts, gpu: Gpu, signal: Signal) -> RangeRequest | None:
@@ -88,17 +104,22 @@ def owner_request(facts: Facts, gpu: Gpu, settings: Settings) -> RangeRequest | 
     return RangeRequest(expression, facts.at - DAY_SECONDS, facts.at, POINTS)
 
 
-def _chart(chart: ChartKind, found: Sequence[tuple[str, RangeResult]]) -> DayChart:
-    curves = [Curve(name, result.first().points) for name, result in found if result.series]
+def _chart(
+    chart: ChartKind, found: Sequence[tuple[str, RangeResult]], unknown: int, facts: Facts, gpu: Gpu
+) -> DayChart:
+    curves = [Curve(name, result.first().points[unknown:]) for name, result in found if result.series]
     request = found[0][1].request
-    drawing = day_charts.day_chart(curves, request.start, request.end, chart.unit, chart.title)
+    limit = facts.value(chart.limit, gpu.uuid) if chart.limit else None
+    start = request.start + unknown * request.step
+    drawing = day_charts.day_chart(curves, start, request.end, chart.unit, chart.title, limit)
     return DayChart(chart.title, drawing, "" if curves else found[0][1].why)
 
 
-def _owners(result: RangeResult) -> DayChart:
-    lanes = owner_lanes(result.series)
+def _owners(result: RangeResult, unknown: int) -> DayChart:
+    lanes = owner_lanes({labels: points[unknown:] for labels, points in result.series.items()})
     shown = lanes[: day_charts.MAX_OWNERS]
-    drawing = day_charts.owner_band(shown, result.request.start, result.request.end)
+    start = result.request.start + unknown * result.request.step
+    drawing = day_charts.owner_band(shown, start, result.request.end)
     more = f"The {len(shown)} longest of {len(lanes)} owners." if len(lanes) > len(shown) else ""
     return DayChart("Owners", drawing, more)
 

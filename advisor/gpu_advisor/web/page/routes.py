@@ -78,7 +78,11 @@ class PageContext:
     what_if_lock: threading.Lock
 
 
-def register(app: Flask, page_context: PageContext) -> None:
+ProblemPage = Callable[[str, ProblemError], Response]
+
+
+def register(app: Flask, page_context: PageContext) -> ProblemPage:
+    """Add the pages. Returns what shows a problem, under a title, as a page."""
     for each in template_filters.FILTERS:
         app.add_template_filter(each)
     app.add_template_filter(serialize.format_optional_rfc3339, "timestamp")
@@ -105,6 +109,7 @@ def register(app: Flask, page_context: PageContext) -> None:
         ("/runbooks/<name>", "runbook", pages.runbook),
     ):
         app.add_url_rule(rule, name, handler)
+    return pages.problem
 
 
 class _Pages:
@@ -239,6 +244,10 @@ class _Pages:
             return self._not_found(f"no runbook {name!r}: see /runbooks/", view, "There is no such runbook")
         return self._page("runbook.html", view, name=name.removesuffix(".md"), content=Markup(html))
 
+    def problem(self, title: str, problem: ProblemError) -> Response:
+        """For browsers; other clients get a problem document."""
+        return self._page("problem.html", self._context.view(), problem.status, title=title, detail=problem.detail)
+
     def _evidence_with_charts(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
         """Each piece of evidence with its chart."""
         curves = self._evidence_history.of(evidence, view.source.up)
@@ -258,9 +267,14 @@ class _Pages:
 
     def _not_found(self, what: str, view: View, title: str, ended: Sequence[object] = ()) -> Response:
         """A page for browsers; a problem document for other clients."""
-        if "text/html" not in request.headers.get("Accept", ""):
+        if not accepts_html():
             raise ProblemError(HTTPStatus.NOT_FOUND, what)
         return self._page("resolved.html", view, HTTPStatus.NOT_FOUND, title=title, ended=ended)
+
+
+def accepts_html() -> bool:
+    """Whether the request is a browser's."""
+    return "text/html" in request.headers.get("Accept", "")
 
 
 def _gpu_table(found: gpu_list.GpuPage, rows: Markup) -> Mapping[str, object]:
@@ -291,10 +305,10 @@ def check_link(check: Check) -> str:
 
 
 def prometheus_link(promql: str | None, view: View) -> str:
-    """The query in Prometheus' web interface; empty for other sources."""
-    if not promql or view.source.name != "prometheus" or not view.source.address.startswith(("http://", "https://")):
+    """The query in Prometheus' web interface; empty for other sources, and if it is unknown where browsers reach it."""
+    if not promql or not view.source.browser_url:
         return ""
-    return f"{view.source.address}/graph?g0.tab=1&g0.expr={quote(promql, safe='')}"
+    return f"{view.source.browser_url}/graph?g0.tab=1&g0.expr={quote(promql, safe='')}"
 
 
 def _is_related(check: Check, advice: Recommendation) -> bool:
