@@ -43,15 +43,15 @@ def open_database(
         isolation_level=None,
         check_same_thread=False,
     )
-    connection.execute(f"PRAGMA cache_size = -{cache_kib}")
-    if not read_only:
-        try:
+    try:
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+        if not read_only:
             connection.execute(f"PRAGMA page_size = {page_size}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {synchronous}")
-        except BaseException:
-            connection.close()
-            raise
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
