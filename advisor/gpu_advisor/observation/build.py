@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
@@ -87,10 +87,10 @@ def build_facts(
     shared = shared_uuids(gpu_inventory)
     unresolved = {gpu_key({"cluster": thing[0], "uuid": thing[1]}, shared)
                   for name in gpu_exporters for thing in observed.unresolved.get(name, ())}  # fmt: skip
-    targets, drivers_by_target = (
-        canonical_targets(results["targets"], label),
-        [_canonical_cluster(labels, label) for labels in results["drivers"]],
-    )
+    targets = canonical_targets(results["targets"], label)
+
+    def rows(name: str) -> list[Labels]:
+        return [_canonical_cluster(labels, label) for labels in results[name]]
 
     def name_gpu(cluster: str, uuid: str) -> str:
         return qualify(uuid, cluster) if uuid in shared else uuid
@@ -102,40 +102,25 @@ def build_facts(
 
     values: dict[str, dict[str, float]] = {}
     implausible_values: dict[str, dict[str, float]] = {}
-    for signal in signals.SIGNALS:
-        if signal.name in families:
-            read = (
-                values_by_label(results[signal.name], "uuid", label, rename_gpu)
-                if signal.scope == "gpu"
-                else values_by_label(results[signal.name], "instance", label, name_node)
-            )
-            left_out = values_by_label((discarded or {}).get(signal.name, {}), "uuid", label, rename_gpu)
-            if left_out:
-                read = {**left_out, **read}
-            if unresolved and signal.window != "now":
-                read = {name: value for name, value in read.items() if name not in unresolved}
-            low, high = plausible_range(signal)
-            used = {
-                name: value
-                for name, value in read.items()
-                if low <= value <= high and left_out.get(name) != value  # drops NaN
-            }
-            values[signal.name] = used
-            if len(used) < len(read):
-                implausible_values[signal.name] = {name: value for name, value in read.items() if name not in used}
-    drivers: dict[str, set[str]] = {}
-    for labels in results["drivers"]:
-        each = dict(labels)
-        drivers.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
+    for signal in (each for each in signals.SIGNALS if each.name in families):
+        read = (
+            values_by_label(results[signal.name], "uuid", label, rename_gpu)
+            if signal.scope == "gpu"
+            else values_by_label(results[signal.name], "instance", label, name_node)
+        )
+        left_out = values_by_label((discarded or {}).get(signal.name, {}), "uuid", label, rename_gpu)
+        values[signal.name], bad = _split_plausible(signal, read, left_out, unresolved)
+        if bad:
+            implausible_values[signal.name] = bad
     # If an exporter has no health metric, a GPU with identity series counts as up.
     without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
     assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present_rows if row["exporter"] in without_health}
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
     gpus = build_gpus(
-        gpu_inventory, up, targets, drivers_by_target, nodes, canonical_targets(results["recent_targets"], label)
+        gpu_inventory, up, targets, rows("drivers"), nodes, canonical_targets(results["recent_targets"], label)
     )
     owners = _owners(results, settings, observed, shared, label)
-    on_slurm = gpus_of_targets(gpu_inventory, (_canonical_cluster(labels, label) for labels in results["slurm"]))
+    on_slurm = gpus_of_targets(gpu_inventory, rows("slurm"))
     return Facts(
         at=at,
         gpus=gpus,
@@ -143,8 +128,8 @@ def build_facts(
         values=values,
         expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
-        drivers={name: frozenset(states) for name, states in drivers.items()},
-        down_targets=find_down_targets(targets, [*gpu_inventory.present, *gpu_inventory.recent, *drivers_by_target]),
+        drivers=_driver_states(results["drivers"]),
+        down_targets=find_down_targets(targets, [*gpu_inventory.present, *gpu_inventory.recent, *rows("drivers")]),
         simulated=bool(results["simulated"]),
         # A companion reports on GPUs of all exporters.
         exporters_by_signal={
@@ -153,12 +138,10 @@ def build_facts(
         },
         implausible_values=implausible_values,
         exporters_of_duplicates=find_duplicate_gpus(gpu_inventory),
-        jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["owners"]), shared),
-        reported_jobs=jobs_by_gpu((_canonical_cluster(labels, label) for labels in results["reports"]), shared),
+        jobs=jobs_by_gpu(rows("owners"), shared),
+        reported_jobs=jobs_by_gpu(rows("reports"), shared),
         owners=owners,
-        down_reasons=down_reasons_by_gpu(
-            (_canonical_cluster(labels, label) for labels in results["down_reasons"]), shared
-        ),
+        down_reasons=down_reasons_by_gpu(rows("down_reasons"), shared),
         unresolved=frozenset(unresolved),
         unmatched_hosts=explain_unmatched_hosts(gpu_inventory, nodes),
         cluster_label=label,
@@ -168,6 +151,31 @@ def build_facts(
             if gpu.uuid in on_slurm or any(owner.kind == "slurm" for owner in owners.get(gpu.uuid, ()))
         ),
     )
+
+
+def _split_plausible(
+    signal: Signal, read: Mapping[str, float], left_out: Mapping[str, float], unresolved: Collection[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The values to use, and those that cannot be true. `left_out` are readings that mean no value; things that are
+    `unresolved` have no values over a window.
+    """
+    found = {**left_out, **read} if left_out else read
+    if unresolved and signal.window != "now":
+        found = {name: value for name, value in found.items() if name not in unresolved}
+    low, high = plausible_range(signal)
+    used = {name: value for name, value in found.items() if low <= value <= high and left_out.get(name) != value}
+    if len(used) == len(found):  # a comparison with NaN is false
+        return used, {}
+    return used, {name: value for name, value in found.items() if name not in used}
+
+
+def _driver_states(rows: Iterable[Labels]) -> dict[str, frozenset[str]]:
+    """The states of each driver, over all nodes."""
+    found: dict[str, set[str]] = {}
+    for labels in rows:
+        each = dict(labels)
+        found.setdefault(each.get("driver", ""), set()).add(each.get("state", ""))
+    return {name: frozenset(states) for name, states in found.items()}
 
 
 def _owners(
