@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import ssl
@@ -16,6 +15,8 @@ from gpu_advisor.extras import install_hint
 from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import ConfigError, WebSettings
 from gpu_advisor.settings.addresses import join_host_port, listen
+from gpu_advisor.storage.output_file import write_output
+from gpu_advisor.storage.private_files import FILE_MODE
 from gpu_advisor.storage.secret_file import Secret, SecretFile
 from gpu_advisor.web.api.app import ApiContext, create_app
 from gpu_advisor.web.api.authentication import (
@@ -149,15 +150,18 @@ def _token_file(key: str, path: str) -> Secret:
 
 
 def _create_token(path: Path) -> None:
-    """Write a random token, readable for this user only, unless the file exists. Raises ConfigError."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+    """Write a random token, readable for this user only, unless the file exists. Raises ConfigError.
+
+    The file appears with its token, whatever happens on the way: an empty one would keep the service from starting.
+    """
+    if path.exists():
         return
+    try:
+        write_output(path, secrets.token_urlsafe(32) + "\n", new_mode=FILE_MODE)
     except OSError as error:
-        raise ConfigError(f"web.write_token_file: {path}: {error.strerror}; set a path that can be written") from error
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
+        raise ConfigError(
+            f"web.write_token_file: {path}: {error.strerror}; set a path that can be written, on a disk with room"
+        ) from error
 
 
 def _tls(web: WebSettings) -> ssl.SSLContext:
