@@ -4,6 +4,8 @@ A mean or sum over samples, or over tokens, can be divided. A loss that compares
 (contrastive), a ratio of sums (dice), a root of a mean, or a layer that normalizes over the batch cannot, whatever
 the weights. The gradients of a few samples at once are compared with the sum of those of two unequal parts, for each
 weighting that the loss may have. Memory: one set of gradients, from which the parts' are subtracted.
+
+A loss that draws random numbers gets the same ones for a sample in its part as in the whole (`random_draws`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from gpu_advisor.calibration.out_of_memory import memory_failure
 from gpu_advisor.training.memory.errors import InexactError, MemoryManagerError
 from gpu_advisor.training.memory.loss_denominator import find_denominators
 from gpu_advisor.training.memory.model_wrappers import batch_norms
+from gpu_advisor.training.memory.random_draws import DrawError, RandomDraws
 from gpu_advisor.training.memory.step_rollback import StepRollback
 from gpu_advisor.training.memory.training_step import TrainingStep, run_backward
 from gpu_advisor.training.memory.weighting import Part, Weighting, proportional_terms
@@ -93,6 +96,7 @@ class _Trial:
         self._loss_dtypes: set[torch.dtype] = set()
         self._without_gradient: _Samples | None = None
         self._observed: list[tuple[dict[str, float], float]] = []
+        self._same_draws = False
 
     def examine(self, size: int) -> Exactness:
         if size < 2:
@@ -132,13 +136,15 @@ class _Trial:
         least, error, tried = math.inf, "", False
         for training in (True, False):
             with _without_randomness(self._model, training):
-                if not training and not self._is_repeatable(samples[0].whole):
-                    return Exactness(weightings[0], doubt="the loss depends on random numbers")
+                # Other random numbers than dropout's: of the loss itself, or of the model also in evaluation mode.
+                self._same_draws = not training and not self._is_repeatable(samples[0].whole)
                 for weighting in weightings:
                     try:
                         difference = self._largest_difference(samples, weighting)
                     except InexactError:  # another of the loss's divisors
                         continue
+                    except DrawError as problem:
+                        return Exactness(weightings[0], f"the loss depends on random numbers, and {problem}")
                     except Exception as problem:  # the user's code, with fewer samples
                         if isinstance(problem, MemoryManagerError) or memory_failure(problem) is not None:
                             raise
@@ -170,6 +176,8 @@ class _Trial:
 
     def _refusal(self, difference: float) -> str:
         found = f"the gradients of micro-batches differ from those of their batch by {difference:.2g} of its norm"
+        if self._same_draws:
+            return f"{found}, and depend on random numbers: draw them for each sample, by torch"
         if self._step.weight is not None:
             return f"{found}: weight= is not what the loss is divided by; leave it out, and its own divisor is used"
         if self._step.reduction == "sum":
@@ -182,11 +190,13 @@ class _Trial:
     def _difference(self, samples: _Samples, weighting: Weighting) -> float:
         """Of the gradients and losses of parts from those of all samples, relative to the largest of these."""
         self._rollback.restore()
-        whole = self._step.loss(self._model, samples.whole.data)
+        draws = RandomDraws(samples.whole.size) if self._same_draws else None
+        with draws.record() if draws else nullcontext():
+            whole = self._step.loss(self._model, samples.whole.data)
         run_backward(whole)
         largest = self._norm()
         self._rollback.restore_state()
-        losses = [self._step.loss(self._model, part.data) for part in samples.parts]
+        losses = self._losses(samples.parts, draws)
         weights = _weights(weighting, samples.parts, losses)
         self._observed += [(_divisors(loss), weight) for loss, weight in zip(losses, weights, strict=True) if weight]
         shares = _shares(weighting, weights)
@@ -198,6 +208,17 @@ class _Trial:
         shared = [float(loss.detach()) * share for loss, share in zip(losses, shares, strict=True) if share]
         difference = max(difference, _relative_difference(float(whole.detach()), shared))
         return difference if math.isfinite(difference) else math.inf
+
+    def _losses(self, parts: Sequence[Part], draws: RandomDraws | None) -> list[torch.Tensor]:
+        if draws is None:
+            return [self._step.loss(self._model, part.data) for part in parts]
+        losses, first = [], 0
+        for part in parts:
+            self._rollback.restore_state()  # Python's and NumPy's numbers: each part those of the whole
+            with draws.replay(first, part.size):
+                losses.append(self._step.loss(self._model, part.data))
+            first += part.size
+        return losses
 
     def _is_repeatable(self, samples: Part) -> bool:
         """Whether the gradients do not depend on random numbers, as those of dropout do."""
