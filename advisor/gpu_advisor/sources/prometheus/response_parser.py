@@ -157,8 +157,15 @@ def parse_labels(metric: Mapping[str, Any]) -> Labels:
     for name, value in pairs:
         if not isinstance(value, str):
             raise TypeError("label values must be text")
-        plain = plain and value != "" and name != "__name__"
-    return tuple(pairs) if plain else tuple(pair for pair in pairs if pair[1] and pair[0] != "__name__")
+        plain = plain and value != "" and name != "__name__" and value.isascii() and name.isascii()
+    if plain:
+        return tuple(pairs)
+    return tuple((_text(name), _text(value)) for name, value in pairs if value and name != "__name__")
+
+
+def _text(label: str) -> str:
+    """Without halves of surrogate pairs, which JSON can have: no page, database or alert could be written with one."""
+    return label if label.isascii() else label.encode("utf-8", "replace").decode()
 
 
 def bad_response_error(server: str, what: str) -> SourceError:
