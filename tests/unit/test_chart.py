@@ -435,6 +435,13 @@ def test_fields_of_an_endpoint_replace_the_charts_and_add_to_its_relabelings(cha
     assert [each["targetLabel"] for each in rendered["relabelings"]] == ["instance", "zone"]
 
 
+@pytest.mark.parametrize("url", ["", "https://prometheus.example"])
+def test_the_page_links_to_the_prometheus_of_browsers(chart: Any, url: str) -> None:
+    found = list(manifests(chart, {"prometheus": {"externalUrl": url}}))
+    text = only(found, "ConfigMap", "gpu-gpu-advisor")["data"]["advisor.yml"]
+    assert Settings.model_validate(yaml.safe_load(text)).source.browser_url == url
+
+
 def test_files_of_the_advisors_settings_can_be_mounted(chart: Any) -> None:
     volume, mount = {"name": "tls", "secret": {"secretName": "cert"}}, {"name": "tls", "mountPath": "/etc/tls"}
     advisor = {"extraVolumes": [volume], "extraVolumeMounts": [mount], "mappings": {"mlu.yaml": "name: mlu"}}
@@ -499,6 +506,7 @@ KEDA = {"name": "chat", "pool": "chat", "target": "chat", "min": 1, "max": 8}
         ({"alertmanagers": ["http://a:9093", "alertmanager"]}, "alertmanagers[1]: not an http(s) URL"),
         ({"advisor": {"externalUrl": "gpu.example"}}, "advisor.externalUrl: not an http(s) URL"),
         ({"keda": {"prometheusUrl": "mimir"}}, "keda.prometheusUrl: not an http(s) URL"),
+        ({"prometheus": {"externalUrl": "mimir"}}, "prometheus.externalUrl: not an http(s) URL"),
         ({"exporter": {"enabled": False}, "advisor": {"enabled": False}}, "enable one of them"),
         ({"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable only one"),
         ({"exporter": {"simulate": "1xT4-16GB"}}, "exporter.nodeSelector"),

@@ -78,7 +78,14 @@ class AdvisorService:
         ]
         self.view = View(
             settings.cluster,
-            SourceStatus(source.name, source.address, False, "not_yet", "the first evaluation has not finished yet"),
+            SourceStatus(
+                source.name,
+                source.address,
+                False,
+                "not_yet",
+                "the first evaluation has not finished yet",
+                browser_url=settings.source.browser_url,
+            ),
             issued=self._with_marks(by_urgency(former)),
             interval_seconds=settings.evaluation.interval_seconds,
             outcomes=outcomes.Outcomes().with_added(ledger.outcomes()),
@@ -145,7 +152,7 @@ class AdvisorService:
         issued, held = self._update_recommendations(evaluation, now)
         judged = self._judge_outcomes(evaluation, issued, held)
         self._publish(
-            source=SourceStatus(self._source.name, self._source.address, True, last_success=now),
+            source=replace(self.view.source, up=True, error="", message="", last_success=now),
             evaluation=evaluation,
             overdue=False,
             issued=issued,

@@ -65,6 +65,7 @@ def _validate_url(text: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_validate_url)]
+OptionalUrl = Annotated[str, AfterValidator(lambda text: text and _validate_url(text))]
 
 
 def validate_host_port(text: str) -> str:

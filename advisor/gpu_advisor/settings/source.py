@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from gpu_advisor.promql.expressions import Matcher, MatchOp
-from gpu_advisor.settings.field_types import StrictModel, Url
+from gpu_advisor.settings.addresses import is_loopback
+from gpu_advisor.settings.field_types import OptionalUrl, StrictModel, Url
 
 _OPERATORS: tuple[MatchOp, ...] = ("=~", "!~", "!=", "=")
 
@@ -21,6 +23,9 @@ class PrometheusSourceSettings(StrictModel):
     """A Prometheus, or a compatible server (Thanos, Mimir, VictoriaMetrics)."""
 
     url: Url = Field(description="as in http://127.0.0.1:9090")
+    external_url: OptionalUrl = Field(
+        "", description="URL for browsers: the page links its queries there; default: `url` if it is a loopback address"
+    )
     matchers: dict[str, str] = Field(
         default_factory=dict,
         description="read only series with these labels, as in cluster: east; a value may start with !=, =~ or !~",
@@ -47,6 +52,11 @@ class PrometheusSourceSettings(StrictModel):
             if not re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", label) or label == "__name__":
                 raise ValueError(f"{label!r} is not a label name: write label: value, as in cluster: east")
         return value
+
+    @property
+    def browser_url(self) -> str:
+        """Where a browser reaches it, without a slash at the end; empty if unknown, as for names inside a cluster."""
+        return (self.external_url or (self.url if is_loopback(urlsplit(self.url).hostname or "") else "")).rstrip("/")
 
     @property
     def label_matchers(self) -> tuple[Matcher, ...]:
@@ -79,6 +89,11 @@ class SourceSettings(StrictModel):
     mappings_dir: str = Field(
         "", description="directory of your own mappings of exporters; one with the name of a shipped one replaces it"
     )
+
+    @property
+    def browser_url(self) -> str:
+        """The web interface of Prometheus for a browser; empty for another source, or if it is unknown."""
+        return self.prometheus.browser_url if self.prometheus else ""
 
     @model_validator(mode="after")
     def _only_one(self) -> SourceSettings:

@@ -17,7 +17,10 @@ RUNBOOK_BASE_URL = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/ru
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """Status of the data source. `last_success` is a Unix time; `error` and `message` are empty while it is up."""
+    """Status of the data source. `last_success` is a Unix time; `error` and `message` are empty while it is up.
+
+    `address` is where the advisor reaches it, `browser_url` where a browser does; empty if that is unknown.
+    """
 
     name: str
     address: str
@@ -25,6 +28,7 @@ class SourceStatus:
     error: str = ""
     message: str = ""
     last_success: float | None = None
+    browser_url: str = ""
 
 
 def alert_name(kind: str) -> str:

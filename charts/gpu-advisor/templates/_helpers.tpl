@@ -41,8 +41,10 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if .Values.advisor.externalUrl -}}{{- $_ := set $web "external_url" .Values.advisor.externalUrl -}}{{- end -}}
 {{- $alertmanagers := list -}}
 {{- range .Values.alertmanagers -}}{{- $alertmanagers = append $alertmanagers (dict "url" .) -}}{{- end -}}
+{{- $prometheus := dict "url" .Values.prometheus.url -}}
+{{- with .Values.prometheus.externalUrl -}}{{- $_ := set $prometheus "external_url" . -}}{{- end -}}
 {{- $known := dict
-      "source" (dict "prometheus" (dict "url" .Values.prometheus.url))
+      "source" (dict "prometheus" $prometheus)
       "web" $web "state_dir" "/var/lib/gpu-advisor" "alertmanagers" $alertmanagers -}}
 {{- if .Values.advisor.mappings -}}{{- $_ := set $known.source "mappings_dir" "/etc/gpu-advisor-mappings" -}}{{- end -}}
 {{- toYaml (mergeOverwrite $known (deepCopy .Values.advisor.config)) -}}

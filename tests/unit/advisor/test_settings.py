@@ -9,7 +9,7 @@ from gpu_advisor.cli import main
 from gpu_advisor.settings import ConfigError, GpuLimits, Settings, load_settings
 from gpu_advisor.settings.field_types import _is_not_a_ratio
 from gpu_advisor.settings.loader import _models
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -211,3 +211,28 @@ def test_percent_and_ratios_have_names_that_differ() -> None:
             assert name.endswith("_ratio"), name
         if upper == 100 and name != "idle_utilization":
             assert _is_not_a_ratio in [getattr(rule, "func", None) for rule in info.metadata], name
+
+
+@pytest.mark.parametrize(
+    ("prometheus", "browser_url"),
+    [
+        ({"url": "http://127.0.0.1:9090/"}, "http://127.0.0.1:9090"),
+        ({"url": "http://localhost:9090/prom"}, "http://localhost:9090/prom"),
+        ({"url": "http://[::1]:9090"}, "http://[::1]:9090"),
+        ({"url": "http://prometheus:9090"}, ""),
+        ({"url": "http://10.0.0.7:9090"}, ""),
+        ({"url": "http://127.0.0.1.example:9090"}, ""),
+        ({"url": "http://prometheus:9090", "external_url": "https://p.example/"}, "https://p.example"),
+        ({"url": "http://127.0.0.1:9090", "external_url": "https://p.example"}, "https://p.example"),
+    ],
+)
+def test_where_browsers_reach_prometheus(prometheus: dict[str, str], browser_url: str) -> None:
+    settings = Settings.model_validate({"source": {"prometheus": prometheus}})
+    assert settings.source.browser_url == browser_url
+
+
+@pytest.mark.parametrize("url", ["prometheus:9090", "ftp://p", "http://me:hunter2@p"])
+def test_an_external_url_is_a_url_without_credentials(url: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings.model_validate({"source": {"prometheus": {"url": "http://p", "external_url": url}}})
+    assert SECRET not in str(refused.value)
