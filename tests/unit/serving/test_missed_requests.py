@@ -7,8 +7,9 @@ from statistics import NormalDist
 
 import pytest
 from gpu_advisor.evaluation.serving.facts import ServingReplica
-from gpu_advisor.evaluation.serving.features import group_features, itl_spread, measure_load
+from gpu_advisor.evaluation.serving.features import group_features
 from gpu_advisor.evaluation.serving.groups import Objectives, make_group
+from gpu_advisor.evaluation.serving.loads import itl_spread, measure_load
 from hypothesis import given
 from hypothesis import strategies as st
 

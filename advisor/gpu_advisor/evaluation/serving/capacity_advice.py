@@ -16,8 +16,8 @@ from gpu_advisor.evaluation.serving.advice import (
     value_of,
 )
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
-from gpu_advisor.evaluation.serving.features import GROWTH
 from gpu_advisor.evaluation.serving.projection import MOST_STEP
+from gpu_advisor.evaluation.serving.surplus import GROWTH
 
 
 def decode(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:

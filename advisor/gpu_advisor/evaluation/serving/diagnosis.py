@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from gpu_advisor.evaluation.diagnosis.conditions import Condition, ThresholdCondition, Truth, UnlessCondition
 from gpu_advisor.evaluation.serving.decision_table import CAUSES, ROWS, CauseRow, ServingCause
-from gpu_advisor.evaluation.serving.features import Features, ReplicaLoad, group_features
+from gpu_advisor.evaluation.serving.features import Features, group_features
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.loads import ReplicaLoad
 
 
 @dataclass(frozen=True, slots=True)

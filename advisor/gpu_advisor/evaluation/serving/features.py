@@ -1,136 +1,23 @@
 """What the decision table looks at: a group's numbers, most of them ratios to an objective. Pure.
 
-Each feature is None if a signal that it needs is missing. Shares of requests come from quantiles of histograms, linear
-between them.
+Each feature is None if a signal that it needs is missing.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from gpu_advisor.evaluation.serving.facts import ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.loads import ReplicaLoad, measure_load, share_of, token_demand
 from gpu_advisor.evaluation.serving.step_model import StepModel
+from gpu_advisor.evaluation.serving.surplus import surplus_features
 
 Features = Mapping[str, float | None]
-
-#: How much requests differ in their mean inter-token latency, whatever the load (standard deviation, relative).
-ITL_SPREAD = 0.015
-
-#: Prompts that follow each other make runs of slow steps longer than one prompt's.
-RUNS_IN_A_ROW = 1.5
-
-#: The fewest tokens that a step of a prompt's computation takes, unless the prompt is shorter: servers' token budgets
-#: are larger.
-LEAST_BUDGET = 256
-
-#: Standard deviations between mean and 95th percentile, and 99th, of a normal distribution.
-Z95, Z99 = 1.645, 2.326
 
 #: A replica that lacks this share of the window's samples began within it, if its process is no older than the window
 #: and the longest start (seconds): loading a model takes long, and a page that is scraped in vain lacks samples, too.
 LATE_RATIO, LONGEST_START_SECONDS = 0.1, 3600.0
-
-#: Growth of load that fewer replicas must still serve, and the share of the KV cache that sequences may fill.
-GROWTH, KV_ROOM = 1.2, 0.9
-
-#: Of fewer replicas.
-SURPLUS_FEATURES = ("itl", "peak_itl", "ttft", "kv", "limit", "beyond")
-
-#: The mean square of a prompt's length by the square of its mean: lengths within a factor of two of each other.
-LENGTHS = 1.2
-
-#: The 99th percentile by the 95th of an exponential distribution.
-P99_BY_P95 = math.log(100) / math.log(20)
-
-#: Requests that a server runs at most where it exposes no limit: the default of vLLM's --max-num-seqs
-#: (https://docs.vllm.ai/en/v0.5.0/models/engine_args.html).
-DEFAULT_LIMIT = 256.0
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaLoad:
-    """One replica's load. `offered` is requests per second that arrive, `missed` the share of them that miss an
-    objective."""
-
-    replica: ServingReplica
-    offered: float
-    ttft_missed: float | None
-    itl_missed: float | None
-    missed: float | None
-
-    def value(self, signal: str) -> float | None:
-        return self.replica.value(signal)
-
-
-def measure_load(replica: ServingReplica, objectives: Objectives, window: float) -> ReplicaLoad:
-    finished = replica.value("request_rate") or 0.0
-    queued = _queue_growth(replica, window)
-    offered = finished + queued
-    ttft = None if objectives.ttft is None else _ttft_missed(replica, objectives.ttft)
-    itl = None if objectives.itl is None else _itl_missed(replica, objectives.itl)
-    known = [each for each in (ttft, itl) if each is not None]
-    missed = None
-    if known:
-        met = math.prod(1 - each for each in known)
-        missed = max(1 - met, queued / offered if offered else 0.0)
-    return ReplicaLoad(replica, offered, ttft, itl, missed)
-
-
-def _queue_growth(replica: ServingReplica, window: float) -> float:
-    """By how many requests per second the queue grows: its mean is that of the middle of the window."""
-    mean, now = replica.value("waiting"), replica.value("waiting_now")
-    return 0.0 if mean is None or now is None or mean < 1 else max(0.0, 2 * (now - mean) / window)
-
-
-def _ttft_missed(replica: ServingReplica, objective: float) -> float | None:
-    """Between quantiles, shares are linear in the logarithm of the time: waiting times are skewed, and a straight line
-    from an early median to a late tail counts too many as late."""
-    points = [
-        (share, value)
-        for share, signal in ((0.5, "ttft_p50"), (0.9, "ttft_p90"), (0.95, "ttft_p95"))
-        if (value := replica.value(signal)) is not None
-    ]
-    if not points:
-        return None
-    first, start = points[0]
-    if start >= objective:
-        return 1 - first * objective / start
-    for (low, start), (high, end) in itertools.pairwise(points):
-        if end > objective:
-            known = math.log(objective / start) / math.log(end / start) if start > 0 else objective / end
-            return 1 - (low + (high - low) * known)
-    return (1 - points[-1][0]) / 3  # beyond the last quantile: an exponential tail
-
-
-def _itl_missed(replica: ServingReplica, objective: float) -> float | None:
-    """The share of requests whose mean inter-token latency is above the objective: a normal distribution."""
-    mean = replica.value("itl_mean")
-    if not mean:
-        return None
-    return 1 - _normal((objective / mean - 1) / itl_spread(replica))
-
-
-def itl_spread(replica: ServingReplica) -> float:
-    """Standard deviation of requests' mean inter-token latency, relative.
-
-    Slow steps average out over a request's tokens. They come in runs, as many as a prompt is computed in: a request of
-    few tokens meets a whole run or none.
-    """
-    mean, p95, tokens = (replica.value(name) for name in ("itl_mean", "itl_p95", "output_tokens"))
-    if not mean or p95 is None or not tokens:
-        return ITL_SPREAD
-    prompt, step = replica.value("prompt_tokens"), replica.value("iteration_tokens")
-    run = max(1.0, prompt / max(step, LEAST_BUDGET)) if prompt and step else 1.0
-    of_step = max(0.0, p95 / mean - 1) / Z95
-    return math.hypot(ITL_SPREAD, RUNS_IN_A_ROW * of_step * math.sqrt(min(1.0, run / max(1.0, tokens))))
-
-
-def _normal(z: float) -> float:
-    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
 
 
 def group_features(group: ServingGroup, objectives: Objectives) -> tuple[dict[str, float | None], ReplicaLoad]:
@@ -148,7 +35,7 @@ def group_features(group: ServingGroup, objectives: Objectives) -> tuple[dict[st
     features["pressed"] = features["missed"] if features["missed"] is not None else features["queue_share"]
     features |= _relief(group, pressed, objectives)
     features |= _spread(group, loads, objectives)
-    features |= _surplus(group, loads, objectives)
+    features |= surplus_features(group, loads, objectives)
     features |= _prefix_cache(group.replicas)
     return features, pressed
 
@@ -188,9 +75,9 @@ def _pressure(load: ReplicaLoad) -> dict[str, float | None]:
     finished, preempted = value("request_rate"), value("preemption_rate")
     return {
         "waiting": waiting,
-        "backlog": _ratio(value("waiting_now"), running),
+        "backlog": share_of(value("waiting_now"), running),
         "queue_share": None if waiting is None or not running else waiting / (running + waiting),
-        "plateau": _ratio(running if (usual := value("running_p50")) is None else usual, highest),
+        "plateau": share_of(running if (usual := value("running_p50")) is None else usual, highest),
         "kv_usage": value("kv_usage"),
         "kv_usage_max": value("kv_usage_max"),
         "preemptions": None if preempted is None or not finished else preempted / finished,
@@ -209,8 +96,8 @@ def _executions(load: ReplicaLoad) -> dict[str, float | None]:
         return dict.fromkeys(("executions_waiting", "queue_time_share"))
     waiting, batch = value("waiting"), value("batch")
     return {
-        "executions_waiting": _ratio(waiting, batch),
-        "queue_time_share": _ratio(value("queue_seconds"), value("request_seconds")),
+        "executions_waiting": share_of(waiting, batch),
+        "queue_time_share": share_of(value("queue_seconds"), value("request_seconds")),
     }
 
 
@@ -259,14 +146,10 @@ def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float |
     if objectives.ttft is not None:
         found["queue_load"] = None if queued is None else queued / objectives.ttft
         found["prefill_load"] = None if computing is None else computing / objectives.ttft
-        found["longest_prefill"] = _ratio(load.value("prefill_p99"), objectives.ttft)
-    found["ttft_spread"] = _ratio(load.value("ttft_p90"), load.value("ttft_p50"))
-    found["itl_spread"] = _ratio(load.value("itl_p95"), load.value("itl_mean"))
+        found["longest_prefill"] = share_of(load.value("prefill_p99"), objectives.ttft)
+    found["ttft_spread"] = share_of(load.value("ttft_p90"), load.value("ttft_p50"))
+    found["itl_spread"] = share_of(load.value("itl_p95"), load.value("itl_mean"))
     return found
-
-
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    return None if part is None or not whole else part / whole
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -286,119 +169,11 @@ def _spread(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objec
 
 def _even_itl(curve: StepModel | None, loads: Sequence[ReplicaLoad], objectives: Objectives) -> float | None:
     """The share of the inter-token latency's objective with the load spread evenly."""
-    totals = _totals(loads)
+    totals = token_demand(loads)
     if curve is None or totals is None or objectives.itl is None:
         return None
     demand, ratio = totals
     return curve.settled_itl(demand / len(loads), ratio) / objectives.itl
-
-
-def _totals(loads: Sequence[ReplicaLoad]) -> tuple[float, float] | None:
-    """Generated tokens demanded per second, and prompt tokens per generated one; None without finished requests."""
-    outputs = prompts = 0.0
-    for each in loads:
-        output, prompt = each.value("output_tokens"), each.value("prompt_tokens")
-        if each.offered > 0 and (output is None or prompt is None):
-            return None
-        outputs += each.offered * (output or 0.0)
-        prompts += each.offered * (prompt or 0.0)
-    return (outputs, prompts / outputs) if outputs > 0 else None
-
-
-def _surplus(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives) -> dict[str, float | None]:
-    """Of half of the replicas, and of one fewer, with more load: latency and cache as shares of what there is."""
-    count = len(loads)
-    found: dict[str, float | None] = {"curve_error": None if group.curve is None else group.curve.error_ratio}
-    found["doubled_step"] = _doubled_step(group.curve, loads)
-    for name, fewer in (("half", math.ceil(count / 2)), ("fewer", count - 1)):
-        surplus = _fewer_replicas(group, loads, fewer, objectives) if 0 < fewer < count else {}
-        found |= {f"{name}_{key}": surplus.get(key) for key in SURPLUS_FEATURES}
-    return found
-
-
-def _doubled_step(curve: StepModel | None, loads: Sequence[ReplicaLoad]) -> float | None:
-    """How many times as long a step of decoding takes with twice the requests, of the mean replica."""
-    running = [value for each in loads if (value := each.value("running")) is not None]
-    if curve is None or len(running) != len(loads):
-        return None
-    mean = max(1.0, sum(running) / len(running))
-    single = curve.itl(mean, 0.0)
-    return curve.itl(2 * mean, 0.0) / single if single > 0 else None
-
-
-def _fewer_replicas(
-    group: ServingGroup, loads: Sequence[ReplicaLoad], replicas: int, objectives: Objectives
-) -> dict[str, float | None]:
-    """So many replicas with the load and a fifth more, or with the most that the history knows.
-
-    `itl`, the 99th percentile of requests' inter-token latency, and `peak_itl`, that at a peak like the window's, as
-    shares of the objective; `ttft`, the same of the time to the first token; `kv`, the share of the cache that the
-    99th percentile fills; `limit`, the share of the requests that a server runs at most; `beyond`, the settled load by
-    the most that the curve has seen. Longer steps keep requests longer, too.
-    """
-    curve, totals = group.curve, _totals(loads)
-    if curve is None or totals is None:
-        return {}
-    demand, ratio = totals
-    growth = max(
-        GROWTH * (1 + _load_error(group, loads)),
-        max((each.tokens_per_second for each in group.demand), default=0.0) / demand,
-    )
-    now, then = (curve.settled_itl(each, ratio) for each in (demand / len(loads), growth * demand / replicas))
-    if not math.isfinite(now) or not math.isfinite(then):
-        return dict.fromkeys(SURPLUS_FEATURES, math.inf)
-    running = growth * demand / replicas * then
-    varied = _running_spread(curve, running, then)
-    found: dict[str, float | None] = {"beyond": running / curve.seen if curve.seen > 0 else None}
-    prefill = growth * demand / replicas * ratio * curve.per_prompt_token
-    if objectives.itl is not None:
-        slower = varied * (then - curve.base) / then
-        beside = prefill * math.sqrt(LENGTHS / running)
-        found["itl"] = then * (1 + Z99 * math.hypot(slower, beside)) / objectives.itl
-        found["peak_itl"] = curve.itl(running * _peak(loads), ratio) / objectives.itl
-    found["limit"] = running * (1 + Z99 * varied) / _most_running(group)
-    late = [value for each in loads if (value := each.value("ttft_p95")) is not None]
-    if objectives.ttft is not None and late:
-        busy = demand / len(loads) * ratio * curve.per_prompt_token
-        longer = (1 - busy) / (1 - prefill) if prefill < 1 else math.inf
-        found["ttft"] = max(late) * P99_BY_P95 * longer / objectives.ttft
-    used = [each.value("kv_usage") for each in loads]
-    known = [value for value in used if value is not None]
-    if len(known) == len(used) and running > 0:
-        mean = sum(known) * growth * then / now / replicas
-        found["kv"] = mean * (1 + Z99 * varied * math.sqrt(LENGTHS))
-    return found
-
-
-def _load_error(group: ServingGroup, loads: Sequence[ReplicaLoad]) -> float:
-    """By how much the load may be higher than the window shows, relative: its requests are a Poisson draw."""
-    requests = sum(each.offered for each in loads) * group.window_seconds
-    return Z95 / math.sqrt(requests) if requests > 0 else math.inf
-
-
-def _running_spread(curve: StepModel, running: float, itl: float) -> float:
-    """The standard deviation of requests running, relative to their mean.
-
-    With steps of one length it is Poisson's. Where each further request lengthens the steps of all, a deviation lasts
-    longer: of a birth-death process whose rates are linear around its mean, the variance is the mean x (step / base).
-    Source: https://en.wikipedia.org/wiki/Birth%E2%80%93death_process (detailed balance, to the second order).
-    """
-    stretched = itl / curve.base if curve.base > 0 else math.inf
-    return math.sqrt(stretched / running) if running > 0 else math.inf
-
-
-def _most_running(group: ServingGroup) -> float:
-    """The requests that a replica runs at a time: what it exposes, or what servers are set to by default."""
-    exposed = [value for each in group.replicas if (value := each.value("max_num_seqs"))]
-    return min(exposed, default=DEFAULT_LIMIT)
-
-
-def _peak(loads: Sequence[ReplicaLoad]) -> float:
-    """The most requests running by their mean; 1 if unknown."""
-    pairs = [(each.value("running"), each.value("running_max")) for each in loads]
-    known = [(mean, most) for mean, most in pairs if mean is not None and most is not None]
-    total = sum(mean for mean, _ in known)
-    return sum(most for _, most in known) / total if total > 0 else 1.0
 
 
 def _prefix_cache(replicas: Sequence[ServingReplica]) -> dict[str, float | None]:

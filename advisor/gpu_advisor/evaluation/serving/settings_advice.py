@@ -20,8 +20,10 @@ from gpu_advisor.evaluation.serving.advice import (
     value_of,
 )
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
-from gpu_advisor.evaluation.serving.features import KV_ROOM
 from gpu_advisor.evaluation.serving.projection import MIN_SPAN, MOST_STEP
+
+#: The share of the KV cache that sequences may fill.
+KV_ROOM = 0.9
 
 
 def largest_batch(found: GroupDiagnosis, limit: float) -> tuple[int, str]:

@@ -1,0 +1,127 @@
+"""Whether fewer replicas would serve the load and more: latencies, cache and requests running, as shares. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.loads import Z95, ReplicaLoad, token_demand
+from gpu_advisor.evaluation.serving.step_model import StepModel
+
+#: Growth of load that fewer replicas must still serve.
+GROWTH = 1.2
+
+#: Standard deviations between the mean and the 99th percentile of a normal distribution.
+Z99 = 2.326
+
+#: Of fewer replicas.
+SURPLUS_FEATURES = ("itl", "peak_itl", "ttft", "kv", "limit", "beyond")
+
+#: The mean square of a prompt's length by the square of its mean: lengths within a factor of two of each other.
+LENGTHS = 1.2
+
+#: The 99th percentile by the 95th of an exponential distribution.
+P99_BY_P95 = math.log(100) / math.log(20)
+
+#: Requests that a server runs at most where it exposes no limit: the default of vLLM's --max-num-seqs
+#: (https://docs.vllm.ai/en/v0.5.0/models/engine_args.html).
+DEFAULT_LIMIT = 256.0
+
+
+def surplus_features(
+    group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives
+) -> dict[str, float | None]:
+    """Of half of the replicas, and of one fewer, with more load: latency and cache as shares of what there is."""
+    count = len(loads)
+    found: dict[str, float | None] = {"curve_error": None if group.curve is None else group.curve.error_ratio}
+    found["doubled_step"] = _doubled_step(group.curve, loads)
+    for name, fewer in (("half", math.ceil(count / 2)), ("fewer", count - 1)):
+        surplus = _fewer_replicas(group, loads, fewer, objectives) if 0 < fewer < count else {}
+        found |= {f"{name}_{key}": surplus.get(key) for key in SURPLUS_FEATURES}
+    return found
+
+
+def _doubled_step(curve: StepModel | None, loads: Sequence[ReplicaLoad]) -> float | None:
+    """How many times as long a step of decoding takes with twice the requests, of the mean replica."""
+    running = [value for each in loads if (value := each.value("running")) is not None]
+    if curve is None or len(running) != len(loads):
+        return None
+    mean = max(1.0, sum(running) / len(running))
+    single = curve.itl(mean, 0.0)
+    return curve.itl(2 * mean, 0.0) / single if single > 0 else None
+
+
+def _fewer_replicas(
+    group: ServingGroup, loads: Sequence[ReplicaLoad], replicas: int, objectives: Objectives
+) -> dict[str, float | None]:
+    """So many replicas with the load and a fifth more, or with the most that the history knows.
+
+    `itl`, the 99th percentile of requests' inter-token latency, and `peak_itl`, that at a peak like the window's, as
+    shares of the objective; `ttft`, the same of the time to the first token; `kv`, the share of the cache that the
+    99th percentile fills; `limit`, the share of the requests that a server runs at most; `beyond`, the settled load by
+    the most that the curve has seen. Longer steps keep requests longer, too.
+    """
+    curve, totals = group.curve, token_demand(loads)
+    if curve is None or totals is None:
+        return {}
+    demand, ratio = totals
+    growth = max(
+        GROWTH * (1 + _load_error(group, loads)),
+        max((each.tokens_per_second for each in group.demand), default=0.0) / demand,
+    )
+    now, then = (curve.settled_itl(each, ratio) for each in (demand / len(loads), growth * demand / replicas))
+    if not math.isfinite(now) or not math.isfinite(then):
+        return dict.fromkeys(SURPLUS_FEATURES, math.inf)
+    running = growth * demand / replicas * then
+    varied = _running_spread(curve, running, then)
+    found: dict[str, float | None] = {"beyond": running / curve.seen if curve.seen > 0 else None}
+    prefill = growth * demand / replicas * ratio * curve.per_prompt_token
+    if objectives.itl is not None:
+        slower = varied * (then - curve.base) / then
+        beside = prefill * math.sqrt(LENGTHS / running)
+        found["itl"] = then * (1 + Z99 * math.hypot(slower, beside)) / objectives.itl
+        found["peak_itl"] = curve.itl(running * _peak(loads), ratio) / objectives.itl
+    found["limit"] = running * (1 + Z99 * varied) / _most_running(group)
+    late = [value for each in loads if (value := each.value("ttft_p95")) is not None]
+    if objectives.ttft is not None and late:
+        busy = demand / len(loads) * ratio * curve.per_prompt_token
+        longer = (1 - busy) / (1 - prefill) if prefill < 1 else math.inf
+        found["ttft"] = max(late) * P99_BY_P95 * longer / objectives.ttft
+    used = [each.value("kv_usage") for each in loads]
+    known = [value for value in used if value is not None]
+    if len(known) == len(used) and running > 0:
+        mean = sum(known) * growth * then / now / replicas
+        found["kv"] = mean * (1 + Z99 * varied * math.sqrt(LENGTHS))
+    return found
+
+
+def _load_error(group: ServingGroup, loads: Sequence[ReplicaLoad]) -> float:
+    """By how much the load may be higher than the window shows, relative: its requests are a Poisson draw."""
+    requests = sum(each.offered for each in loads) * group.window_seconds
+    return Z95 / math.sqrt(requests) if requests > 0 else math.inf
+
+
+def _running_spread(curve: StepModel, running: float, itl: float) -> float:
+    """The standard deviation of requests running, relative to their mean.
+
+    With steps of one length it is Poisson's. Where each further request lengthens the steps of all, a deviation lasts
+    longer: of a birth-death process whose rates are linear around its mean, the variance is the mean x (step / base).
+    Source: https://en.wikipedia.org/wiki/Birth%E2%80%93death_process (detailed balance, to the second order).
+    """
+    stretched = itl / curve.base if curve.base > 0 else math.inf
+    return math.sqrt(stretched / running) if running > 0 else math.inf
+
+
+def _most_running(group: ServingGroup) -> float:
+    """The requests that a replica runs at a time: what it exposes, or what servers are set to by default."""
+    exposed = [value for each in group.replicas if (value := each.value("max_num_seqs"))]
+    return min(exposed, default=DEFAULT_LIMIT)
+
+
+def _peak(loads: Sequence[ReplicaLoad]) -> float:
+    """The most requests running by their mean; 1 if unknown."""
+    pairs = [(each.value("running"), each.value("running_max")) for each in loads]
+    known = [(mean, most) for mean, most in pairs if mean is not None and most is not None]
+    total = sum(mean for mean, _ in known)
+    return sum(most for _, most in known) / total if total > 0 else 1.0
