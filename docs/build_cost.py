@@ -173,13 +173,14 @@ signal that shows the cause, as a share of each GPU's time:
 | waiting for data | wait per step x time in steps, as the job reports it; else at most the idle time |
 | communication | at most the reported wait, since transfers may overlap; else at most the idle SMs |
 | busy but empty | at most 1 - SM activity; where SM activity is not published, up to the whole GPU |
-| small batch | at most 1 - SM activity; where SM activity is not published, at most the idle time |
+| small batch | at most 1 - SM activity; where SM activity is not published, at least the idle time |
 | straggler | of the other ranks: how much longer they wait than it does |
 | measured batch size | 1 - 1 / r, if throughput is projected to be r times as high |
 | limits of an inference server | at most 1 - 1 / r, for the highest throughput r of the projection |
 | smaller GPU | at most 1 - the larger of the busiest hour and the memory held |
 
-*At most* means that other causes may have a part in it, *at least* that some GPUs have no known price. In sums no GPU
+*At most* means that other causes may have a part in it, *at least* that some GPUs have no known price, or
+that nothing published bounds the loss; in sums such a GPU counts with all of its time at most. In sums no GPU
 counts twice: a GPU with two causes loses at least the larger share and at most both together. A cause that cannot be
 quantified gets no amount; an unknown price is never zero. Lists are ordered by severity (lost GPUs first), then by
 amount.

@@ -157,11 +157,14 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Waste:
-    """The share of their time that GPUs lose, between `low` and `high` (0..1). No uuids: all of the recommendation."""
+    """The share of their time that GPUs lose, between `low` and `high` (0..1). No uuids: all of the recommendation.
+
+    `high` is None where no signal bounds it.
+    """
 
     gpus: tuple[str, ...] = ()
     low: float = 1.0
-    high: float = 1.0
+    high: float | None = 1.0
 
     @property
     def share(self) -> Interval:

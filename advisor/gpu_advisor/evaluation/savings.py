@@ -111,8 +111,8 @@ class MoneySummary:
 
 
 def summarize(advice: Sequence[Recommendation], facts: Facts, pools: Iterable[Pool], prices: Prices) -> MoneySummary:
-    lost = _shares((each, each.waste) for each in advice)
-    saved = _shares((each, each.waste if each.saves is None else each.saves) for each in advice)
+    lost = _in_sums(_shares((each, each.waste) for each in advice))
+    saved = _in_sums(_shares((each, each.waste if each.saves is None else each.saves) for each in advice))
     names = _group_names(facts, pools)
     return MoneySummary(
         prices.worth(saved), prices.worth(lost), {by: _groups(lost, name, prices) for by, name in names.items()}
@@ -127,9 +127,19 @@ def _shares(found: Iterable[tuple[Recommendation, Iterable[Waste]]]) -> dict[str
             for uuid in waste.gpus or advice.gpus:
                 known = shares.get(uuid)
                 shares[uuid] = waste.share if known is None else Interval(
-                    max(known.low, waste.low), min(1.0, fsum((known.high or 0.0, waste.high)))
+                    max(known.low, waste.low), min(1.0, fsum((_bounded(known), _bounded(waste.share))))
                 )  # fmt: skip
     return shares
+
+
+def _bounded(share: Interval) -> float:
+    """No GPU loses more than all of its time."""
+    return 1.0 if share.high is None else share.high
+
+
+def _in_sums(shares: Mapping[str, Interval]) -> dict[str, Interval]:
+    """A share that nothing bounds leaves a sum with an upper bound: all of that GPU's time."""
+    return {uuid: Interval(share.low, _bounded(share)) for uuid, share in shares.items()}
 
 
 def _groups(lost: Mapping[str, Interval], name: Callable[[str], str], prices: Prices) -> tuple[WasteGroup, ...]:

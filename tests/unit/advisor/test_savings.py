@@ -268,7 +268,7 @@ def test_no_gpu_counts_twice_and_no_price_is_no_zero(case: tuple[list[Recommenda
     most = fsum(prices.by_gpu[uuid].amount for uuid in named if uuid in prices.by_gpu)
     assert lost.money.per_hour.low <= most + 1e-9
     has_unpriced = any(
-        waste.high > 0 for each in found for waste in each.waste for uuid in each.gpus if uuid not in prices.by_gpu
+        waste.high != 0 for each in found for waste in each.waste for uuid in each.gpus if uuid not in prices.by_gpu
     )
     assert (lost.money.per_hour.high is None) == has_unpriced
     if has_unpriced:
@@ -285,6 +285,14 @@ def test_two_recommendations_on_one_gpu_lose_at_least_the_larger_part() -> None:
     assert both.high == pytest.approx(3.2)
     three = [advice(gpus=("g0",), waste=(Waste((), 0.5, 0.5),))] * 3
     assert summarize(three, known, [], prices).waste.money.per_hour == Interval(2.0, 4.0)
+
+
+def test_a_loss_that_nothing_bounds_is_at_least_alone_and_at_most_the_gpu_in_sums() -> None:
+    known, prices = idle(1), Prices({"g0": GpuPrice(4.0, "USD")}, "USD")
+    found = with_savings(advice(gpus=("g0",), waste=(Waste((), 0.25, None),)), assign_pools(known.gpus, [])[0], prices)
+    assert found.savings is not None
+    assert (found.savings.money.bound, found.savings.money.value_per_hour) == ("at_least", 1.0)
+    assert summarize([found], known, [], prices).waste.money.per_hour == Interval(1.0, 4.0)
 
 
 @pytest.mark.parametrize("by", ["owner", "team", "pool", "node"])

@@ -38,24 +38,26 @@ def share(diagnosis: str, known: Known) -> Interval | None:
         ("communication_bound", {"sm_activity": 0.6, "utilization": 0.9}, 0.0, 0.4),
         ("busy_but_empty", {"sm_activity": 0.1, "utilization": 0.9}, 0.0, 0.9),
         ("busy_but_empty", {"utilization": 0.98}, 0.0, 1.0),  # seen by power and memory activity
-        ("small_batch", {"utilization": 0.75}, 0.0, 0.25),
+        ("small_batch", {"sm_activity": 0.25, "utilization": 0.75}, 0.0, 0.75),
+        ("small_batch", {"utilization": 0.75}, 0.25, None),  # and more: small kernels do not fill the GPU
         # the busiest hour needs 0.3, the memory 0.1, and the other way round
         ("wrong_instance_size", {"day_peak": 0.3, "memory_held": 0.1}, 0.0, 0.7),
         ("wrong_instance_size", {"day_peak": 0.1, "memory_held": 0.3}, 0.0, 0.7),
     ],
 )
-def test_shares_by_hand(diagnosis: str, known: Known, low: float, high: float) -> None:
+def test_shares_by_hand(diagnosis: str, known: Known, low: float, high: float | None) -> None:
     found = share(diagnosis, known)
     assert found is not None
     assert found.low == pytest.approx(low)
-    assert found.high == pytest.approx(high)
+    assert found.high == (None if high is None else pytest.approx(high))
 
 
 @pytest.mark.parametrize(
     ("diagnosis", "known"),
     [
         ("throttled_thermal", {"utilization": 0.5}), ("throttled_power", {"clock": 0.5}), ("data_bound", {}),
-        ("communication_bound", {"stepping": 1.0}), ("busy_but_empty", {}), ("small_batch", {}),
+        ("communication_bound", {"stepping": 1.0}), ("communication_bound", {"utilization": 0.5}),
+        ("busy_but_empty", {}), ("small_batch", {}),
         ("wrong_instance_size", {"day_peak": 0.3}), ("wrong_instance_size", {"memory_held": 0.3}),
     ],
 )  # fmt: skip
@@ -66,7 +68,7 @@ def test_nothing_is_claimed_without_its_signal(diagnosis: str, known: Known) -> 
 @given(st.sampled_from(sorted(SHARES)), st.dictionaries(st.sampled_from(sorted(FEATURES_BY_NAME)), st.floats(-2, 3)))
 def test_a_share_is_a_share(diagnosis: str, known: Known) -> None:
     found = share(diagnosis, known)
-    assert found is None or 0.0 <= found.low <= (found.high if found.high is not None else -1.0) <= 1.0
+    assert found is None or 0.0 <= found.low <= (1.0 if found.high is None else found.high) <= 1.0
 
 
 def test_each_is_a_diagnosis_with_advice() -> None:

@@ -230,7 +230,7 @@ def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Itera
     for gpu in ([gpu for gpu in holding if gpu in unowned] or unowned)[:MAX_LISTED_GPUS]:
         yield from list_processes(facts, gpu, f"on {gpu.node}: which processes use GPU {gpu.index}?")
     yield from notes(
-        "stop those processes, or delete the pods that requested the GPUs",
+        "ask their users, then stop those processes, or delete the pods that requested the GPUs",
         "GPUs without an owner: keep new work off the nodes first (kubectl cordon, or drain them in Slurm), look again "
         "whether any came, then remove them or stop the instances",
     )

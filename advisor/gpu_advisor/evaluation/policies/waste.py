@@ -37,17 +37,22 @@ def _waits(share_of_step: str) -> Share:
 
 
 def _communication(features: Features) -> Interval | None:
-    """Transfers that overlap with compute cost nothing; NCCL's kernels count as busy, on few SMs."""
+    """Transfers that overlap with compute cost nothing; NCCL's kernels count as busy, on few SMs: utilization is no
+    bound."""
     waits, stepping = features["communication"], features["stepping"]
     if waits is not None:
         return Interval.at_most(_ratio(waits * (1.0 if stepping is None else min(1.0, stepping))))
-    return _empty_sms(features)
+    active = features["sm_activity"]
+    return None if active is None else Interval.at_most(_ratio(1 - active))
 
 
 def _empty_sms(features: Features) -> Interval | None:
-    """Of SMs that no kernel uses, all could work; without SM activity, the time without a kernel could."""
-    active = features["sm_activity"] if features["sm_activity"] is not None else features["utilization"]
-    return None if active is None else Interval.at_most(_ratio(1 - active))
+    """Of SMs that no kernel uses, all could work. Without SM activity: the time without a kernel, and more while small
+    kernels run."""
+    active, busy = features["sm_activity"], features["utilization"]
+    if active is not None:
+        return Interval.at_most(_ratio(1 - active))
+    return None if busy is None else Interval(_ratio(1 - busy))
 
 
 def _empty_kernels(features: Features) -> Interval | None:
@@ -86,11 +91,13 @@ def waste_of(finding: Finding) -> tuple[Waste, ...]:
         lost = share(outcome.features)
         if lost is not None:
             by_model.setdefault(outcome.gpu.name, {})[outcome.gpu.uuid] = lost
-    return tuple(
-        Waste(tuple(lost), fsum(each.low for each in lost.values()) / len(lost),
-              fsum(each.high or 0.0 for each in lost.values()) / len(lost))
-        for lost in by_model.values()
-    )  # fmt: skip
+    return tuple(_mean(lost) for lost in by_model.values())
+
+
+def _mean(lost: Mapping[str, Interval]) -> Waste:
+    highs = [each.high for each in lost.values() if each.high is not None]
+    high = fsum(highs) / len(lost) if len(highs) == len(lost) else None
+    return Waste(tuple(lost), fsum(each.low for each in lost.values()) / len(lost), high)
 
 
 def _waiting_ranks(finding: Finding) -> Iterator[Waste]:
