@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin
 
 import click
@@ -23,6 +23,10 @@ from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, Deadli
 
 if TYPE_CHECKING:
     from gpu_advisor.settings import Settings
+    from gpu_advisor.settings.source import PrometheusSourceSettings
+
+#: Arguments of requests: headers, auth, cert, verify.
+Login = dict[str, Any]
 
 TIMEOUT_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 64 * 2**20
@@ -93,13 +97,17 @@ def _examine(
             yield findings.devices(_device_files())
         yield from _exporter(exporter or DEFAULT_EXPORTER, http)
     if prometheus:
-        yield from _prometheus(prometheus, http)
+        yield from _prometheus(prometheus, http, _source_login(source) if source and prometheus == source.url else {})
     else:
         yield Finding("Prometheus", "skipped", "not checked: give --prometheus URL or --config FILE")
-    alertmanagers = [alertmanager] if alertmanager else [each.url for each in settings.alertmanagers]
-    for url in alertmanagers or [""]:
-        yield findings.server("Alertmanager", url, http.get(url, "-/ready"), "--alertmanager")
-    yield findings.server("Grafana", grafana or "", http.get(grafana or "", "api/health"), "--grafana")
+    logins: dict[str, Login] = {
+        each.url: {"auth": (each.username, each.password.get_secret_value())} if each.username else {}
+        for each in settings.alertmanagers
+    }
+    for url in [alertmanager] if alertmanager else logins or [""]:
+        status = http.get(url, "api/v2/status", logins.get(url, {}))
+        yield findings.server("Alertmanager", url, status, "--alertmanager", "versionInfo")
+    yield findings.server("Grafana", grafana or "", http.get(grafana or "", "api/health"), "--grafana", "database")
 
 
 def _device_files() -> list[DeviceFile]:
@@ -120,12 +128,32 @@ def _exporter(url: str, http: _Http) -> Iterator[Finding]:
             yield Finding(f"GPU {gpu.index or gpu.uuid}", "failed", f"down: {why}", "gpu-advisor runbook GpuDown")
 
 
-def _prometheus(url: str, http: _Http) -> Iterator[Finding]:
-    status = http.get(url, "api/v1/query?query=1")
+def _prometheus(url: str, http: _Http, login: Login) -> Iterator[Finding]:
+    status = http.get(url, "api/v1/query?query=1", login)
     yield findings.prometheus(url, status)
     if status.ok:
-        yield findings.targets(http.get(url, f"api/v1/query?query={quote(GPU_SERIES)}"))
-        yield findings.rules(findings.rule_names(http.get(url, "api/v1/rules")))
+        yield findings.targets(http.get(url, f"api/v1/query?query={quote(GPU_SERIES)}", login))
+        yield findings.rules(findings.rule_names(http.get(url, "api/v1/rules", login)))
+
+
+def _source_login(source: PrometheusSourceSettings) -> Login:
+    """Headers, login and TLS of the settings: only for the server that they are set for."""
+    headers = {name: value.get_secret_value() for name, value in source.headers.items()}
+    token = source.bearer_token.get_secret_value()
+    if source.bearer_token_file:
+        try:
+            token = Path(source.bearer_token_file).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"source.prometheus.bearer_token_file: {error}; set the path of a readable file"
+            raise CommandError(message) from error
+    found: Login = {"headers": {**headers, **({"Authorization": f"Bearer {token}"} if token else {})}}
+    if source.username:
+        found["auth"] = (source.username, source.password.get_secret_value())
+    if source.cert_file:
+        found["cert"] = (source.cert_file, source.key_file)
+    if source.insecure_skip_verify or source.ca_file:
+        found["verify"] = not source.insecure_skip_verify and source.ca_file
+    return found
 
 
 class _Http:
@@ -134,13 +162,16 @@ class _Http:
         self._client = DeadlineClient()
         self._client.session.verify = ca_file or True
 
-    def get(self, base: str, path: str) -> Reply:
+    def get(self, base: str, path: str, login: Login | None = None) -> Reply:
         """Never raises: an error is a finding."""
         if not base:
             return Reply(None, error="no URL")
         url = urljoin((base if "://" in base else f"http://{base}").rstrip("/") + "/", path)
         try:
-            answer = self._client.fetch("GET", url, seconds=TIMEOUT_SECONDS, max_bytes=MAX_RESPONSE_BYTES)
+            answer = self._client.fetch(
+                "GET", url, seconds=TIMEOUT_SECONDS, max_bytes=MAX_RESPONSE_BYTES,
+                **{"verify": self.ca_file or True, **(login or {})},
+            )  # fmt: skip
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as error:
             return Reply(None, error=type(error).__name__)
         try:

@@ -108,7 +108,7 @@ def prometheus(url: str, reply: Reply) -> Finding:
             "Prometheus",
             "failed",
             f"no Prometheus API at {url}: {_reason(reply)}",
-            "check the URL (with its path prefix), its login, and that no firewall blocks it",
+            _fix(reply, "check the URL (with its port and path prefix), and that no firewall blocks it"),
         )
     return Finding("Prometheus", "ok", f"up at {url}")
 
@@ -148,19 +148,29 @@ def rule_names(reply: Reply) -> set[str]:
     }
 
 
-def server(part: str, url: str, reply: Reply, option: str) -> Finding:
-    """Alertmanager, Grafana or an advisor: up, or not."""
+def server(part: str, url: str, reply: Reply, option: str, field: str) -> Finding:
+    """Alertmanager or Grafana: up, or not. `field` is in the status of no other server."""
     if not url:
         return Finding(part, "skipped", f"not checked: give {option} URL")
-    if reply.ok:
-        return Finding(part, "ok", f"up at {url}")
-    return Finding(
-        part, "failed", f"none at {url}: {_reason(reply)}", "check that it runs, its URL and its path prefix"
-    )
+    fix = _fix(reply, "check that it runs, its URL, its port and its path prefix")
+    if not reply.ok:
+        return Finding(part, "failed", f"none at {url}: {_reason(reply)}", fix)
+    if not isinstance(reply.body, dict) or field not in reply.body:
+        return Finding(part, "failed", f"another server responds at {url}", fix)
+    return Finding(part, "ok", f"up at {url}")
 
 
 def _reason(reply: Reply) -> str:
     return reply.error or f"HTTP {reply.status}"
+
+
+def _fix(reply: Reply, otherwise: str) -> str:
+    """How to fix a server's reply."""
+    if reply.status in (401, 403):
+        return "it needs a login: set it in the settings, and give the file as --config"
+    if reply.error == "SSLError":
+        return "its certificate is not trusted: give its CA as --ca-file, or as ca_file in the settings and --config"
+    return otherwise
 
 
 def _query_result(reply: Reply) -> Iterator[tuple[str, float]]:

@@ -154,9 +154,15 @@ def test_init_writes_what_it_finds_and_check_config_says_it_again(call: Call, tm
             Reply(200, {"data": {"result": [{"metric": {"__name__": "gpu_info"}, "value": [1, "8"]}]}})), "ok", ""),
         (doctor_findings.rules({"gpu:up:last"}), "ok", ""),
         (doctor_findings.rules({"other"}), "warning", "gpu-advisor rules"),
-        (doctor_findings.server("Grafana", "", Reply(None), "--grafana"), "skipped", ""),
-        (doctor_findings.server("Grafana", "http://g", Reply(200), "--grafana"), "ok", ""),
-        (doctor_findings.server("Grafana", "http://g", Reply(502), "--grafana"), "failed", "path prefix"),
+        (doctor_findings.prometheus("http://p", Reply(401)), "failed", "needs a login"),
+        (doctor_findings.prometheus("https://p", Reply(None, error="SSLError")), "failed", "--ca-file"),
+        (doctor_findings.server("Grafana", "", Reply(None), "--grafana", "database"), "skipped", ""),
+        (doctor_findings.server("Grafana", "http://g", Reply(200, {"database": "ok"}), "--grafana", "database"),
+         "ok", ""),
+        (doctor_findings.server("Grafana", "http://g", Reply(200, {"a": 1}), "--grafana", "database"),
+         "failed", "port"),
+        (doctor_findings.server("Grafana", "http://g", Reply(200), "--grafana", "database"), "failed", "port"),
+        (doctor_findings.server("Grafana", "http://g", Reply(502), "--grafana", "database"), "failed", "path prefix"),
     ],
 )  # fmt: skip
 def test_each_finding_has_a_status_and_each_problem_a_fix(found: Finding, status: str, fix: str) -> None:
@@ -177,7 +183,8 @@ def test_doctor_examines_what_it_is_given(call: Call) -> None:
         result = [{"metric": {"__name__": "gpu_info"}, "value": [0, "2"]}] if "count" in handler.path else []
         rules = {"groups": [{"rules": [{"name": "gpu:up:last"}]}]}
         data = rules if handler.path.endswith("/rules") else {"result": result}
-        reply(200, json.dumps({"status": "success", "data": data}))(handler, number)
+        grafana = {"database": "ok"} if handler.path == "/api/health" else {}
+        reply(200, json.dumps({"status": "success", "data": data, **grafana}))(handler, number)
 
     with fake_http(reply(200, EXPORTER, "text/plain")) as exporter, fake_http(prometheus) as server:
         arguments = ["--exporter", exporter.url, "--prometheus", server.url, "--grafana", server.url]
