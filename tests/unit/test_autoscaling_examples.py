@@ -11,6 +11,7 @@ import pytest
 import yaml
 from gpu_advisor.commands.autoscale import command
 from gpu_advisor.notify.metrics import METRIC_FAMILIES
+from gpu_advisor.settings import Settings
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 
@@ -74,6 +75,17 @@ def test_missing_data_is_never_zero() -> None:
     assert spec["minReplicaCount"] >= 1
     assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
     assert "or vector(0)" not in (FOLDER / "keda-scaledobject.yaml").read_text()
+
+
+def test_the_pool_of_a_language_model_is_that_of_the_autoscalers() -> None:
+    (pool,) = Settings.model_validate(documents("serving-pool.yaml")[0]).pools
+    (keda,) = documents("keda-scaledobject.yaml")
+    assert pool.name == keda["spec"]["scaleTargetRef"]["name"]
+    assert pool.slo is not None
+    assert (pool.slo.ttft_p95, pool.slo.itl_p95) == (1.0, 0.05)
+    assert pool.gpu is not None
+    limits = (keda["spec"]["minReplicaCount"], keda["spec"]["maxReplicaCount"])
+    assert (pool.gpu.min, pool.gpu.max) == tuple(pool.gpus_per_replica * each for each in limits)
 
 
 def test_the_metrics_exist_with_the_queried_labels() -> None:
