@@ -1,8 +1,8 @@
 """The same truth from anybody's telemetry: `python -m benchmarks.telemetry`.
 
-Every situation of tests/telemetry_situations.py on every engine, expected against got; then drawn histories against an
-oracle that knows the truth, on the embedded source and on the engines. Engines that are not installed are left out, and
-named: tests/get_servers.sh fetches them.
+Every situation of tests/telemetry_situations.py and telemetry_changes.py on every engine, expected against got; then
+drawn histories against an oracle that knows the truth, on the embedded source and on the engines. Engines that are not
+installed are left out, and named: tests/get_servers.sh fetches them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from gpu_advisor.observation.evaluate import evaluate
 
 from benchmarks import common
+from tests.telemetry_changes import CHANGES
 from tests.telemetry_oracle import AT, Verdict, evaluate_embedded, evaluate_on, loaded_server, selecting
 from tests.telemetry_situations import SITUATIONS, differences
 
@@ -30,7 +31,7 @@ def situations_on(engine: str, folder: Path) -> dict[str, list[str]]:
     """What does not hold, by situation."""
     samples = (
         (name, {**labels, "situation": each.name}, value, at)
-        for each in SITUATIONS
+        for each in (*SITUATIONS, *CHANGES)
         for name, labels, value, at in each.samples()
     )
     with loaded_server(engine, samples, folder) as source:
@@ -38,7 +39,7 @@ def situations_on(engine: str, folder: Path) -> dict[str, list[str]]:
             each.name: differences(
                 each.expected, each.got(evaluate(source, selecting(source, situation=each.name), AT))
             )
-            for each in SITUATIONS
+            for each in (*SITUATIONS, *CHANGES)
         }
 
 
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drawn[engine] = summarize(evaluate_on(engine, few, folder / f"drawn-{engine}"))
     rows = [["situation", *present]]
     rows += [[each.name, *("; ".join(table[engine][each.name]) or "as expected" for engine in present)]
-             for each in SITUATIONS]  # fmt: skip
+             for each in (*SITUATIONS, *CHANGES)]  # fmt: skip
     print(common.table(rows))
     names = ("histories", "wrong", "idle_gpus_with_data", "abstained", "abstained_ratio", "most_queries")
     print(common.table([["drawn histories", *drawn], *(

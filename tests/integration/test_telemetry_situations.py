@@ -1,4 +1,4 @@
-"""Each situation of tests/telemetry_situations.py gives what is true, on each engine."""
+"""Each situation of tests/telemetry_situations.py and telemetry_changes.py gives what is true, on each engine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from tests.servers import engines_under_test
+from tests.telemetry_changes import CHANGES
 from tests.telemetry_oracle import AT, loaded_server, selecting
 from tests.telemetry_situations import SITUATIONS, Situation, differences
+
+EVERY = (*SITUATIONS, *CHANGES)
 
 pytestmark = pytest.mark.servers
 
@@ -20,14 +23,14 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """One server with all situations, told apart by a label."""
     samples = (
         (name, {**labels, "situation": situation.name}, value, at)
-        for situation in SITUATIONS
+        for situation in EVERY
         for name, labels, value, at in situation.samples()
     )
     with loaded_server(request.param, samples, tmp_path_factory.mktemp("situations")) as found:
         yield found
 
 
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda each: each.name)
+@pytest.mark.parametrize("situation", EVERY, ids=lambda each: each.name)
 def test_situation(source: PrometheusSource, situation: Situation) -> None:
     evaluation = evaluate(source, selecting(source, situation=situation.name), AT)
     assert differences(situation.expected, situation.got(evaluation)) == []

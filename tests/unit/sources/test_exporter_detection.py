@@ -42,11 +42,15 @@ def inventory(*rows: Row) -> tuple[PresentExporter, ...]:
     return present_exporters(mappings(), found)
 
 
+#: Recording rules leave series without an instance.
+NAMED = Matcher("instance", "!=", "")
+
+
 def test_a_job_is_enough_where_all_its_targets_speak_the_same() -> None:
     nodes = [f"10.0.{n // 250}.{n % 250}:9400" for n in range(1250)]
     here = inventory(*(("dcgm-exporter", "dcgm", node) for node in nodes))
     [dialect] = detect_dialects(here, up(*(("dcgm", node) for node in nodes), ("other", "x:1")), jobs(dcgm=15.0))
-    assert dialect.target_matchers == (Matcher("job", "=", "dcgm"),)
+    assert dialect.target_matchers == (Matcher("job", "=", "dcgm"), NAMED)
     expression = dialect.expression("gpu_utilization", "coverage", 300)
     assert expression is not None
     assert len(to_promql(expression)) < 1000  # whatever the size of the fleet
@@ -60,7 +64,7 @@ def test_a_job_of_many_kinds_is_held_by_instance_while_that_is_short() -> None:
     many = [f"n{n}:1" for n in range(100)]
     here = inventory(*(("nvitop-exporter", "pods", node) for node in many))
     [dialect] = detect_dialects(here, up(*(("pods", node) for node in many), ("pods", "web:80")), {})
-    assert dialect.target_matchers == (Matcher("job", "=", "pods"),)
+    assert dialect.target_matchers == (Matcher("job", "=", "pods"), NAMED)
 
 
 def test_jobs_of_other_intervals_are_other_speakers_in_the_order_of_rank() -> None:
@@ -126,9 +130,17 @@ def test_up_to_fifty_instances_are_named_one_by_one(count: int, named: bool) -> 
     nodes = [f"n{n:02}:1" for n in range(count)]
     here = inventory(*(("nvitop-exporter", "pods", node) for node in nodes))
     [dialect] = detect_dialects(here, up(*(("pods", node) for node in nodes), ("pods", "web:80")), {})
-    assert len(dialect.target_matchers) == 1 + named
+    assert (dialect.target_matchers[1] != NAMED) is named
     [alone] = detect_dialects(here, up(*(("pods", node) for node in nodes), ("web", "web:80")), {})
-    assert alone.target_matchers == (Matcher("job", "=", "pods"),)
+    assert alone.target_matchers == (Matcher("job", "=", "pods"), NAMED)
+
+
+def test_series_without_an_instance_are_left_out_only_where_the_exporters_have_one() -> None:
+    """Sums that recording rules write under an exporter's names are no GPU's; pushed series may have no instance."""
+    for instance, matchers in (("a:1", (NAMED,)), ("", ())):
+        row = labels(exporter="gpu-exporter", job="push", uuid="GPU-1", **({"instance": instance} if instance else {}))
+        [dialect] = detect_dialects(present_exporters(mappings(), GpuInventory((row,))), (), {})
+        assert dialect.target_matchers == (Matcher("job", "=", "push"), *matchers)
 
 
 def test_clusters_that_scrape_one_job_at_other_intervals_are_told_apart() -> None:
@@ -143,7 +155,7 @@ def test_clusters_that_scrape_one_job_at_other_intervals_are_told_apart() -> Non
     intervals |= {JobKey("same", cluster): 15.0 for cluster in both}
     here = present_exporters(mappings(), GpuInventory(tuple(rows)))
     found = detect_dialects(here, (), intervals, cluster_label="cluster")
-    assert [(each.interval_seconds, [m.value for m in each.target_matchers]) for each in found] == [
+    assert [(each.interval_seconds, [m.value for m in each.target_matchers if m.value]) for each in found] == [
         (15.0, ["gpu", "east"]), (15.0, ["same"]), (60.0, ["gpu", "west"]),
     ]  # fmt: skip
 
@@ -151,7 +163,7 @@ def test_clusters_that_scrape_one_job_at_other_intervals_are_told_apart() -> Non
 def test_jobs_of_one_interval_are_one_dialect_and_those_of_no_known_interval_come_first() -> None:
     rows = [("dcgm-exporter", job, f"{job}:1") for job in ("quick", "b", "a", "none")]
     found = detect_dialects(inventory(*rows), (), jobs(b=15.0, a=15.0, quick=0.5))
-    assert [(each.interval_seconds, [m.value for m in each.target_matchers]) for each in found] == [
+    assert [(each.interval_seconds, [m.value for m in each.target_matchers if m.value]) for each in found] == [
         (None, ["none"]), (0.5, ["quick"]), (15.0, ["a|b"]),
     ]  # fmt: skip
 

@@ -226,7 +226,9 @@ def _target_matchers(
     mixed = any(target.job in jobs and target not in present for target in all_targets)
     if mixed and len(instances) <= MAX_INSTANCE_MATCHERS:
         return by_job, any_of_values("instance", tuple(instances))
-    return (by_job,)
+    # Sums that recording rules write under an exporter's own names and its job have no instance: they are no GPU's.
+    # Where the exporter's series have none either (pushed, federated), the label shows nothing.
+    return (by_job, Matcher("instance", "!=", "")) if all(instances) else (by_job,)
 
 
 def scrape_interval(times_ms: NDArray[np.int64]) -> float | None:
