@@ -244,7 +244,7 @@ class GpuList:
 
     def _matching(self, query: GpuQuery) -> Numbers | None:
         """None for all rows."""
-        conditions = [self._texts.containing(word) for word in query.search.casefold().split()]
+        conditions = [self._texts.containing(word) for word in dict.fromkeys(query.search.casefold().split())]
         if query.show != "all":
             conditions.append(self._passing(query.show))
         return np.flatnonzero(reduce(np.logical_and, conditions)) if conditions else None
