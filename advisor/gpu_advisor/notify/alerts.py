@@ -80,12 +80,12 @@ def update_alerts(
     firing: Iterable[Alert],
     held: frozenset[str],
     now: float,
-    blind: Sequence[Abstention] = (),
+    missing: Sequence[Abstention] = (),
 ) -> tuple[Alert, ...]:
     """The alerts after an evaluation: firing, stale, and resolved ones that are still re-sent.
 
-    `held` are ids of stale recommendations, `blind` the abstentions for missing data: of a recommendation that goes on
-    for others, the alert of an owner whose GPUs lack data is stale, too.
+    `held` are ids of stale recommendations, `missing` the abstentions for missing data: of a recommendation that goes
+    on for others, the alert of an owner whose GPUs lack data is stale, too.
     """
     current = {alert.id: alert for alert in firing}
     goes_on = {alert.recommendation_id for alert in current.values()}
@@ -93,7 +93,7 @@ def update_alerts(
         if alert.id in current:
             continue
         stale = alert.recommendation_id in held or (
-            alert.recommendation_id in goes_on and any(_lacks_data(alert, abstention) for abstention in blind)
+            alert.recommendation_id in goes_on and any(_lacks_data(alert, abstention) for abstention in missing)
         )
         if stale and alert.resolved is None:
             current[alert.id] = alert

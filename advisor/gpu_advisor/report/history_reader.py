@@ -211,8 +211,8 @@ def read_history(
         GpuInventory(present=tuple(labels for labels in rows if "uuid" in dict(labels))), {}, {}, {}, nodes
     )
     known = {gpu.uuid for gpu in gpus}
-    told = _read_gpu_values(reader, found, known)
-    for uuid, steps in told.of.get(series.UTILIZATION, {}).items():
+    values = _read_gpu_values(reader, found, known)
+    for uuid, steps in values.of.get(series.UTILIZATION, {}).items():
         named.setdefault(uuid, set()).update(steps)
     cpu = _read_cpu(reader, found, instances)
     return FleetHistory(
@@ -220,10 +220,10 @@ def read_history(
         gpus,
         {uuid: (min(steps), max(steps)) for uuid, steps in named.items() if uuid in known and steps},
         {uuid: frozenset(steps) for uuid, steps in named.items() if uuid in known},
-        told.of,
+        values.of,
         {instances[key]: steps for key, steps in cpu.items() if key in instances},
-        told.expressions,
-        told.recorded,
+        values.expressions,
+        values.recorded,
         tuple(reader.unavailable),
         reader.queries,
     )

@@ -80,15 +80,15 @@ def gpu_hour_usage(past: FleetHistory, gpu: Gpu) -> GpuHourUsage:
     memory = past.of(series.MEMORY, uuid)
     held = [share for index, share in seen.items() if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
     idle = [seen[index] for index in _idle(past, uuid, seen) if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
-    untold = [share for index, share in seen.items() if index not in memory]
-    known = len(untold) < len(seen)
+    unknown = [share for index, share in seen.items() if index not in memory]
+    known = len(unknown) < len(seen)
     return GpuHourUsage(
         there=(last - first + 1) * step,
         seen=fsum(seen.values()) * step,
         busy=fsum(share * utilization[index] for index, share in seen.items()) * step,
         held=fsum(held) * step if known else None,
         idle_holding=fsum(idle) * step if known else None,
-        untold_holding=fsum(untold) * step,
+        untold_holding=fsum(unknown) * step,
     )
 
 
@@ -150,12 +150,12 @@ def trends(past: FleetHistory, gpus: Sequence[Gpu]) -> Trends:
     named: list[float | None] = []
     busy: list[float | None] = []
     for index in range(past.period.points):
-        there = [(share[index], value[index]) for share, value in seen if index in share]
-        weight = fsum(share for share, _ in there)
-        work = fsum(share * value for share, value in there)
+        observed = [(share[index], value[index]) for share, value in seen if index in share]
+        weight = fsum(share for share, _ in observed)
+        work = fsum(share * value for share, value in observed)
         utilization.append(work / weight if weight else None)
         # A GPU observed for a part of the step counts as if the rest had been alike, as on the dashboards.
-        busy.append(fsum(value for _, value in there) if weight else None)
+        busy.append(fsum(value for _, value in observed) if weight else None)
         # A step without any GPU was not scraped: the number of GPUs is unknown, not zero.
         named.append(float(sum(1 for uuid in uuids if index in past.observed_steps.get(uuid, ()))) or None)
     points = past.period.points

@@ -271,8 +271,8 @@ class AdvisorService:
                 each, owners, by_id, self.settings.cluster, self.settings.web.external_url, now, prices
             )
         ]
-        blind = missing_data(evaluation) if evaluation else ()
-        self._alerts = alerts.update_alerts(before, fresh, held - snoozed, now, blind)
+        missing = missing_data(evaluation) if evaluation else ()
+        self._alerts = alerts.update_alerts(before, fresh, held - snoozed, now, missing)
         self._write_ledger(lambda: self._ledger.save_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)
 

@@ -121,18 +121,18 @@ def held_ids(
     active: Mapping[str, ActiveRecommendation], repeated: frozenset[str], evaluation: Evaluation
 ) -> frozenset[str]:
     """Ids of active recommendations that were not repeated, and cannot be resolved because their data is missing."""
-    blind = missing_data(evaluation)
+    missing = missing_data(evaluation)
     present_scopes = {state.pool.scope for state in evaluation.pools}
     visible_gpus = {gpu.uuid for gpu in evaluation.facts.gpus if gpu.up}
     data_incomplete = bool(evaluation.facts.down_targets) or any(
-        abstention.scope.kind == "fleet" for abstention in blind
+        abstention.scope.kind == "fleet" for abstention in missing
     )
     return frozenset(
         id_
         for id_, active_recommendation in active.items()
         if id_ not in repeated
         and (
-            any(_covers(abstention, active_recommendation) for abstention in blind)
+            any(_covers(abstention, active_recommendation) for abstention in missing)
             # The scope itself is missing: was it removed on purpose, or does its exporter not report?
             or (
                 active_recommendation.scope not in present_scopes

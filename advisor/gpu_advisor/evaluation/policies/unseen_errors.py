@@ -19,7 +19,7 @@ INPUT = "kernel_log"
 FATAL_XIDS = frozenset({46, 48, 62, 64, 74, 79, 95, 109, 110, 119, 120, 136, 140, 143, 158})
 
 #: Exporters that have no fatal errors as they are started by default, and how to see them.
-_BLIND_EXPORTERS: Mapping[str, str] = {
+_UNPUBLISHED_BY: Mapping[str, str] = {
     r"nvidia_gpu_exporter.*": "start nvidia_gpu_exporter with its NVML backend, or look once: dmesg -T | grep -i xid",
     r"amd-device-metrics-exporter.*": "look at the kernel log: dmesg -T | grep -iE 'amdgpu.*(ras|fatal|reset)'",
 }
@@ -27,15 +27,15 @@ _BLIND_EXPORTERS: Mapping[str, str] = {
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Abstention]:  # noqa: ARG001
     undated: dict[int, list[Gpu]] = {}
-    blind: dict[str, list[Gpu]] = {}
+    unpublished: dict[str, list[Gpu]] = {}
     for gpu in pool.devices:
         if not gpu.up or facts.value(FATAL_ERRORS, gpu.uuid) is not None:
             continue
         code = facts.value(LAST_ERROR, gpu.uuid)
         if code is not None and int(code) in FATAL_XIDS:
             undated.setdefault(int(code), []).append(gpu)
-        elif how := next((how for name, how in _BLIND_EXPORTERS.items() if re.fullmatch(name, gpu.exporter)), ""):
-            blind.setdefault(how, []).append(gpu)
+        elif how := next((how for name, how in _UNPUBLISHED_BY.items() if re.fullmatch(name, gpu.exporter)), ""):
+            unpublished.setdefault(how, []).append(gpu)
     for code, gpus in undated.items():
         nodes = ", ".join(sorted({gpu.node for gpu in gpus})[:8])
         message = (
@@ -43,7 +43,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Abste
             f"occurred. To settle it (one command): dmesg -T | grep -i xid, on {nodes}"
         )
         yield _abstention(Reason.CONFLICTING, pool, gpus, message)
-    for how, gpus in blind.items():
+    for how, gpus in unpublished.items():
         message = f"fatal errors of {len(gpus)} of {len(pool.devices)} GPUs are not published. To see them: {how}"
         yield _abstention(Reason.UNSUPPORTED, pool, gpus, message)
 
