@@ -518,6 +518,8 @@ KEDA = {"name": "chat", "pool": "chat", "target": "chat", "min": 1, "max": 8}
             },
             "set monitoring.advisorEndpoint",
         ),
+        ({"advisor": {"config": {"web": {"listen_address": "127.0.0.1:9817"}}}}, "set advisor.port"),
+        ({"advisor": {"config": {"web": {"listen_address": "0.0.0.0:8080"}}}}, "set advisor.port"),
         ({"networkPolicy": {"egress": {"enabled": True}}}, "networkPolicy.enabled"),
         (
             {"networkPolicy": {"enabled": True, "egress": {"enabled": True, "namespaces": []}}},
