@@ -39,7 +39,9 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @click.option(
     "--since", default="7d", show_default=True, metavar="DURATION", callback=_seconds, help="How far back, up to 400d."
 )
-@click.option("--format", "form", type=click.Choice(["html", "md", "json"]), help="[default: by FILE's name, or html]")
+@click.option(
+    "--format", "form", type=click.Choice(["html", "md", "json", "pdf"]), help="[default: by FILE's name, or html]"
+)
 @click.option("--output", "-o", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write to FILE, atomically.  [default: standard output]")  # fmt: skip
 @advisor_client.options
@@ -51,6 +53,7 @@ def command(
 
     \b
       gpu-advisor report -o report.html                             from the local advisor, the last week
+      gpu-advisor report -o report.pdf                              printed by this machine's Chromium or Chrome
       gpu-advisor report --since 30d --format md >> review.md
       gpu-advisor report --prometheus http://prometheus:9090 --since 24h --format json
 
@@ -74,7 +77,8 @@ def command(
 
 def _format_from_name(file: Path | None) -> str:
     """The format for a file name."""
-    return {".json": "json", ".md": "md", ".markdown": "md"}.get(file.suffix.lower() if file else "", "html")
+    suffix = file.suffix.lower() if file else ""
+    return {".json": "json", ".md": "md", ".markdown": "md", ".pdf": "pdf"}.get(suffix, "html")
 
 
 def _page(found: Report) -> str:
@@ -93,15 +97,23 @@ def _json(found: Report) -> str:
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
-_RENDERINGS: dict[str, Callable[[Report], str]] = {"html": _page, "md": _markdown, "json": _json}
+def _pdf(found: Report) -> bytes:
+    from gpu_advisor.commands.pdf import print_pdf
+
+    return print_pdf(_page(found))
 
 
-def _write(text: str, file: Path | None) -> None:
+_RENDERINGS: dict[str, Callable[[Report], str | bytes]] = {
+    "html": _page, "md": _markdown, "json": _json, "pdf": _pdf,
+}  # fmt: skip
+
+
+def _write(content: str | bytes, file: Path | None) -> None:
     if file is None:
-        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+        sys.stdout.buffer.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
         sys.stdout.buffer.flush()
         return
     try:
-        write_output(file, text)
+        write_output(file, content)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}; choose a file in a writable directory") from error

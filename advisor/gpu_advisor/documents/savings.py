@@ -85,7 +85,7 @@ def money_summary(view: View, selection: Iterable[PublishedRecommendation]) -> s
     """Of the selected recommendations that are not snoozed."""
     if view.evaluation is None:
         return {**savings_fields(None), "waste_per_hour": None, "waste_per_month": None, "waste_bound": None,
-                "waste_by": {"owner": [], "team": [], "pool": [], "node": []}}  # fmt: skip
+                "waste_by": {"owner": [], "team": [], "namespace": [], "user": [], "pool": [], "node": []}}  # fmt: skip
     found = view.evaluation.summarize([each.recommendation for each in selection if not each.snoozed])
     lost = Savings.of(found.waste)
     return {
@@ -97,6 +97,8 @@ def money_summary(view: View, selection: Iterable[PublishedRecommendation]) -> s
         "waste_by": {
             "owner": _groups(found.by["owner"]),
             "team": _groups(found.by["team"]),
+            "namespace": _groups(found.by["namespace"]),
+            "user": _groups(found.by["user"]),
             "pool": _groups(found.by["pool"]),
             "node": _groups(found.by["node"]),
         },

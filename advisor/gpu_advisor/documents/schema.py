@@ -91,7 +91,7 @@ class SavingsFields(TypedDict):
 
 
 class WasteGroupDocument(TypedDict):
-    """What the GPUs of an owner, team, pool or node lose now, as far as recommendations measure it."""
+    """What the GPUs of an owner, team, namespace, user, pool or node lose now, as far as recommendations measure it."""
 
     name: str
     gpus: float | None
@@ -104,6 +104,8 @@ class WasteGroupDocument(TypedDict):
 class WasteByDocument(TypedDict):
     owner: list[WasteGroupDocument]
     team: list[WasteGroupDocument]
+    namespace: list[WasteGroupDocument]
+    user: list[WasteGroupDocument]
     pool: list[WasteGroupDocument]
     node: list[WasteGroupDocument]
 

@@ -404,7 +404,8 @@ def explain_no_gpus(facts: Facts) -> Abstention:
     for name, found in sorted(facts.drivers.items()):
         by_state.setdefault(", ".join(sorted(found)), []).append(name)
     states = "; ".join(
-        f"driver{'' if len(names) == 1 else 's'} {state}: {', '.join(names)}" for state, names in sorted(by_state.items())
+        f"driver{'' if len(names) == 1 else 's'} {state}: {', '.join(names)}"
+        for state, names in sorted(by_state.items())
     )
     message = "no GPU found on any node" + (f" ({states})" if states else "")
     return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)

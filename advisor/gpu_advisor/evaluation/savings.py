@@ -13,6 +13,7 @@ from typing import Literal
 
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.money import Interval
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.prices import Prices
@@ -23,8 +24,8 @@ SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 #: Units of recommendations whose numbers are sizes of a pool.
 SIZE_UNITS = frozenset({"GPUs", "replicas", "gangs"})
 
-GroupBy = Literal["owner", "team", "pool", "node"]
-NO_OWNER, NO_TEAM = "no owner", "no team"
+GroupBy = Literal["owner", "team", "namespace", "user", "pool", "node"]
+NO_OWNER, NO_TEAM, NO_NAMESPACE, NO_USER = "no owner", "no team", "no namespace", "no user"
 
 
 def with_savings(advice: Recommendation, pool: Pool, prices: Prices) -> Recommendation:
@@ -158,10 +159,15 @@ def _group_names(facts: Facts, pools: Iterable[Pool]) -> dict[GroupBy, Callable[
     """The name of each GPU's group. Owners that share a GPU are one group: nobody knows their parts."""
     pool_of = {gpu.uuid: pool.settings.name for pool in pools for gpu in pool.devices}
     node_of = {gpu.uuid: gpu.node for gpu in facts.gpus}
-    owners = facts.owners
+
+    def of_owners(name: Callable[[GpuOwner], str], none: str) -> Callable[[str], str]:
+        return lambda uuid: " and ".join(sorted({name(each) or none for each in facts.owners.get(uuid, ())})) or none
+
     return {
-        "owner": lambda uuid: " and ".join(sorted({str(each) for each in owners.get(uuid, ())})) or NO_OWNER,
-        "team": lambda uuid: " and ".join(sorted({each.team or NO_TEAM for each in owners.get(uuid, ())})) or NO_TEAM,
+        "owner": of_owners(str, NO_OWNER),
+        "team": of_owners(lambda owner: owner.team, NO_TEAM),
+        "namespace": of_owners(lambda owner: owner.namespace, NO_NAMESPACE),
+        "user": of_owners(lambda owner: owner.user, NO_USER),
         "pool": lambda uuid: pool_of.get(uuid, ""),
         "node": lambda uuid: node_of.get(uuid, ""),
     }

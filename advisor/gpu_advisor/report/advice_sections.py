@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from gpu_advisor.documents.schema import CheckDocument, MoneySummaryDocument, OutcomeDocument, RecommendationDocument
+from collections.abc import Iterator
+
+from gpu_advisor.documents.schema import (
+    CheckDocument,
+    MoneySummaryDocument,
+    OutcomeDocument,
+    RecommendationDocument,
+    WasteGroupDocument,
+)
 from gpu_advisor.evaluation.money import BOUND_WORDS
 from gpu_advisor.rendering.durations import duration
 from gpu_advisor.report.formatting import (
@@ -68,7 +76,7 @@ def recommendations_section(document: Report) -> ReportSection:
     rows = tuple(_recommendation_row(document, number, each) for number, each in enumerate(listed))
     head = ("severity", "recommendation", "change", "projected utilization", "saves per hour", "since (UTC)", "ID")
     table = ReportTable("Recommendations", head, rows)
-    return ReportSection("advice", "Recommendations", tuple(paragraphs), (table, *_waste_table(document)))
+    return ReportSection("advice", "Recommendations", tuple(paragraphs), (table, *_waste_tables(document)))
 
 
 def _worth(found: MoneySummaryDocument) -> str:
@@ -79,21 +87,28 @@ def _worth(found: MoneySummaryDocument) -> str:
     return f", {bound}{per_hour} {found['currency']} per hour, {per_month} per month{basis}"
 
 
-def _waste_table(document: Report) -> tuple[ReportTable, ...]:
-    """By owner; groups with the largest loss first."""
-    groups = document["summary"]["waste_by"]["owner"]
-    rows = tuple(
-        (
-            TableCell(each["name"]),
-            number_cell(document, f"/summary/waste_by/owner/{number}/gpus", count),
-            TableCell(BOUND_WORDS[each["bound"]].strip() if each["bound"] else ""),
-            number_cell(document, f"/summary/waste_by/owner/{number}/per_hour", money),
-            number_cell(document, f"/summary/waste_by/owner/{number}/per_month", money),
-        )
-        for number, each in enumerate(groups)
+def _waste_tables(document: Report) -> Iterator[ReportTable]:
+    """By owner, and by team, namespace and user where they are known; groups with the largest loss first."""
+    by = document["summary"]["waste_by"]
+    groupings = (("owner", by["owner"]), ("team", by["team"]), ("namespace", by["namespace"]), ("user", by["user"]))
+    for name, groups in groupings:
+        if name != "owner" and all(each["name"] == f"no {name}" for each in groups):
+            continue
+        rows = tuple(_waste_row(document, f"/summary/waste_by/{name}/{number}", each) for number, each in
+                     enumerate(groups))  # fmt: skip
+        head = (name, "GPUs wasted", "bound", f"{document['currency']} per hour", "per month")
+        if rows:
+            yield ReportTable(f"Wasted now, by {name}", head, rows)
+
+
+def _waste_row(document: Report, path: str, each: WasteGroupDocument) -> tuple[TableCell, ...]:
+    return (
+        TableCell(each["name"]),
+        number_cell(document, f"{path}/gpus", count),
+        TableCell(BOUND_WORDS[each["bound"]].strip() if each["bound"] else ""),
+        number_cell(document, f"{path}/per_hour", money),
+        number_cell(document, f"{path}/per_month", money),
     )
-    head = ("owner", "GPUs lost", "bound", f"{document['currency']} per hour", "per month")
-    return (ReportTable("Lost now, by owner", head, rows),) if rows else ()
 
 
 def _recommendation_row(document: Report, number: int, each: RecommendationDocument) -> tuple[TableCell, ...]:

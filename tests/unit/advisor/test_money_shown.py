@@ -88,7 +88,8 @@ def group(name: str, per_month: float | None, estimated: bool = False) -> schema
 def test_who_loses_most_by_team_where_there_are_teams(client: FlaskClient) -> None:
     found: schema.MoneySummaryDocument = got(client, "/recommendations")["summary"]
     owners = [group(f"pod ml/p{n}", 1000.0 - n) for n in range(MAX_GROUPS + 2)]
-    found["waste_by"] = {"owner": owners, "team": [group("no team", 9.0)], "pool": [], "node": []}
+    found["waste_by"] = {"owner": owners, "team": [group("no team", 9.0)], "namespace": [], "user": [],
+                         "pool": [], "node": []}  # fmt: skip
     line = lost_by_group(found)
     assert line.startswith("Lost a month by owner: pod ml/p0: 1,000 USD; pod ml/p1: 999 USD")
     assert line.endswith("; 2 more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from math import fsum
+from typing import get_args
 
 import pytest
 from gpu_advisor.documents.savings import Savings, by_urgency, savings_fields
@@ -295,19 +296,19 @@ def test_a_loss_that_nothing_bounds_is_at_least_alone_and_at_most_the_gpu_in_sum
     assert summarize([found], known, [], prices).waste.money.per_hour == Interval(1.0, 4.0)
 
 
-@pytest.mark.parametrize("by", ["owner", "team", "pool", "node"])
+@pytest.mark.parametrize("by", get_args(GroupBy))
 def test_groups_are_named_and_the_largest_is_first(by: GroupBy) -> None:
     owners = {
-        "g0": (GpuOwner("ml", "small", team="vision", kind="kubernetes"),),
-        "g1": (GpuOwner("ml", "large", team="speech", kind="kubernetes"),),
+        "g0": (GpuOwner("ml", "small", team="vision", user="ada", kind="kubernetes"),),
+        "g1": (GpuOwner("nlp", "large", team="speech", kind="kubernetes"),),
     }
     cards = [GpuSpec("g0", node="n0", name="A"), GpuSpec("g1", node="n1", name="B")]
     known = facts(cards, owners=owners)
     prices = Prices({"g0": GpuPrice(1.0, "USD"), "g1": GpuPrice(4.0, "USD")}, "USD")
     whole = [advice(gpus=("g0", "g1"), waste=(Waste(),))]
     found = summarize(whole, known, assign_pools(known.gpus, []), prices).by[by]
-    names = {"owner": ["pod ml/large", "pod ml/small"], "team": ["speech", "vision"], "pool": ["B", "A"],
-             "node": ["n1", "n0"]}  # fmt: skip
+    names = {"owner": ["pod nlp/large", "pod ml/small"], "team": ["speech", "vision"], "pool": ["B", "A"],
+             "namespace": ["nlp", "ml"], "user": ["no user", "ada"], "node": ["n1", "n0"]}  # fmt: skip
     assert [each.name for each in found] == names[by]
     assert [each.worth.money.value_per_hour for each in found] == [4.0, 1.0]
 
