@@ -32,4 +32,4 @@ def test_only_what_goes_as_a_whole_is_surely_saved(
     owners = {f"g{number}": (GpuOwner("ml", pod),) for number, pod in enumerate(pods) if pod != "-"}
     shares = list(releasable_shares(replace(known, owners=owners), known.gpus, released))
     assert sum(len(each.gpus) * each.low for each in shares) == surely
-    assert sum(len(each.gpus) * each.high for each in shares) == pytest.approx(at_most)
+    assert sum(len(each.gpus) * (each.high or 0.0) for each in shares) == pytest.approx(at_most)
