@@ -78,8 +78,6 @@ class View:
     evaluation: Evaluation | None = None
     issued: tuple[PublishedRecommendation, ...] = ()
     duration_seconds: float | None = None
-    #: between evaluations, by the settings
-    interval_seconds: float | None = None
     evaluations: int = 0
     failures: tuple[tuple[str, int], ...] = ()
     outcomes: Outcomes = NO_OUTCOMES
@@ -92,6 +90,9 @@ class View:
 
     #: whether no evaluation has finished for several intervals, whatever the reason
     overdue: bool = False
+
+    #: between evaluations, by the settings
+    interval_seconds: float | None = None
 
     @property
     def stale(self) -> bool:

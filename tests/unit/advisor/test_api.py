@@ -44,7 +44,7 @@ def view_of(targets: list[ExporterTarget], settings: Settings | None = None) -> 
     evaluation = evaluate(FakeSource(targets, chosen), chosen, AT)
     issued = tuple(PublishedRecommendation(advice.id("c"), AT - 60, advice) for advice in evaluation.recommendations)
     source = SourceStatus("fake", "memory", True, last_success=AT)
-    return View("c", source, evaluation, issued, 0.1, 15, 1, (("timeout", 2),))
+    return View("c", source, evaluation, issued, 0.1, 1, (("timeout", 2),), interval_seconds=15)
 
 
 def serving(count: int) -> Settings:
