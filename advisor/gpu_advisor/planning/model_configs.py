@@ -53,6 +53,8 @@ def shape_from_config(config: Mapping[str, Any], sequence: int | None = None) ->
     chosen = sequence or min(positions, _MAX_DEFAULT_SEQUENCE)
     assumed = "the config's dimensions" + ("" if sequence else f", sequences of {chosen} tokens")
     assumed += "" if inner.get("model_type") else f", the layers of {_UNNAMED} (it has no model_type)"
+    if _has_encoder(groups) and not inner.get("architectures"):
+        assumed += ", encoder and decoder (for the decoder alone: is_encoder_decoder false)"
     return TransformerShape(**_dimensions(read, counts, groups), sequence=chosen, counts=counts, assumed=assumed)
 
 

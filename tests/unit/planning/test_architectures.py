@@ -125,6 +125,7 @@ def test_an_encoder_decoder_counts_its_encoder_unless_the_config_names_the_decod
     named = [written | {"architectures": [name]} for name in (whole_class, base_class)]
     for whole in (*named, written, {"model_type": model_type} | given):
         assert shape_from_config(whole).parameters == pytest.approx(truth, rel=TOLERANCE)
+    assert "encoder and decoder" in shape_from_config(written).assumed
     alone = sum(parameter.numel() for parameter in decoder.parameters())
     for part in ({"architectures": [type(decoder).__name__]}, {"is_encoder_decoder": False}):
         assert shape_from_config(written | part).parameters == pytest.approx(alone, rel=TOLERANCE)
