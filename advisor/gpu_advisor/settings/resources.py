@@ -16,8 +16,12 @@ class GpuLimits(StrictModel):
     min: int = Field(1, ge=0, description="minimum GPUs of a pool")
     max: int | None = Field(None, ge=1, description="maximum GPUs of a pool; by default, none")
     target_utilization: TargetPercent = Field(90, description="percent; target of training pools")
-    scale_up_threshold: TargetPercent = Field(85, description="percent; a serving pool above it scales up")
-    scale_down_threshold: TargetPercent = Field(60, description="percent; a serving pool below it may scale down")
+    scale_up_threshold: TargetPercent = Field(
+        85, description="percent; a serving pool above it scales up; not with slo.unserved"
+    )
+    scale_down_threshold: TargetPercent = Field(
+        60, description="percent; a serving pool below it may scale down; not with slo.unserved"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> GpuLimits:
