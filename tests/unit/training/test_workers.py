@@ -290,3 +290,16 @@ def test_what_the_job_no_longer_reaches_is_left_to_it(tmp_path):
         gc.enable()
     gc.collect()
     assert (tmp_path / "finalized-by").read_text() == str(os.getpid())
+
+
+class UnpicklableDataset(NumbersDataset):
+    def __init__(self) -> None:
+        super().__init__()
+        self.function = lambda sample: sample
+
+
+def test_a_dataset_that_cannot_be_sent_is_loaded_without_workers(caplog):
+    loader: Any = OptimizedDataLoader(UnpicklableDataset(), 4, multiprocessing_context="spawn")
+    assert loader.num_workers == 0
+    assert len(list(loader)) == len(loader)
+    assert "top level of a module" in caplog.text

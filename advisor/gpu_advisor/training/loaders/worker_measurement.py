@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 import multiprocessing
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -59,13 +60,26 @@ class WorkerMeasurementConfig:
 
 
 def measure_worker_rates(plan: WorkerMeasurementConfig) -> list[WorkerRate]:
-    """Rates by number of workers; empty if nothing could be measured. Errors are logged, not raised."""
+    """Rates by number of workers; empty if nothing could be measured. Errors are logged, not raised.
+
+    A dataset that cannot be sent to a process that does not fork can only be read without workers.
+    """
     context: Any = plan.arguments.get("multiprocessing_context")
     if context is None or isinstance(context, str):
         context = multiprocessing.get_context(context)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_in_subprocess, args=(plan, sender), name="measure-workers")
-    process.start()
+    try:
+        process.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        receiver.close()
+        sender.close()
+        log.warning(
+            "the dataset cannot be sent to workers (%s), so it is loaded without them: define its functions at the top "
+            "level of a module",
+            error,
+        )
+        return [WorkerRate(0, 1.0, measured=False)]
     sender.close()  # so that recv() raises EOFError when the child exits
     rates: list[WorkerRate] = []
     problem: str | None = None
