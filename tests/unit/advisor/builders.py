@@ -190,6 +190,7 @@ class FakeSource:
     def _recorded(self, select: Selector, at: float, end: float) -> dict[Labels, float]:
         """What the cards' trails give for a selector at one step."""
         found: dict[Labels, float] = {}
+        is_selected = compile_matchers(select.matchers)  # once: it may name a thousand GPUs
         for target, card in self._reporting(end):
             share = dict(card.trail).get(at)
             if share is None and (select.window_seconds or 0) >= ACTIVITY_STEP_SECONDS:  # the activity of idle GPUs
@@ -197,7 +198,7 @@ class FakeSource:
             values = {"gpu_busy_seconds_total": share, "gpu_observed_seconds_total": 1.0}
             key = labels(uuid=card.uuid, **target.identity)
             value = values.get(select.metric)
-            if share is not None and value is not None and compile_matchers(select.matchers)(dict(key)):
+            if share is not None and value is not None and is_selected(dict(key)):
                 found[key] = value
         return found
 
