@@ -1,7 +1,7 @@
 """The list of GPUs: a row each, with search, filters, sorting, grouping and paging. Pure.
 
-Rows, an index of their texts and the rank of each row in each column are built once per view, each order of all rows on
-its first use. A filter of 10,000 GPUs then costs a few passes over arrays.
+Rows, an index of their texts and the rank of each row in each column are built once per view: a filter of 10,000 GPUs
+then costs a few passes over arrays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gpu_advisor.evaluation.recommendation import Check, Severity
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.state.view import PublishedRecommendation, View
 from gpu_advisor.text_cache import cache_texts
-from gpu_advisor.web.page.text_index import Mask, Numbers, TextIndex
+from gpu_advisor.web.page.text_index import Numbers, TextIndex
 
 PER_PAGE = 100
 MAX_PER_PAGE = 1000
@@ -225,8 +225,9 @@ class GpuList:
             group: ranks([(natural(name), name) for name in map(name_of, self.rows)])
             for group, (_, name_of) in GROUPS.items()
         }
-        self._orders: dict[tuple[str, bool, str], _Order] = {}
-        self._shown: dict[str, Mask] = {}
+        self._shown = {
+            name: np.array([passes(row) for row in self.rows], np.bool_) for name, (_, passes) in SHOWN.items()
+        }
 
     @cached_property
     def by_uuid(self) -> Mapping[str, GpuRow]:
@@ -234,7 +235,7 @@ class GpuList:
 
     def page(self, query: GpuQuery) -> GpuPage:
         """The GPUs that match all words of the search, in order."""
-        found = self._order(query).sort(self._matching(query))
+        found = self._in_order(query, self._matching(query))
         pages = max(1, -(-len(found) // query.per_page))
         query = query if query.page <= pages else replace(query, page=pages)
         begin = (query.page - 1) * query.per_page
@@ -242,28 +243,16 @@ class GpuList:
         groups = {} if query.group == "none" else dict(self._groups(query, found, begin))
         return GpuPage(query, rows, groups, len(found), len(self.rows))
 
-    def _matching(self, query: GpuQuery) -> Numbers | None:
-        """None for all rows."""
-        conditions = [self._texts.containing(word) for word in dict.fromkeys(query.search.casefold().split())]
-        if query.show != "all":
-            conditions.append(self._passing(query.show))
-        return np.flatnonzero(reduce(np.logical_and, conditions)) if conditions else None
+    def _matching(self, query: GpuQuery) -> Numbers:
+        conditions = [self._texts.containing(word) for word in query.search.casefold().split()]
+        return np.flatnonzero(reduce(np.logical_and, conditions, self._shown[query.show]))
 
-    def _passing(self, show: str) -> Mask:
-        """For each row, whether it passes a filter."""
-        if show not in self._shown:
-            self._shown[show] = np.array([SHOWN[show][1](row) for row in self.rows], np.bool_)
-        return self._shown[show]
-
-    def _order(self, query: GpuQuery) -> _Order:
-        """By group, then column, then name; unknown values come last in their group."""
-        key = query.sort, query.reverse, query.group
-        if key not in self._orders:
-            rank = self._column_ranks[query.sort]
-            descending = COLUMNS[query.sort].highest_first != query.reverse
-            by_column = np.where(rank == UNRANKED, len(rank), -rank if descending else rank)
-            self._orders[key] = _Order(np.lexsort((by_column, self._group_ranks[query.group])))
-        return self._orders[key]
+    def _in_order(self, query: GpuQuery, found: Numbers) -> Numbers:
+        """By group, then column, then name, in which `found` is; unknown values come last in their group."""
+        rank = self._column_ranks[query.sort][found]
+        descending = COLUMNS[query.sort].highest_first != query.reverse
+        by_column = np.where(rank == UNRANKED, len(self.rows), -rank if descending else rank)
+        return found[np.lexsort((by_column, self._group_ranks[query.group][found]))]
 
     def _groups(self, query: GpuQuery, found: Numbers, begin: int) -> Iterator[tuple[int, GpuGroup]]:
         """The headings of a page that begins at `begin`, by the row that they stand before."""
@@ -276,19 +265,6 @@ class GpuList:
             utilization = mean([row.utilization for row in members if row.gpu.up])
             row = members[place - first]
             yield int(found[place]), GpuGroup(name_of(row), len(members), utilization, first < place)
-
-
-class _Order:
-    """An order of all rows, and of some of them."""
-
-    def __init__(self, rows: Numbers) -> None:
-        self._rows = rows
-        self._places = np.empty_like(rows)
-        self._places[rows] = np.arange(len(rows))
-
-    def sort(self, some: Numbers | None) -> Numbers:
-        """These rows in this order; None for all rows."""
-        return self._rows if some is None else self._rows[np.sort(self._places[some])]
 
 
 def mean(values: Sequence[float | None]) -> float | None:
