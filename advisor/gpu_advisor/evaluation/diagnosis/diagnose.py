@@ -32,6 +32,10 @@ WAITING_SYMPTOMS = frozenset({"communication_bound", "small_batch", "memory_boun
 NOT_WAITING = ("busy_but_empty", "")
 
 
+#: Screening costs a pool one to two milliseconds and saves 20 microseconds a GPU: rows of smaller pools are not screened.
+SCREENED_FROM = 64
+
+
 @dataclass(frozen=True, slots=True)
 class GpuDiagnosis:
     """The diagnosis of one GPU.
@@ -87,6 +91,10 @@ def diagnose(facts: Facts, peers: Peers, pools: Sequence[Pool]) -> tuple[GpuDiag
 
 
 def _diagnose_pool(facts: Facts, peers: Peers, pool: Pool) -> Iterator[GpuDiagnosis]:
+    if len(pool.gpus) < SCREENED_FROM:
+        for gpu in pool.gpus:
+            yield _diagnose_gpu(facts, peers, pool, gpu, DECISION_TABLE, SECONDARY_ROWS)
+        return
     columns = Columns(facts, pool.gpus)
     primary = possible_rows(columns, DECISION_TABLE)
     secondary = [possible_rows(columns, (row,)) for row in SECONDARY_ROWS]  # each holds or not, whatever the others do
