@@ -160,8 +160,7 @@ def pools(view: View) -> list[schema.PoolDocument]:
     desired = {} if view.stale else dict(view.evaluation.desired_replicas)
     names = [state.pool.settings.name for state in view.evaluation.pools]
     return [
-        pool(state, present[name], desired.get(name))
-        for name, state in zip(names, view.evaluation.pools, strict=True)
+        pool(state, present[name], desired.get(name)) for name, state in zip(names, view.evaluation.pools, strict=True)
     ]
 
 
