@@ -69,8 +69,8 @@ SITUATIONS = """## Situations
 | a GPU that was lost before the start | listed with a made-up uuid until it comes back |
 | MIG: several compute instances of a GPU instance | memory and activity once, on the first; `shared` on the others |
 | jobs share a GPU through the multi-process service (MPS) | its clients are processes of the GPU, as its server is |
-| a container that lost its devices, as after `systemctl daemon-reload` | its GPUs are down with reason `driver_gone`; the \
-log says to restart it |
+| a container that lost its devices, as after `systemctl daemon-reload` | its GPUs are down with reason `driver_gone`; \
+the log says to restart it |
 | a driver call hangs | GPUs of this driver are down with reason `hung`; everything else is served |
 
 `<machine>` is a hash of the mainboard's `product_uuid`, the serial number in the device tree, or the host name.
