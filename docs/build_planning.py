@@ -137,13 +137,13 @@ Figures are what PyTorch allocated or reserved, so without the overhead.
 
 One source was read only after the planner was made, [Qwen's fine-tuning
 table](https://github.com/QwenLM/Qwen/blob/03cd81f5e4da6ab60fc8f97f3b8aa1206fdb08a9/README.md): 1.8B to 72B, 256 to
-8,192 tokens. Planned before its code was read, with pure bfloat16 weights and no overhead, 7 of its 48 runs came within
-10 % (-54 to +21 %). With the planner's defaults (`--lora 64 --quantize nf4 --checkpoint full --kernels eager`) 20 of
-the 42 adapter runs are within 10 % and 38 within 20 %, and for a GPU of 80 GiB fit or no fit is right in all; the six full
-fine-tunings are 15 to 37 % too low. The rest is how that code works: PEFT keeps embeddings and output layer of a
-quantized model in float32, and the QLoRA runs seem to compute the loss in bfloat16. With both, a choice made after
-seeing the results, 33 are within 10 % and all within 15 %. Expect a tenth for code that the planner describes, and
-a third for code that it does not.
+8,192 tokens. Planned before its code was read, with pure bfloat16 weights and no overhead, 7 of its 48 runs came
+within 10 % (-54 to +21 %). With the planner's defaults (`--lora 64 --quantize nf4 --checkpoint full --kernels eager`)
+20 of the 42 adapter runs are within 10 % and 38 within 20 %, and for a GPU of 80 GiB fit or no fit is right in all;
+the six full fine-tunings are 15 to 37 % too low. The rest is how that code works: PEFT keeps embeddings and output
+layer of a quantized model in float32, and the QLoRA runs seem to compute the loss in bfloat16. With both, a choice
+made after seeing the results, 33 are within 10 % and all within 15 %. Expect a tenth for code that the planner
+describes, and a third for code that it does not.
 
 """
 
