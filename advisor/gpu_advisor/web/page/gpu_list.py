@@ -244,7 +244,7 @@ class GpuList:
         return GpuPage(query, rows, groups, len(found), len(self.rows))
 
     def _matching(self, query: GpuQuery) -> Numbers:
-        conditions = [self._texts.containing(word) for word in query.search.casefold().split()]
+        conditions = [self._texts.containing(word) for word in dict.fromkeys(query.search.casefold().split())]
         return np.flatnonzero(reduce(np.logical_and, conditions, self._shown[query.show]))
 
     def _in_order(self, query: GpuQuery, found: Numbers) -> Numbers:

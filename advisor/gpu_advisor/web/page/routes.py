@@ -119,6 +119,7 @@ class _Pages:
         self._evidence_history = EvidenceHistory(page_context.query_range)
         self._models = LatestModel(page_context.settings)
         self._overviews = ResponseCache()
+        self._frame: tuple[FleetModel, bytes, bytes] | None = None
 
     def overview(self) -> Response:
         """Rendered once per view: the page is large, and everybody reads the same."""
@@ -158,10 +159,21 @@ class _Pages:
     def gpus(self) -> Response:
         view = self._context.view()
         model = self._models.of(view)
+        if not model.gpus.rows:
+            return self._page("gpus.html", view)
         found = model.gpus.page(gpu_list.parse(request.args))
-        frame = self._render("gpus.html", model, "../", **_gpu_table(found, _ROWS_HERE))
-        head, _, tail = frame.partition(_ROWS_HERE)
-        return _response(b"".join((head.encode(), *model.gpu_rows.of(found), tail.encode())))
+        table = self._render("gpu_table.html", model, "../", paged=True, **_gpu_table(found, _ROWS_HERE))
+        above, _, below = table.partition(_ROWS_HERE)
+        head, tail = self._gpus_frame(model)
+        return _response(b"".join((head, above.encode(), *model.gpu_rows.of(found), below.encode(), tail)))
+
+    def _gpus_frame(self, model: FleetModel) -> tuple[bytes, bytes]:
+        """What stands around the list, rendered once per view."""
+        known = self._frame
+        if known is None or known[0] is not model:
+            head, _, tail = self._render("gpus.html", model, "../", table=_ROWS_HERE).partition(_ROWS_HERE)
+            known = self._frame = model, head.encode(), tail.encode()
+        return known[1:]
 
     def gpu(self) -> Response:
         view = self._context.view()
