@@ -122,8 +122,31 @@ def _recommendation_row(document: Report, number: int, each: RecommendationDocum
         number_cell(document, f"{path}/projection/utilization_ratio", percent),
         number_cell(document, f"{path}/savings_per_hour", money),
         TableCell(to_minute(each["since"])),
-        TableCell(each["id"]),
+        TableCell(each["id"], anchor=recommendation_anchor(each["id"])),
     )
+
+
+def recommendation_anchor(id_: str) -> str:
+    return f"recommendation-{id_}"
+
+
+def first_actions_table(document: Report) -> ReportTable | None:
+    """What to do first; None if nothing is recommended."""
+    listed = {each["id"] for each in document["recommendations"]}
+    rows = []
+    for number, each in enumerate(document["first_actions"]):
+        link = each["url"] or (f"#{recommendation_anchor(each['id'])}" if each["id"] in listed else "")
+        path = f"/first_actions/{number}"
+        rows.append(
+            (
+                TableCell(each["summary"], link=link),
+                TableCell(BOUND_WORDS[each["savings_bound"]].strip() if each["savings_bound"] else ""),
+                number_cell(document, f"{path}/savings_per_month", money),
+                TableCell(", ".join(each["owners"])),
+            )
+        )
+    head = ("recommendation", "bound", f"saves {document['currency']} per month", "used by")
+    return ReportTable("What to do first", head, tuple(rows)) if rows else None
 
 
 def _measured(of: OutcomeDocument) -> str:

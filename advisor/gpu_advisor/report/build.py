@@ -19,7 +19,9 @@ from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.pools import Pool, assign_pools
 from gpu_advisor.evaluation.prices import PriceList
 from gpu_advisor.report import promql_queries, series, usage
+from gpu_advisor.report.first_actions import first_actions
 from gpu_advisor.report.history_reader import FleetHistory, Steps
+from gpu_advisor.report.projection import project_month
 from gpu_advisor.report.schema import (
     Band,
     GpuHours,
@@ -50,14 +52,17 @@ def build_report(past: FleetHistory, view: View, settings: Settings, has_ledger:
     prices = _gpu_prices(known, view, settings)
     valued = savings.rank_by_savings(view)
     first_page = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)
+    groups = list(_groups(past, usage_by_gpu, pools, settings, prices, lost))
     worth_all = savings.total_savings(view, [each for each in valued if not each.issued.snoozed])
     return {
         **document.header(view),
         "period": _period(past),
         "recorded": past.recorded,
         "untold": list(past.unavailable),
-        "groups": list(_groups(past, usage_by_gpu, pools, settings, prices, lost)),
+        "groups": groups,
         "models": list(_models(usage_by_gpu, prices)),
+        "projection": project_month(past, groups),
+        "first_actions": first_actions(view, valued, settings.web.external_url),
         "queries": promql_queries.fleet_queries(past),
         "checks": first_page["checks"],
         "recommendations": first_page["recommendations"],

@@ -74,6 +74,8 @@ def _section(document: Report, section: ReportSection) -> Markup:
         parts += [_trends(document), *tables]
     elif section.key == "outcomes":
         parts += [_before_after(document), *tables]
+    elif section.key == "summary":
+        parts.append(Markup('<div class="beside">\n{}</div>\n').format(Markup("").join(tables)))
     else:
         parts += tables
     if section.code:
@@ -103,15 +105,19 @@ def _table(table: ReportTable, narrow: bool) -> Markup:
 
 def _row(row: tuple[TableCell, ...], kinds: list[Markup]) -> Markup:
     first, *others = row
-    cells = [Markup('<th scope="row">{}</th>').format(_isolate_bidi(first.text))]
+    cells = [Markup('<th scope="row">{}</th>').format(_cell_content(first))]
     cells += [
-        Markup("<td{}>{}</td>").format(kind, _number_cell(cell)) for cell, kind in zip(others, kinds[1:], strict=True)
+        Markup("<td{}>{}</td>").format(kind, _cell_content(cell)) for cell, kind in zip(others, kinds[1:], strict=True)
     ]
     return Markup("<tr>{}</tr>\n").format(Markup("").join(cells))
 
 
-def _number_cell(cell: TableCell) -> Markup:
+def _cell_content(cell: TableCell) -> Markup:
     """A number has its JSON pointer in the JSON report."""
+    if cell.link:
+        return Markup('<a href="{}">{}</a>').format(cell.link, _isolate_bidi(cell.text))
+    if cell.anchor:
+        return Markup('<span id="{}">{}</span>').format(cell.anchor, _isolate_bidi(cell.text))
     if not cell.path:
         return _isolate_bidi(cell.text)
     return Markup('<span data-path="{}">{}</span>').format(cell.path, cell.text)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gpu_advisor.rendering.escaping import escape_markdown, one_line
 from gpu_advisor.report.schema import Report
-from gpu_advisor.report.section_model import ReportSection, ReportTable
+from gpu_advisor.report.section_model import ReportSection, ReportTable, TableCell
 from gpu_advisor.report.sections import period_text, sections, title
 
 
@@ -41,8 +41,14 @@ def _table(table: ReportTable) -> Iterator[str]:
     yield _row(table.head)
     yield _row(["---:" if right else "---" for right in numeric], raw=True)
     for row in table.rows:
-        yield _row([cell.text for cell in row])
+        yield _row([_cell(cell) for cell in row], raw=True)
 
 
-def _row(cells: list[str] | tuple[str, ...], raw: bool = False) -> str:
+def _cell(cell: TableCell) -> str:
+    """A link within the report needs no mark: the name is the same in both tables."""
+    text = escape_markdown(cell.text)
+    return f"[{text}]({cell.link})" if cell.link and not cell.link.startswith("#") else text
+
+
+def _row(cells: Sequence[str], raw: bool = False) -> str:
     return "| " + " | ".join(cell if raw else escape_markdown(cell) for cell in cells) + " |"

@@ -104,6 +104,40 @@ class GpuModelUsage(TypedDict):
     gpu_utilization_ratio: float | None
 
 
+class MonthlyUsage(TypedDict):
+    """The fleet or a pool, in GPU-hours and the report's currency a month."""
+
+    kind: Literal["fleet", "pool"]
+    name: str
+    there: float
+    busy: float
+    unused: float
+    money_there: float | None
+    money_unused: float | None
+
+
+class ProjectionDocument(TypedDict):
+    """The period scaled to a month: what it comes to if all goes on at this rate."""
+
+    month_hours: float
+    min_data_hours: Annotated[float, Field(description="with less data in the period there is no projection")]
+    data_hours: Annotated[float, Field(description="time of the period that has data of any GPU")]
+    data_ratio: Annotated[float, Field(description="data_hours / length of the period")]
+    groups: Annotated[list[MonthlyUsage], Field(description="as `groups`; empty with too little data")]
+
+
+class FirstAction(TypedDict):
+    """A recommendation to start with."""
+
+    id: str
+    summary: str
+    savings_gpus: float | None
+    savings_per_month: float | None
+    savings_bound: Annotated[Bound | None, Field(description="how to read the money")]
+    owners: Annotated[list[str], Field(description="who uses its GPUs at present; empty: nobody known")]
+    url: Annotated[str, Field(description="its page, if the settings have web.external_url")]
+
+
 class SavingsDocument(TypedDict):
     """Of all active recommendations that are not snoozed, where known."""
 
@@ -126,6 +160,10 @@ class Report(shapes.Header):
     untold: Annotated[list[str], Field(description="what could not be read, and why")]
     groups: Annotated[list[UsageGroup], Field(description="the fleet, then its pools; empty if no GPU was observed")]
     models: list[GpuModelUsage]
+    projection: ProjectionDocument
+    first_actions: Annotated[
+        list[FirstAction], Field(description="the three active recommendations that save most, by money")
+    ]
     queries: list[QueryDocument]
     checks: shapes.Checklist
     recommendations: Annotated[

@@ -15,10 +15,15 @@ Formatter = Callable[[Any], str]
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """`path` is the JSON pointer (RFC 6901) of the number in `text`; empty for words."""
+    """`path` is the JSON pointer (RFC 6901) of the number in `text`; empty for words.
+
+    `link` is a URL, or `#` and the `anchor` of another cell of the report.
+    """
 
     text: str
     path: str = ""
+    link: str = ""
+    anchor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

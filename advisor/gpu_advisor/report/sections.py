@@ -18,14 +18,14 @@ from gpu_advisor.report.advice_sections import (
 from gpu_advisor.report.formatting import to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import ReportSection, TableCell
-from gpu_advisor.report.usage_sections import cost_section, summary_section, usage_section
+from gpu_advisor.report.usage_sections import cost_section, projection_section, summary_section, usage_section
 
 
 def sections(document: Report) -> list[ReportSection]:
     """In reading order."""
     result = [summary_section(document)]
     if document["groups"]:
-        result += [usage_section(document), cost_section(document)]
+        result += [usage_section(document), cost_section(document), projection_section(document)]
     result += [checklist_section(document), recommendations_section(document)]
     result += [outcomes_section(document), missing_data_section(document)]
     return [*result, method_section(document)]

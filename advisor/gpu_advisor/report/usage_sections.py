@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpu_advisor.rendering.durations import duration
+from gpu_advisor.report.advice_sections import first_actions_table
 from gpu_advisor.report.formatting import count, hours, money, percent, to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTable, TableCell, number_cell, should
+
+#: Numbers of a group's projection, in GPU-hours and in money.
+_MONTHLY_HOURS, _MONTHLY_MONEY = ("there", "busy", "unused"), ("money_there", "money_unused")
 
 
 def headline(document: Report) -> str:
@@ -28,7 +32,8 @@ def headline(document: Report) -> str:
 def summary_section(document: Report) -> ReportSection:
     paragraphs = [headline(document), *_caveats(document)]
     if not document["groups"]:
-        return ReportSection("summary", "Summary", tuple(paragraphs))
+        first = first_actions_table(document)
+        return ReportSection("summary", "Summary", tuple(paragraphs), (first,) if first else ())
     fleet = document["groups"][0]
 
     def row(about: str, path: str, tell: Formatter, should: str = "") -> tuple[TableCell, ...]:
@@ -48,7 +53,8 @@ def summary_section(document: Report) -> ReportSection:
         row("data coverage", "coverage_ratio", percent),
     )
     table = ReportTable("The fleet in this period", ("", "mean or sum", "target"), rows)
-    return ReportSection("summary", "Summary", tuple(paragraphs), (table,))
+    first = first_actions_table(document)
+    return ReportSection("summary", "Summary", tuple(paragraphs), (table, first) if first else (table,))
 
 
 def _caveats(document: Report) -> Iterator[str]:
@@ -148,3 +154,22 @@ def cost_section(document: Report) -> ReportSection:
     )
     tables = (ReportTable("GPU-hours", ("", *head), groups), ReportTable("By GPU model", columns, models))
     return ReportSection("cost", "Cost and waste", tuple(paragraphs), tables)
+
+
+def projection_section(document: Report) -> ReportSection:
+    found, name = document["projection"], "A month at this rate"
+    data = f"{hours(found['data_hours'])} hours of this period have data, {percent(found['data_ratio'])} of it"
+    if not found["groups"]:
+        words = f"No projection: {data}; it takes {found['min_data_hours']:g} hours."
+        return ReportSection("projection", name, (words,))
+    rows = tuple(
+        (
+            TableCell(group["name"]),
+            *(number_cell(document, f"/projection/groups/{number}/{name}", hours) for name in _MONTHLY_HOURS),
+            *(number_cell(document, f"/projection/groups/{number}/{name}", money) for name in _MONTHLY_MONEY),
+        )
+        for number, group in enumerate(found["groups"])
+    )
+    words = f"The period scaled to {found['month_hours']:g} hours, not a forecast. {data}."
+    head = ("", "GPU-hours present", "busy", "unused", f"cost ({document['currency']})", "of it unused")
+    return ReportSection("projection", name, (words,), (ReportTable("GPU-hours and cost per month", head, rows),))
