@@ -80,7 +80,8 @@ def document() -> Report:
         PublishedRecommendation(each.id("example"), END - 3 * DAY, each) for each in evaluation.recommendations
     )
     view = replace(view_of(outcome(0.42, 0.84, 0.81)), cluster="example", evaluation=evaluation, issued=issued)
-    return build_report(week(), view, SETTINGS)
+    before = replace(week(), period=WEEK.before())
+    return build_report(week(), view, SETTINGS, before=before)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 #: Units of recommendations whose numbers are sizes of a pool.
 SIZE_UNITS = frozenset({"GPUs", "replicas", "gangs"})
 
-GroupBy = Literal["owner", "team", "namespace", "user", "pool", "node"]
+OwnerGroupBy = Literal["owner", "team", "namespace", "user"]
+GroupBy = Literal[OwnerGroupBy, "pool", "node"]
 NO_OWNER, NO_TEAM, NO_NAMESPACE, NO_USER = "no owner", "no team", "no namespace", "no user"
 
 
@@ -155,19 +156,34 @@ def _most_first(group: WasteGroup) -> tuple[float, float, str]:
     return -(group.worth.money.value_per_hour or 0.0), -(group.worth.gpus.value or 0.0), group.name
 
 
+#: The name of an owner's group, and of the group of GPUs without one.
+_OWNER_GROUPS: Mapping[OwnerGroupBy, tuple[Callable[[GpuOwner], str], str]] = {
+    "owner": (str, NO_OWNER),
+    "team": (lambda owner: owner.team, NO_TEAM),
+    "namespace": (lambda owner: owner.namespace, NO_NAMESPACE),
+    "user": (lambda owner: owner.user, NO_USER),
+}
+
+
+def owner_group(owners: Iterable[GpuOwner], by: OwnerGroupBy) -> str:
+    """The group of a GPU with these owners. Owners that share a GPU are one group: nobody knows their parts."""
+    name, none = _OWNER_GROUPS[by]
+    return " and ".join(sorted({name(each) or none for each in owners})) or none
+
+
 def _group_names(facts: Facts, pools: Iterable[Pool]) -> dict[GroupBy, Callable[[str], str]]:
-    """The name of each GPU's group. Owners that share a GPU are one group: nobody knows their parts."""
+    """The name of each GPU's group."""
     pool_of = {gpu.uuid: pool.settings.name for pool in pools for gpu in pool.devices}
     node_of = {gpu.uuid: gpu.node for gpu in facts.gpus}
 
-    def of_owners(name: Callable[[GpuOwner], str], none: str) -> Callable[[str], str]:
-        return lambda uuid: " and ".join(sorted({name(each) or none for each in facts.owners.get(uuid, ())})) or none
+    def of_owners(by: OwnerGroupBy) -> Callable[[str], str]:
+        return lambda uuid: owner_group(facts.owners.get(uuid, ()), by)
 
     return {
-        "owner": of_owners(str, NO_OWNER),
-        "team": of_owners(lambda owner: owner.team, NO_TEAM),
-        "namespace": of_owners(lambda owner: owner.namespace, NO_NAMESPACE),
-        "user": of_owners(lambda owner: owner.user, NO_USER),
+        "owner": of_owners("owner"),
+        "team": of_owners("team"),
+        "namespace": of_owners("namespace"),
+        "user": of_owners("user"),
         "pool": lambda uuid: pool_of.get(uuid, ""),
         "node": lambda uuid: node_of.get(uuid, ""),
     }

@@ -39,15 +39,19 @@ def owners_from_info(
     found: dict[str, dict[GpuOwner, GpuOwner]] = {}
     for labels in rows:
         each = dict(labels)
-        namespace, pod, container, job, unit, user, kind, account, partition = (
-            each.get(label, "") for label in _LABELS
-        )
-        owner = GpuOwner(namespace, pod, container, job, unit, user, kind, account=account, partition=partition)
-        if "uuid" in each and owner != GpuOwner(kind=owner.kind):
+        owner = owner_of_row(each)
+        if owner is not None:
             dated = replace(owner, started=starts.get(labels), observed_whole_window=labels in whole)
             same = found.setdefault(gpu_key(each, shared), {})
             same[owner] = _older(same.get(owner, dated), dated)
     return {uuid: tuple(sorted(owners.values(), key=str)) for uuid, owners in found.items()}
+
+
+def owner_of_row(row: Mapping[str, str]) -> GpuOwner | None:
+    """The owner that a row of gpu_owner_info names; None if it names none, or no GPU."""
+    namespace, pod, container, job, unit, user, kind, account, partition = (row.get(label, "") for label in _LABELS)
+    owner = GpuOwner(namespace, pod, container, job, unit, user, kind, account=account, partition=partition)
+    return owner if "uuid" in row and owner != GpuOwner(kind=kind) else None
 
 
 def _older(one: GpuOwner, other: GpuOwner) -> GpuOwner:

@@ -13,6 +13,7 @@ from gpu_advisor.documents.schema import (
 )
 from gpu_advisor.evaluation.money import BOUND_WORDS
 from gpu_advisor.rendering.durations import duration
+from gpu_advisor.report.comparison_section import before_words
 from gpu_advisor.report.formatting import (
     UNKNOWN,
     count,
@@ -200,6 +201,12 @@ def missing_data_section(document: Report) -> ReportSection:
     return ReportSection("unknown", "Insufficient data", tuple(paragraphs) or ("No data is missing.",))
 
 
+def _query_words(document: Report) -> str:
+    compared = document["comparison"]
+    before = f", and {compared['period']['queries']} for {before_words(compared['period'])}" if compared else ""
+    return f"Read in {document['period']['queries']} queries{before}, whatever the number of GPUs."
+
+
 def method_section(document: Report) -> ReportSection:
     source, period = document["source"], document["period"]
     own = "the exporters' series"
@@ -207,6 +214,7 @@ def method_section(document: Report) -> ReportSection:
     steps = f"{period['points']} steps of {duration(period['step_seconds'], words=True)}"
     paragraphs = [
         f"Read from {source['name']} at {source['address']}, in {steps}, from {how}.",
+        _query_words(document),
         "A GPU is present from its first to its last sample. Unobserved time counts neither as use nor as waste.",
     ]
     if document["queries"]:

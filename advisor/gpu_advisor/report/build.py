@@ -19,11 +19,14 @@ from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.pools import Pool, assign_pools
 from gpu_advisor.evaluation.prices import PriceList
 from gpu_advisor.report import promql_queries, series, usage
+from gpu_advisor.report.comparison import changes_by_owner, fleet_changes
 from gpu_advisor.report.first_actions import first_actions
-from gpu_advisor.report.history_reader import FleetHistory, Steps
+from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.observed_time import ObservedTime
 from gpu_advisor.report.projection import project_month
 from gpu_advisor.report.schema import (
     Band,
+    ComparisonDocument,
     GpuHours,
     GpuModelUsage,
     LostGpus,
@@ -43,8 +46,12 @@ _CPU_BAND = next(item for item in checks.NODE_CHECKS if item.name == "cpu").sign
 MAX_LISTED = 100
 
 
-def build_report(past: FleetHistory, view: View, settings: Settings, has_ledger: bool = True) -> Report:
-    """`has_ledger`: whether the advisor keeps a ledger; a one-shot evaluation has no outcomes."""
+def build_report(
+    past: FleetHistory, view: View, settings: Settings, has_ledger: bool = True, before: FleetHistory | None = None
+) -> Report:
+    """`has_ledger`: whether the advisor keeps a ledger; a one-shot evaluation has no outcomes. `before`: the period
+    before, for comparison.
+    """
     usage_by_gpu = {gpu: usage.gpu_hour_usage(past, gpu) for gpu in past.gpus}
     lost = lost_gpu_hours(view, past)
     known = (*past.gpus, *_gpus_only_lost(past, view, lost))
@@ -61,7 +68,8 @@ def build_report(past: FleetHistory, view: View, settings: Settings, has_ledger:
         "untold": list(past.unavailable),
         "groups": groups,
         "models": list(_models(usage_by_gpu, prices)),
-        "projection": project_month(past, groups),
+        "projection": project_month(ObservedTime.of(past), groups),
+        "comparison": _comparison(past, usage_by_gpu, before, view, settings) if before else None,
         "first_actions": first_actions(view, valued, settings.web.external_url),
         "queries": promql_queries.fleet_queries(past),
         "checks": first_page["checks"],
@@ -119,8 +127,27 @@ def _period(past: FleetHistory) -> PeriodDocument:
         "end": format_rfc3339(period.end),
         "step_seconds": period.step_seconds,
         "points": period.points,
+        "queries": past.queries,
         "data_start": format_rfc3339(period.time(min(known) - 1)) if known else None,
         "data_end": format_rfc3339(period.time(max(known))) if known else None,
+    }
+
+
+def _comparison(
+    past: FleetHistory,
+    usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage],
+    before: FleetHistory,
+    view: View,
+    settings: Settings,
+) -> ComparisonDocument:
+    usage_before = {gpu: usage.gpu_hour_usage(before, gpu) for gpu in before.gpus}
+    prices = _gpu_prices((*before.gpus, *past.gpus), view, settings)
+    return {
+        "period": _period(before),
+        "data_ratio": ObservedTime.of(before).ratio,
+        "untold": list(before.unavailable),
+        "fleet": fleet_changes(past, usage_by_gpu, before, usage_before, prices),
+        "by": changes_by_owner(past, before, settings.teams, prices),
     }
 
 
@@ -172,8 +199,8 @@ def _group(
         "money": _money(usage.money(mine, prices)),
         "lost": _lost(lost, prices),
         "gpu_utilization_ratio": sums.utilization,
-        "gpu_memory_ratio": _mean(past.of(series.MEMORY, gpu.uuid) for gpu in gpus),
-        "cpu_ratio": _mean(past.cpu.get(node, {}) for node in nodes),
+        "gpu_memory_ratio": usage.mean_memory(past, gpus),
+        "cpu_ratio": usage.mean(value for node in nodes for value in past.cpu.get(node, {}).values()),
         "coverage_ratio": sums.coverage,
         "targets": _targets(utilization, settings),
         "trends": _trends(usage.trends(past, gpus)),
@@ -188,11 +215,6 @@ def _lost(hours: Mapping[str, float], prices: Mapping[str, GpuPrice]) -> LostGpu
         "money": fsum(priced) if priced or not hours else None,
         "unpriced_gpus": len(hours) - len(priced),
     }
-
-
-def _mean(usage_by_gpu: Iterator[Steps]) -> float | None:
-    values = [value for steps in usage_by_gpu for value in steps.values()]
-    return fsum(values) / len(values) if values else None
 
 
 def _models(usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage], prices: Mapping[str, GpuPrice]) -> Iterator[GpuModelUsage]:

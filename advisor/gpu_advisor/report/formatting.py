@@ -24,6 +24,19 @@ def signed_money(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:+,.2f}"
 
 
+def signed_hours(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:+,.1f}"
+
+
+def signed_percent(ratio: float | None) -> str:
+    """A relative difference."""
+    return UNKNOWN if ratio is None else f"{ratio * 100:+.1f} %"
+
+
+def signed_count(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:+,.10g}"
+
+
 def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.10g}"
 

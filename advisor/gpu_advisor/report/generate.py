@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from gpu_advisor.report.build import build_report
-from gpu_advisor.report.history_reader import RangeQuery, SamplesQuery, read_history
-from gpu_advisor.report.period import report_period
+from gpu_advisor.report.history_reader import FleetHistory, RangeQuery, SamplesQuery, read_history
+from gpu_advisor.report.period import ReportPeriod, report_period
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
+from gpu_advisor.sources.base import SourceError
 from gpu_advisor.state.view import View
 
 
@@ -26,5 +27,17 @@ def generate_report(
     the source does not respond.
     """
     gpus = len(view.evaluation.facts.gpus) if view.evaluation else 0
-    past = read_history(query_range, report_period(now, since_seconds, gpus), samples, settings)
-    return build_report(past, view, settings, has_ledger)
+    period = report_period(now, since_seconds, gpus)
+    past = read_history(query_range, period, samples, settings)
+    before = _read_before(query_range, period.before(), samples, settings) if past.gpus else None
+    return build_report(past, view, settings, has_ledger, before)
+
+
+def _read_before(
+    query_range: RangeQuery, period: ReportPeriod, samples: SamplesQuery | None, settings: Settings
+) -> FleetHistory:
+    """The period before. Where it cannot be read, the report is useful without it."""
+    try:
+        return read_history(query_range, period, samples, settings, with_cpu=False)
+    except SourceError as error:
+        return FleetHistory(period, unavailable=(f"The period before could not be read: {error}",))

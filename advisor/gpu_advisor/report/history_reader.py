@@ -27,7 +27,9 @@ from gpu_advisor.promql.expressions import (
     with_matchers,
 )
 from gpu_advisor.report import series
+from gpu_advisor.report.owner_history import OWNERS, OwnersByStep, owners_by_step
 from gpu_advisor.report.period import ReportPeriod
+from gpu_advisor.report.series import PART_LABEL
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SamplesByLabels, SourceError, SourceErrorKind
 from gpu_advisor.sources.exporters.detection import (
@@ -46,9 +48,6 @@ RangeQuery = Callable[[Expression, float, float, float], Mapping[Labels, TimeSer
 
 #: Values by index of a step.
 Steps = Mapping[int, float]
-
-#: The label that distinguishes the parts of a combined query. No exporter has it.
-PART_LABEL = "gpu_advisor_part"
 
 #: Raw samples of selectors in their windows up to a time (Unix time). One query each. Raises SourceError.
 SamplesQuery = Callable[[Mapping[str, Selector], float], Mapping[str, SamplesByLabels]]
@@ -74,8 +73,9 @@ class FleetHistory:
     """The data of a period.
 
     `gpus` are all observed at any time, `observed_spans` the first and last step of each, `observed_steps` all its
-    steps. `values` are by part of series.py and by uuid, `cpu` by node. `expressions` are the queries of the parts;
-    `unavailable` says why something is missing.
+    steps. `values` are by part of series.py and by uuid, `cpu` by node. `owners` are by uuid and step, without their
+    teams; in steps other than `owner_steps` nobody knows whether there were any. `expressions` are the queries of the
+    parts; `unavailable` says why something is missing.
     """
 
     period: ReportPeriod
@@ -84,6 +84,8 @@ class FleetHistory:
     observed_steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Steps]] = field(default_factory=dict)
     cpu: Mapping[str, Steps] = field(default_factory=dict)
+    owners: Mapping[str, OwnersByStep] = field(default_factory=dict)
+    owner_steps: frozenset[int] = frozenset()
     expressions: Mapping[str, Expression] = field(default_factory=dict)
     recorded: bool = False
     unavailable: tuple[str, ...] = ()
@@ -161,6 +163,17 @@ class _RangeReader:
                     }
         return found
 
+    def query_owners(self) -> tuple[dict[str, OwnersByStep], frozenset[int]]:
+        """The owners of each GPU at the end of each step, and the steps in which they are known. One query.
+
+        A query that fails alone is added to `unavailable`. Raises SourceError if the source fails.
+        """
+        rows: dict[Labels, dict[int, float]] = {}
+        for answer in self._query_split(OWNERS, "the owners of GPUs", 0, self.period.points - 1, _MAX_SPLITS):
+            for labels, points in answer.items():
+                rows.setdefault(labels, {}).update((self.period.index(at), value) for at, value in points)
+        return owners_by_step(rows, lambda labels: self.name(labels, "uuid"))
+
     def _query_split(
         self, union_expression: Expression, what: str, first: int, last: int, splits: int
     ) -> Iterator[Mapping[Labels, TimeSeries]]:
@@ -195,6 +208,7 @@ def read_history(
     period: ReportPeriod,
     samples: SamplesQuery | None = None,
     settings: Settings | None = None,
+    with_cpu: bool = True,
 ) -> FleetHistory:
     """Raises SourceError if the source does not respond; single failed queries are in `unavailable`.
 
@@ -214,7 +228,8 @@ def read_history(
     values = _read_gpu_values(reader, found, known)
     for uuid, steps in values.of.get(series.UTILIZATION, {}).items():
         named.setdefault(uuid, set()).update(steps)
-    cpu = _read_cpu(reader, found, instances)
+    cpu = _read_cpu(reader, found, instances) if with_cpu else {}
+    owners, owner_steps = reader.query_owners()
     return FleetHistory(
         period,
         gpus,
@@ -222,6 +237,8 @@ def read_history(
         {uuid: frozenset(steps) for uuid, steps in named.items() if uuid in known},
         values.of,
         {instances[key]: steps for key, steps in cpu.items() if key in instances},
+        owners,
+        owner_steps,
         values.expressions,
         values.recorded,
         tuple(reader.unavailable),

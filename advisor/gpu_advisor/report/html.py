@@ -21,7 +21,7 @@ from gpu_advisor.report.usage_sections import headline
 MAX_POOLS_DRAWN = 24
 
 #: Sections that may break across printed pages.
-_BREAKABLE_SECTIONS = frozenset({"use", "checklist", "advice", "outcomes", "unknown", "making"})
+_BREAKABLE_SECTIONS = frozenset({"use", "checklist", "advice", "change", "outcomes", "unknown", "making"})
 
 _HEAD = Markup("""<!doctype html>
 <html lang="en">

@@ -42,6 +42,10 @@ class ReportPeriod:
     def step_hours(self) -> float:
         return self.step_seconds / HOUR
 
+    def before(self) -> ReportPeriod:
+        """The period of the same length before."""
+        return ReportPeriod(self.start, self.step_seconds, self.points)
+
     def index(self, at: float) -> int:
         return round((at - self.first) / self.step_seconds)
 

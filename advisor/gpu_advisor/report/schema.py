@@ -20,6 +20,7 @@ class PeriodDocument(TypedDict):
     end: Rfc3339Time
     step_seconds: int
     points: int
+    queries: Annotated[int, Field(description="sent to the data source to read it")]
     data_start: Annotated[Rfc3339Time | None, Field(description="start of the first step with data")]
     data_end: Annotated[Rfc3339Time | None, Field(description="end of the last step with data")]
 
@@ -126,6 +127,58 @@ class ProjectionDocument(TypedDict):
     groups: Annotated[list[MonthlyUsage], Field(description="as `groups`; empty with too little data")]
 
 
+class Change(TypedDict):
+    """A number of the period, and of the period of the same length before. Null where it is unknown."""
+
+    now: float | None
+    before: float | None
+    difference: float | None
+    difference_ratio: Annotated[float | None, Field(description="difference / before; null if that was zero")]
+    verdict: Annotated[
+        Literal["better", "worse"] | None, Field(description="null: unchanged, unknown, or good in neither direction")
+    ]
+
+
+class FleetChanges(TypedDict):
+    """GPU-hours and money are per day with data, so that periods with gaps compare."""
+
+    gpus: Annotated[Change, Field(description="observed at any time")]
+    gpu_utilization_ratio: Change
+    gpu_memory_ratio: Change
+    busy_per_day: Change
+    unused_per_day: Change
+    idle_holding_per_day: Change
+    money_there_per_day: Change
+    money_unused_per_day: Change
+
+
+class OwnerChanges(TypedDict):
+    """What the GPUs of a team, namespace or user left unused, in GPU-hours and money per day with data."""
+
+    name: str
+    seen_per_day: Change
+    unused_per_day: Change
+    money_unused_per_day: Change
+
+
+class ChangesByOwner(TypedDict):
+    """Empty where owners are unknown, or nobody has a team, namespace or user."""
+
+    team: list[OwnerChanges]
+    namespace: list[OwnerChanges]
+    user: list[OwnerChanges]
+
+
+class ComparisonDocument(TypedDict):
+    """The period and the one of the same length before it."""
+
+    period: Annotated[PeriodDocument, Field(description="the one before")]
+    data_ratio: Annotated[float, Field(description="time of the period before that has data / its length")]
+    untold: Annotated[list[str], Field(description="what could not be read of it, and why")]
+    fleet: FleetChanges
+    by: Annotated[ChangesByOwner, Field(description="the largest first, up to 64 of each")]
+
+
 class FirstAction(TypedDict):
     """A recommendation to start with."""
 
@@ -161,6 +214,7 @@ class Report(shapes.Header):
     groups: Annotated[list[UsageGroup], Field(description="the fleet, then its pools; empty if no GPU was observed")]
     models: list[GpuModelUsage]
     projection: ProjectionDocument
+    comparison: Annotated[ComparisonDocument | None, Field(description="null: no GPU was observed in the period")]
     first_actions: Annotated[
         list[FirstAction], Field(description="the three active recommendations that save most, by money")
     ]

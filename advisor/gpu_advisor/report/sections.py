@@ -15,6 +15,7 @@ from gpu_advisor.report.advice_sections import (
     outcomes_section,
     recommendations_section,
 )
+from gpu_advisor.report.comparison_section import comparison_section
 from gpu_advisor.report.formatting import to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import ReportSection, TableCell
@@ -23,7 +24,8 @@ from gpu_advisor.report.usage_sections import cost_section, projection_section, 
 
 def sections(document: Report) -> list[ReportSection]:
     """In reading order."""
-    result = [summary_section(document)]
+    compared = comparison_section(document)
+    result = [summary_section(document), *([compared] if compared else [])]
     if document["groups"]:
         result += [usage_section(document), cost_section(document), projection_section(document)]
     result += [checklist_section(document), recommendations_section(document)]

@@ -10,6 +10,9 @@ from gpu_advisor.promql.vocabulary import Reduction, ScopeName
 from gpu_advisor.report.period import HOUR
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 
+#: The label that distinguishes the parts of a combined query. No exporter has it.
+PART_LABEL = "gpu_advisor_part"
+
 UTILIZATION, COVERAGE, MEMORY, CPU = "utilization", "coverage", "memory", "cpu"
 
 #: The same over the half hour before, if a step is shorter: they decide whether a GPU is idle.

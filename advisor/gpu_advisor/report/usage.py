@@ -140,6 +140,11 @@ def mean(steps: Iterable[float | None]) -> float | None:
     return fsum(known) / len(known) if known else None
 
 
+def mean_memory(past: FleetHistory, gpus: Sequence[Gpu]) -> float | None:
+    """Over the GPUs and steps that have a value."""
+    return mean(value for gpu in gpus for value in past.of(series.MEMORY, gpu.uuid).values())
+
+
 def trends(past: FleetHistory, gpus: Sequence[Gpu]) -> Trends:
     """Means are over observed time: an unobserved GPU is in none of them, rather than idle."""
     uuids = [gpu.uuid for gpu in gpus]

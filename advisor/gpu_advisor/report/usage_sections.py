@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gpu_advisor.rendering.durations import duration
 from gpu_advisor.report.advice_sections import first_actions_table
+from gpu_advisor.report.comparison_section import comparison_words
 from gpu_advisor.report.formatting import count, hours, money, percent, to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTable, TableCell, number_cell, should
@@ -30,7 +31,8 @@ def headline(document: Report) -> str:
 
 
 def summary_section(document: Report) -> ReportSection:
-    paragraphs = [headline(document), *_caveats(document)]
+    compared = comparison_words(document)
+    paragraphs = [headline(document), *([compared] if compared else []), *_caveats(document)]
     if not document["groups"]:
         first = first_actions_table(document)
         return ReportSection("summary", "Summary", tuple(paragraphs), (first,) if first else ())

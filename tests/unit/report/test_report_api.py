@@ -80,6 +80,18 @@ def test_one_report_in_three_formats(url: str) -> None:
     assert f"| {text} |" in markdown.text
 
 
+def test_a_served_report_compares_with_the_period_before(url: str) -> None:
+    """Of six hours of history: three and the three before; nothing is known of the six before."""
+    document = requests.get(f"{url}/report?since_seconds=10800", timeout=60).json()
+    unused = document["comparison"]["fleet"]["unused_per_day"]
+    assert unused["difference"] == pytest.approx(unused["now"] - unused["before"])
+    html = requests.get(f"{url}/report?since_seconds=10800&format=html", timeout=60).text
+    assert "Against the 3 hours before" in html
+    assert f'data-path="/comparison/fleet/unused_per_day/before">{unused["before"]:,.1f}<' in html
+    markdown = requests.get(f"{url}/report?since_seconds=21600&format=md", timeout=60).text
+    assert "There is no data for the 6 hours before." in markdown
+
+
 @pytest.mark.parametrize(
     ("query", "status", "words"),
     [
