@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpu_advisor.commands.one_shot import OneShotAdvisor
 from gpu_advisor.report.generate import generate_report
 from gpu_advisor.report.history_reader import read_history
 from gpu_advisor.report.period import report_period
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import at
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import PrometheusSourceSettings, Settings, SourceSettings
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
@@ -70,11 +71,11 @@ def prometheus_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuledA
             yield RuledAndRaw(ruled, raw)
 
 
-def served_report(server: Prometheus, since: int) -> Report:
+def served_report(server: Prometheus, since: int, now: float = END) -> Report:
     source = PrometheusSource(PrometheusClientConfig(server.url))
-    view = View("test", SourceStatus("prometheus", server.url, True, last_success=END))
+    view = View("test", SourceStatus("prometheus", server.url, True, last_success=now))
     try:
-        return generate_report(source.range, view, SETTINGS, since, END, samples=source.samples)
+        return generate_report(source.range, view, SETTINGS, since, now, samples=source.samples)
     finally:
         source.close()
 
@@ -103,6 +104,19 @@ def test_recorded_series_tell_what_raw_ones_tell(prometheus_pair: RuledAndRaw) -
         for name in ("there", "seen", "busy", "unused", "held", "idle_holding"):
             assert mixed["gpu_hours"][name] == pytest.approx(raw["gpu_hours"][name], rel=0.01, abs=0.5), name
         assert mixed["cpu_ratio"] == pytest.approx(raw["cpu_ratio"], abs=0.01)
+
+
+def test_the_day_before_is_what_was_reported_then(prometheus_pair: RuledAndRaw) -> None:
+    """Half a day and the half before, which has no recorded series, are as the report of that time had them."""
+    for server in (prometheus_pair.with_rules, prometheus_pair.without):
+        found = served_report(server, 12 * HOUR)["comparison"]
+        then = served_report(server, 12 * HOUR, END - 12 * HOUR)
+        assert found is not None
+        assert then["comparison"] is not None
+        for name, each in dict(found["fleet"]).items():
+            assert dict(each)["before"] == pytest.approx(dict(then["comparison"]["fleet"])[name]["now"]), name  # type: ignore
+        assert found["period"]["queries"] <= 8
+        assert then["comparison"]["data_ratio"] == pytest.approx(2 / 12, abs=0.02)
 
 
 def test_waste_is_what_the_dashboard_shows(prometheus_pair: RuledAndRaw) -> None:
@@ -140,6 +154,24 @@ def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
             assert steps == pytest.approx(other.values[part][uuid], rel=tolerance(server)), part
     assert one.cpu["node-000"] == pytest.approx(other.cpu["node-000"], rel=tolerance(server))
     assert one.observed_spans == other.observed_spans
+
+
+def test_a_one_shot_report_compares_too(prometheus_pair: RuledAndRaw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `gpu-advisor report --prometheus` does, at the end of the samples."""
+    monkeypatch.setattr("gpu_advisor.commands.one_shot.time.time", lambda: END)
+    server = prometheus_pair.with_rules
+    settings = SETTINGS.model_copy(
+        update={"source": SourceSettings(prometheus=PrometheusSourceSettings(url=server.url))}
+    )
+    advisor = OneShotAdvisor(settings)
+    try:
+        advisor.refresh()
+        found = advisor.report(12 * HOUR)
+    finally:
+        advisor.close()
+    served = served_report(server, 12 * HOUR)
+    assert found["comparison"] == served["comparison"]
+    assert found["projection"] == served["projection"]
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

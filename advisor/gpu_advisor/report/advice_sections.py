@@ -147,7 +147,13 @@ def first_actions_table(document: Report) -> ReportTable | None:
             )
         )
     head = ("recommendation", "bound", f"saves {document['currency']} per month", "used by")
-    return ReportTable("What to do first", head, tuple(rows)) if rows else None
+    return _without_empty_columns(ReportTable("What to do first", head, tuple(rows))) if rows else None
+
+
+def _without_empty_columns(table: ReportTable) -> ReportTable:
+    kept = [column for column in range(len(table.head)) if any(row[column].text for row in table.rows)]
+    rows = tuple(tuple(row[column] for column in kept) for row in table.rows)
+    return ReportTable(table.title, tuple(table.head[column] for column in kept), rows)
 
 
 def _measured(of: OutcomeDocument) -> str:

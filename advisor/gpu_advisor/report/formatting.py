@@ -21,16 +21,21 @@ def money(value: float | None) -> str:
 
 
 def signed_money(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:+,.2f}"
+    return UNKNOWN if value is None else f"{_rounded(value, 2):+,.2f}"
 
 
 def signed_hours(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:+,.1f}"
+    return UNKNOWN if value is None else f"{_rounded(value, 1):+,.1f}"
 
 
 def signed_percent(ratio: float | None) -> str:
     """A relative difference."""
-    return UNKNOWN if ratio is None else f"{ratio * 100:+.1f} %"
+    return UNKNOWN if ratio is None else f"{_rounded(ratio * 100, 1):+,.1f} %"
+
+
+def _rounded(value: float, digits: int) -> float:
+    """Without a negative zero."""
+    return round(value, digits) + 0.0
 
 
 def signed_count(value: float | None) -> str:
@@ -43,7 +48,7 @@ def count(value: float | None) -> str:
 
 def percentage_points(ratio: float | None) -> str:
     """A difference of two percentages."""
-    return UNKNOWN if ratio is None else f"{ratio * 100:+.1f} points"
+    return UNKNOWN if ratio is None else f"{_rounded(ratio * 100, 1):+.1f} points"
 
 
 def to_minute(text: str | None) -> str:

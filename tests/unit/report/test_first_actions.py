@@ -82,6 +82,11 @@ def test_without_prices_the_urgent_come_first_and_save_an_unknown_amount() -> No
     assert {money for _, money in first(found)} == {None}
 
 
+def test_a_column_without_a_word_is_left_out() -> None:
+    """Nobody uses a lost GPU, and its money is exact."""
+    assert "| recommendation | saves USD per month |" in render_markdown(report())
+
+
 def test_each_leads_to_its_row_in_the_same_file() -> None:
     found = report()
     html = render_html(found)
