@@ -15,6 +15,7 @@ from gpu_advisor.runtime.local_exporter import (
     gpu_count,
     import_simulated_history,
     run_exporter,
+    simulated_interval,
     state_dir_for,
 )
 from gpu_advisor.settings import (
@@ -71,7 +72,11 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
         raise ConfigError(
             f"{config}: source.prometheus: `up` has its own source; use `gpu-advisor serve` with this file"
         )
-    embedded = (settings.source.embedded or EmbeddedSourceSettings()).model_copy(update={"targets": [exporter_address]})
+    embedded = settings.source.embedded or EmbeddedSourceSettings()
+    window, interval = settings.evaluation.idle_window_seconds, embedded.scrape_interval_seconds
+    if simulate:
+        interval = simulated_interval(gpu_count(simulate), interval, window)
+    embedded = embedded.model_copy(update={"targets": [exporter_address], "scrape_interval_seconds": interval})
     changed = {
         "source": SourceSettings(embedded=embedded),
         "state_dir": str(state_dir_for(state_dir, simulate)),
@@ -82,7 +87,7 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
     def fill_history(history: History) -> None:
         if simulate:
             with progress.shown(progress.Progress(progress_text(gpu_count(simulate)))) as line:
-                import_simulated_history(history, exporter_address, simulate, line.update)
+                import_simulated_history(history, exporter_address, simulate, interval, window, line.update)
 
     jobs = Path(settings.state_dir, "jobs")
     extra_output = f"metrics   http://{exporter_address}/metrics\njobs      report to {jobs.resolve()}"

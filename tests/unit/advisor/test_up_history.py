@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,12 +14,16 @@ from gpu_advisor.runtime.local_exporter import (
     MAX_SIMULATED_STEP_SECONDS,
     MIN_SIMULATED_STEP_SECONDS,
     SIMULATED_HISTORY_SECONDS,
+    SIMULATED_INTERVALS_SECONDS,
     SIMULATED_READINGS,
     gpu_count,
+    import_simulated_history,
     lines_outside,
+    simulated_interval,
     simulated_step,
     state_dir_for,
 )
+from gpu_advisor.sources.embedded.history import History
 from gpu_exporter.devices.simulated import parse_fleet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +55,32 @@ def test_a_history_of_many_gpus_has_longer_steps(gpus: int) -> None:
     assert MIN_SIMULATED_STEP_SECONDS <= step <= MAX_SIMULATED_STEP_SECONDS
     assert readings <= SIMULATED_READINGS or step == MAX_SIMULATED_STEP_SECONDS
     assert step == MIN_SIMULATED_STEP_SECONDS or gpus * SIMULATED_HISTORY_SECONDS / (step - 30) > SIMULATED_READINGS
+
+
+@given(st.integers(1, 4096), st.floats(1, 60), st.integers(300, 7200))
+def test_a_large_simulated_fleet_is_scraped_less_often(gpus: int, configured: float, window: int) -> None:
+    interval = simulated_interval(gpus, configured, window)
+    longest = max(configured, SIMULATED_INTERVALS_SECONDS[-1])
+    assert configured <= interval <= longest
+    assert interval == longest or gpus * window / interval <= SIMULATED_READINGS / 2
+    assert simulated_interval(1, configured, window) == configured
+
+
+@pytest.mark.parametrize("interval", [5.0, 15.0])
+def test_the_last_window_of_a_simulated_past_has_the_interval_of_the_scrapes(tmp_path: Path, interval: float) -> None:
+    """Coverage counts samples: two intervals in a window made all recommendations stale once scrapes prevailed."""
+    window = 600
+    with closing(History(tmp_path / "history.db")) as history:
+        import_simulated_history(history, "127.0.0.1:9816", "1xH100-80GB:idle", interval, window)
+        (series,) = history.read("gpu_observed_seconds_total", (), 0, time.time() + 60)
+    times = [float(each) / 1000 for each in series.times_ms]
+    end = times[-1]
+    gaps = [late - early for early, late in pairwise(times)]
+    recent = [gap for late, gap in zip(times[1:], gaps, strict=True) if late > end - window]
+    assert len(recent) >= window / interval - 2
+    assert recent == pytest.approx([interval] * len(recent), abs=0.01)
+    assert max(gaps) <= MIN_SIMULATED_STEP_SECONDS + interval
+    assert sum(gaps) == pytest.approx(SIMULATED_HISTORY_SECONDS, rel=0.01)
 
 
 @pytest.mark.parametrize("fleet", ["8xH100-80GB", "1xH100-80GB:idle, 128xA100-80GB:data-bound,64xL40S-48GB:lost"])
