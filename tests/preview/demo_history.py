@@ -245,5 +245,6 @@ def advisor_samples(source: Source, settings: Settings, times: Iterable[float], 
             replace(evaluation, at=at),
             issued, 0.11 + 0.02 * sin(number), 100 + 4 * number, (("timeout", 1 + number // 40),),
             Outcomes(counts={key: count + number // 75 for key, count in outcomes.items()}),
+            interval_seconds=settings.evaluation.interval_seconds,
         )  # fmt: skip
         yield from add_timestamps(MetricsExposition().render(view, senders).decode().splitlines(), target, at)
