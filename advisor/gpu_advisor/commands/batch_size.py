@@ -50,7 +50,7 @@ def parse_target(_context: click.Context, _parameter: click.Parameter, value: fl
 
 @click.command("batch-size", short_help="Recommend a batch size from a few measured ones.")
 @click.option("--points", "points_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="CSV: batch_size,peak_memory_bytes[,samples_per_second].")  # fmt: skip
+              help="CSV with columns batch_size, peak_memory_bytes and, if measured, samples_per_second.")  # fmt: skip
 @click.option("--profile", "profile_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="A profile from `gpu-advisor probe` instead.")  # fmt: skip
 @click.option("--model", "--workload", "workload", metavar="MODULE:FACTORY",

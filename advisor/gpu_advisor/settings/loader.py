@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -86,6 +87,9 @@ def _duplicate_keys(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]
             yield from _duplicate_keys(value, (*path, index))
 
 
+_INDICES = re.compile(r"\.\d+(?=\.|$)")
+
+
 def _dotted(path: _Path) -> str:
     return ".".join(str(part) for part in path) or "the file"
 
@@ -97,8 +101,8 @@ def _error_message(path: Path, lines: dict[_Path, int], problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     key = _dotted(tuple(part for part in problem["loc"] if part != "[key]"))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
-        message = "unknown key; " + (f"did you mean {near[0]}?" if near else "remove it, or see the documentation")
+        near = _nearest_key(key)
+        message = "unknown key; " + (f"did you mean {near}?" if near else "remove it, or see the documentation")
     elif problem["type"] in ("model_type", "dict_type"):
         message = "must be a mapping of keys to values"
     elif not SECRET_KEYS & set(problem["loc"]) and problem["loc"][-1:] != ("url",):
@@ -107,16 +111,27 @@ def _error_message(path: Path, lines: dict[_Path, int], problem: Any) -> str:
     return f"{path}:{lines.get(place, 1)}: {key}: {message}"
 
 
-def _known_keys() -> list[str]:
-    return sorted({*_keys(Settings), *MOVED_KEYS})
+def _nearest_key(key: str) -> str:
+    """The key most like a dotted one by its name; of several sections' keys, the one in the most similar section.
+
+    Only the name of a key in the same section, the dotted key of another's. "" if none is similar.
+    """
+    section, _, name = _INDICES.sub("", key).rpartition(".")
+    known = [*_keys(Settings), *MOVED_KEYS]
+    near = difflib.get_close_matches(name, sorted({each.rpartition(".")[2] for each in known}), n=1)
+    if not near:
+        return ""
+    sections = [each.rpartition(".")[0] for each in known if each.rpartition(".")[2] == near[0]]
+    best = max(sections, key=lambda each: (each == section, difflib.SequenceMatcher(None, each, section).ratio()))
+    return near[0] if best == section else f"{best}.{near[0]}".lstrip(".")
 
 
-def _keys(model: type[BaseModel]) -> Iterator[str]:
-    """All keys of a model and of the models within it."""
+def _keys(model: type[BaseModel], section: str = "") -> Iterator[str]:
+    """All keys of a model and of the models within it, dotted."""
     for name, info in model.model_fields.items():
-        yield name
+        yield f"{section}{name}"
         for inner in _models(info.annotation):
-            yield from _keys(inner)
+            yield from _keys(inner, f"{section}{name}.")
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -26,6 +26,11 @@ resources:
 BAD = {
     "resources:\n  gpu:\n    target_utilisation: 90\n": (3, "resources.gpu.target_utilisation", "mean target_util"),
     "xyzzy: 1\n": (1, "xyzzy", "unknown key; remove it"),
+    "listen_address: ':9817'\n": (1, "listen_address", "did you mean web.listen_address?"),
+    "web: {currency: EUR}\n": (1, "web.currency", "did you mean cost.currency?"),
+    "web: {listen_adress: ':9817'}\n": (1, "web.listen_adress", "did you mean listen_address?"),
+    "pools:\n  - name: p\n    kin: serving\n": (3, "pools.0.kin", "did you mean kind?"),
+    "pool: []\n": (1, "pool", "did you mean pools?"),
     "resources:\n  gpu:\n    target_utilization: ninety\n": (3, "resources.gpu.target_utilization", "not 'ninety'"),
     "cluster: a\nevaluation: {interval_seconds: true}\n": (2, "evaluation.interval_seconds", "valid integer, not True"),
     "resources:\n  gpu: 5\n": (2, "resources.gpu", "must be a mapping of keys to values"),
