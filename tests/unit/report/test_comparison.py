@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from gpu_advisor.evaluation.owners import GpuOwner
-from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
+from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, metrics_of
 from gpu_advisor.report.build import build_report
 from gpu_advisor.report.comparison import change
 from gpu_advisor.report.generate import generate_report
@@ -233,10 +233,11 @@ class CountingRange:
     """A source's range; `refused` from a time back."""
 
     def __init__(self, history: History, refused_before: float = 0.0) -> None:
-        self.source, self.refused_before, self.asked = EmbeddedSource(history), refused_before, 0
+        self.source, self.refused_before = EmbeddedSource(history), refused_before
+        self.asked: list[tuple[Expression, float]] = []
 
     def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
-        self.asked += 1
+        self.asked.append((expression, end))
         if end <= self.refused_before:
             raise SourceError(SourceErrorKind.UNREACHABLE, "said by the test")
         return self.source.range(expression, start, end, step)
@@ -265,7 +266,10 @@ def test_a_day_and_the_day_before_are_read(past: History) -> None:
     assert numbers(speech["unused_per_day"])[:2] == pytest.approx((7.2, 14.4), rel=0.01)
     assert "Against the day before" in render_markdown(document)
     raw_samples = 2  # scrape intervals, once a period
-    assert ask.asked + raw_samples == document["period"]["queries"] + found["period"]["queries"]
+    assert len(ask.asked) + raw_samples == document["period"]["queries"] + found["period"]["queries"]
+    of_nodes = [end for expression, end in ask.asked if "node:cpu_ratio:mean5m" in metrics_of(expression)]
+    assert of_nodes
+    assert all(end == END for end in of_nodes)  # not of the day before
     assert document["period"]["queries"] <= 12
     assert found["period"]["queries"] <= 8
 

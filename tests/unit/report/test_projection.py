@@ -56,6 +56,12 @@ def test_a_gap_changes_no_rate() -> None:
     assert (fleet["there"], fleet["busy"], fleet["unused"]) == pytest.approx((730, 365, 365))
 
 
+def test_the_time_with_data_is_that_of_the_gpu_observed_longest() -> None:
+    cards = [gpu("GPU-0", range(192), coverage=0.5), gpu("GPU-1", range(192), coverage=0.25)]
+    for order in (cards, cards[::-1]):
+        assert report(order)["projection"]["data_hours"] == 48.0
+
+
 def test_a_gpu_of_one_day_counts_for_a_quarter_of_the_month() -> None:
     """Groups are scaled by the times of the fleet: the pools add up to it."""
     found = report([gpu("GPU-0", range(192), node="a"), gpu("GPU-1", range(48), node="b")])
