@@ -23,6 +23,7 @@ from gpu_advisor.web.page import checklist, evidence_charts, template_filters
 from gpu_advisor.web.page import evidence_history as curves
 from gpu_advisor.web.page.bidi import isolate, right_to_left_names
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries
+from gpu_advisor.web.page.template_filters import first_clause
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +78,20 @@ def test_a_recommendation_shows_its_evidence_with_curves_and_queries() -> None:
         for svg in drawn:
             assert "no data for 2 of 49 points" in ElementTree.fromstring(svg).attrib["aria-label"]
             assert svg.count("<polyline") == 2  # a gap in the data is a gap in the line
+
+
+@pytest.mark.parametrize(
+    ("message", "clause", "more"),
+    [
+        ("no budget", "no budget", ""),
+        ("no budget; set one; then wait", "no budget", "set one; then wait"),
+        ("65 USD (47; estimate (list)); set one", "65 USD (47; estimate (list))", "set one"),
+        ("odd) text; set one", "odd) text", "set one"),
+        ("never (closed; set one", "never (closed; set one", ""),
+    ],
+)  # fmt: skip
+def test_a_clause_ends_outside_of_parentheses(message: str, clause: str, more: str) -> None:
+    assert first_clause(message) == (clause, more)
 
 
 @pytest.mark.parametrize(

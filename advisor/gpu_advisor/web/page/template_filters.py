@@ -123,7 +123,17 @@ def gpu_count(number: float) -> str:
     return f"{text} GPU{'' if text == '1' else 's'}"
 
 
+def first_clause(message: str) -> tuple[str, str]:
+    """What stands before the first semicolon outside parentheses, and what follows it ("" without one)."""
+    depth = 0
+    for at, character in enumerate(message):
+        depth += (character == "(") - (character == ")")
+        if depth <= 0 and message.startswith("; ", at):
+            return message[:at], message[at + 2 :]
+    return message, ""
+
+
 FILTERS = (
     percent, value_text, check_value, format_target, format_deviation, money, signed_money, humanize, duration,
-    time_of_day, utc_time, gpu_count, ago, clock_or_day,
+    time_of_day, utc_time, gpu_count, ago, clock_or_day, first_clause,
 )  # fmt: skip
