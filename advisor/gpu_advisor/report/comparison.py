@@ -16,7 +16,7 @@ from gpu_advisor.evaluation.savings import OwnerGroupBy
 from gpu_advisor.report import usage
 from gpu_advisor.report.history_reader import FleetHistory
 from gpu_advisor.report.observed_time import ObservedTime
-from gpu_advisor.report.owner_usage import OwnerUsage, usage_by_owner
+from gpu_advisor.report.owner_usage import OwnerUsage, group_usage, usage_by_owners
 from gpu_advisor.report.schema import Change, ChangesByOwner, FleetChanges, OwnerChanges
 from gpu_advisor.settings.teams import TeamSettings
 
@@ -97,32 +97,30 @@ def per_day(value: float | None, hours: float) -> float | None:
 def changes_by_owner(
     now: FleetHistory, before: FleetHistory, teams: Sequence[TeamSettings], prices: Mapping[str, GpuPrice]
 ) -> ChangesByOwner:
-    groupings = {by: _owner_changes(now, before, by, teams, prices) for by in _GROUPINGS}
+    periods = [
+        (usage_by_owners(past, prices), ObservedTime.of(past, past.owner_steps).observed) for past in (now, before)
+    ]
+    groupings = {
+        by: _owner_changes([(group_usage(found, by, teams), hours) for found, hours in periods], by)
+        for by in _GROUPINGS
+    }
     return {"team": groupings["team"], "namespace": groupings["namespace"], "user": groupings["user"]}
 
 
 _GROUPINGS: tuple[OwnerGroupBy, ...] = ("team", "namespace", "user")
 
 
-def _owner_changes(
-    now: FleetHistory,
-    before: FleetHistory,
-    by: OwnerGroupBy,
-    teams: Sequence[TeamSettings],
-    prices: Mapping[str, GpuPrice],
-) -> list[OwnerChanges]:
-    """By unused hours, most first. A group that had no GPU in a period with known owners left nothing unused in it."""
-    both = [usage_by_owner(past, by, teams, prices) for past in (now, before)]
-    if all(name == f"no {by}" for found in both for name in found):
+def _owner_changes(periods: Sequence[tuple[Mapping[str, OwnerUsage], float]], by: OwnerGroupBy) -> list[OwnerChanges]:
+    """By unused hours, most first. `periods` are this and the one before, with their hours of known owners.
+
+    A group that had no GPU in a period with known owners left nothing unused in it.
+    """
+    names = {name: None for found, _ in periods for name in found}
+    if all(name == f"no {by}" for name in names):
         return []
-    times = [_owner_hours(past) for past in (now, before)]
-    names = {name: None for found in both for name in found}
 
     def of(name: str, number: str, good: Good = None) -> Change:
-        values = [
-            per_day(getattr(found.get(name, _no_usage(found)), number), hours)
-            for found, hours in zip(both, times, strict=True)
-        ]
+        values = [per_day(getattr(found.get(name) or _no_usage(found), number), hours) for found, hours in periods]
         return change(values[0], values[1], good)
 
     changes: list[OwnerChanges] = [
@@ -141,11 +139,6 @@ def _no_usage(found: Mapping[str, OwnerUsage]) -> OwnerUsage:
     """Of a group that is not in a period: no hours and no money, if any price is known in it."""
     priced = any(each.money_unused is not None for each in found.values())
     return OwnerUsage(money_unused=0.0 if priced else None)
-
-
-def _owner_hours(past: FleetHistory) -> float:
-    """Time with data and known owners."""
-    return ObservedTime.of(past, past.owner_steps).observed
 
 
 def _most_first(group: OwnerChanges) -> tuple[float, float, str]:

@@ -25,29 +25,41 @@ class OwnerUsage:
     unused: float = 0.0
     money_unused: float | None = None
 
+    def add(self, hours: float, utilization: float, price: GpuPrice | None) -> None:
+        unused = max(0.0, hours * (1 - utilization))
+        self.seen += hours
+        self.unused += unused
+        if price is not None:
+            self.money_unused = (self.money_unused or 0.0) + unused * price.amount
 
-def usage_by_owner(
-    past: FleetHistory, by: OwnerGroupBy, teams: Sequence[TeamSettings], prices: Mapping[str, GpuPrice]
-) -> dict[str, OwnerUsage]:
-    """By the group's name. Prices are by uuid."""
-    names: dict[frozenset[GpuOwner], str] = {}
-    found: dict[str, OwnerUsage] = {}
+    def plus(self, other: OwnerUsage) -> OwnerUsage:
+        known = [each.money_unused for each in (self, other) if each.money_unused is not None]
+        return OwnerUsage(self.seen + other.seen, self.unused + other.unused, sum(known) if known else None)
+
+
+_NOBODY = frozenset[GpuOwner]()
+
+#: By the owners who share a GPU.
+UsageByOwners = Mapping[frozenset[GpuOwner], OwnerUsage]
+
+
+def usage_by_owners(past: FleetHistory, prices: Mapping[str, GpuPrice]) -> UsageByOwners:
+    """Prices are by uuid."""
+    found: dict[frozenset[GpuOwner], OwnerUsage] = {}
     for gpu in past.gpus:
         owners, utilization = past.owners.get(gpu.uuid, {}), past.of(series.UTILIZATION, gpu.uuid)
         price = prices.get(gpu.uuid)
         for index, share in observed_ratio_by_step(past, gpu.uuid).items():
-            if index not in past.owner_steps:
-                continue
-            here = owners.get(index, frozenset())
-            if here not in names:
-                names[here] = owner_group((with_team(owner, teams) for owner in here), by)
-            _add(found.setdefault(names[here], OwnerUsage()), share * past.period.step_hours, utilization[index], price)
+            if index in past.owner_steps:
+                usage = found.setdefault(owners.get(index, _NOBODY), OwnerUsage())
+                usage.add(share * past.period.step_hours, utilization[index], price)
     return found
 
 
-def _add(group: OwnerUsage, hours: float, utilization: float, price: GpuPrice | None) -> None:
-    unused = max(0.0, hours * (1 - utilization))
-    group.seen += hours
-    group.unused += unused
-    if price is not None:
-        group.money_unused = (group.money_unused or 0.0) + unused * price.amount
+def group_usage(found: UsageByOwners, by: OwnerGroupBy, teams: Sequence[TeamSettings]) -> dict[str, OwnerUsage]:
+    """By the group's name."""
+    groups: dict[str, OwnerUsage] = {}
+    for owners, usage in found.items():
+        name = owner_group((with_team(owner, teams) for owner in owners), by)
+        groups[name] = groups.get(name, OwnerUsage()).plus(usage)
+    return groups
