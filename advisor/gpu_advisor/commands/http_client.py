@@ -60,7 +60,12 @@ class AdvisorHttpClient:
             found = json.loads(answer.body) if answer.body else None
         except requests.exceptions.SSLError as error:
             raise CommandError(f"{url}: TLS error ({error}): pass the CA's certificate with --ca-file") from error
-        except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError) as error:
+        except (DeadlineExceededError, BodyTooLargeError) as error:
+            raise CommandError(
+                f"{self.address}: {error}: check that it is an advisor, or pass another with --advisor "
+                f"URL{unreachable_hint}"
+            ) from error
+        except (requests.RequestException, OSError) as error:
             raise CommandError(
                 f"no advisor at {self.address} ({type(error).__name__}): start one with `gpu-advisor up`, pass another "
                 f"with --advisor URL{unreachable_hint}"
