@@ -54,8 +54,22 @@ def progress_text(gpus: int) -> Callable[[int, float], str]:
 
 @click.command("up")
 @click.option("--simulate", default="", metavar="FLEET", help="Simulated fleet, e.g. 8xH100-80GB:idle-hoarder.")
-@click.option("--exporter-address", default="127.0.0.1:9816", show_default=True, metavar="HOST:PORT", callback=_address)
-@click.option("--advisor-address", default="127.0.0.1:9817", show_default=True, metavar="HOST:PORT", callback=_address)
+@click.option(
+    "--exporter-address",
+    default="127.0.0.1:9816",
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Address of the metrics.",
+)
+@click.option(
+    "--advisor-address",
+    default="127.0.0.1:9817",
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Address of the page and the API.",
+)
 @click.option(
     "--state-dir", type=click.Path(file_okay=False, path_type=Path), default=default_state_dir,
     show_default="~/.local/state/gpu-advisor", help="Directory of history and ledger.",
@@ -64,7 +78,7 @@ def progress_text(gpus: int) -> Callable[[int, float], str]:
 def command(simulate: str, exporter_address: str, advisor_address: str, state_dir: Path, config: Path | None) -> None:
     """Run exporter and advisor on this machine; needs nothing else. Ctrl-C stops both.
 
-    Training jobs on this machine can report to the directory `jobs` in --state-dir: see TrainingMonitor.
+    Training jobs on this machine can report to the directory `jobs` in --state-dir: see docs/training.md.
     """
     log_to_stderr()
     settings = load_settings(config) if config else Settings()
