@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.report import series
 from gpu_advisor.report.build import build_report
 from gpu_advisor.report.history_reader import FleetHistory
@@ -28,6 +29,7 @@ from tests.unit.report.builders import END, outcome, view_of
 SaveScreenshot = Callable[[Page, str], None]
 
 NODES, GPUS_A_NODE = 5, 8
+OWNERS = (GpuOwner("vision", "train", user="ann"), GpuOwner("speech", "asr", user="bob"))
 WEEK = ReportPeriod(END // DAY * DAY, 1800, 336)
 SETTINGS = Settings.model_validate(
     {
@@ -42,8 +44,8 @@ SETTINGS = Settings.model_validate(
 )
 
 
-def week() -> FleetHistory:
-    """The benchmarks' week, as it would be read."""
+def week(load: float = 1.0) -> FleetHistory:
+    """The benchmarks' week, as it would be read; `load` times as busy."""
     gpus, named = [], {}
     mean: dict[str, dict[int, float]] = {}
     memory: dict[str, dict[int, float]] = {}
@@ -57,7 +59,7 @@ def week() -> FleetHistory:
             for i, at in middles.items()
             if not is_exporter_down(node, at) and not is_node_removed(node, NODES, at)
         }
-        mean[uuid] = {i: utilization(work, at, number) for i, at in seen.items()}
+        mean[uuid] = {i: load * utilization(work, at, number) for i, at in seen.items()}
         memory[uuid] = dict.fromkeys(seen, work.held)
         named[uuid] = frozenset(seen)
     values = {
@@ -67,7 +69,11 @@ def week() -> FleetHistory:
     }
     cpu = {f"node-{node}": {i: 0.2 + 0.5 * m for i, m in mean[f"GPU-{node * 8}"].items()} for node in range(NODES)}
     sightings = {uuid: (min(steps), max(steps)) for uuid, steps in named.items()}
-    return FleetHistory(WEEK, tuple(gpus), sightings, named, values, cpu)
+    owners = {
+        uuid: dict.fromkeys(steps, frozenset({OWNERS[number % len(OWNERS)]}))
+        for number, (uuid, steps) in enumerate(mean.items())
+    }
+    return FleetHistory(WEEK, tuple(gpus), sightings, named, values, cpu, owners, frozenset(range(WEEK.points)))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +86,7 @@ def document() -> Report:
         PublishedRecommendation(each.id("example"), END - 3 * DAY, each) for each in evaluation.recommendations
     )
     view = replace(view_of(outcome(0.42, 0.84, 0.81)), cluster="example", evaluation=evaluation, issued=issued)
-    before = replace(week(), period=WEEK.before())
+    before = replace(week(load=0.85), period=WEEK.before())
     return build_report(week(), view, SETTINGS, before=before)
 
 
@@ -102,6 +108,7 @@ def test_a_week_opens_from_a_file_and_says_how_it_was(file: str, open_page: Open
         assert len(str(plots.nth(number).get_attribute("aria-label"))) > 30
     notebooks = page.locator("svg.plot[aria-label^='GPU utilization of notebooks']")
     assert "no data for" in str(notebooks.get_attribute("aria-label"))
+    expect(page.get_by_role("region", name="By namespace")).to_contain_text("better")
     expect(page.locator("#outcomes")).to_contain_text("42.0 %")
     expect(page.locator("#advice")).to_contain_text("chat")
     page.set_viewport_size({"width": 1100, "height": 1480})
