@@ -277,7 +277,11 @@ def test_any_curve_is_drawn_within_its_frame(
     [
         (None, "ratio", "–"), (0.0, "ratio", "0 %"), (0.0123, "ratio", "1.2 %"), (0.98, "ratio", "98 %"),
         (85899345920.0, "bytes", "80 GiB"), (1.98e9, "hertz", "1.98 GHz"), (2e8, "bytes_per_second", "200 MB/s"),
-        (71.0, "celsius", "71 °C"), (350.0, "watts", "350 W"), (12.0, "count", "12"), (0.5, "seconds", "0.5 s"),
+        (71.0, "celsius", "71 °C"), (350.0, "watts", "350 W"), (12.0, "count", "12"), (0.5, "seconds", "500 ms"),
+        (0.09602, "seconds", "96 ms"),
+        (0.9999, "seconds", "1000 ms"),
+        (0.0, "seconds", "0 s"),
+        (154.8, "seconds", "154.8 s"),
     ],
 )  # fmt: skip
 def test_values_in_words(value: float | None, unit: str, text: str) -> None:

@@ -45,6 +45,8 @@ def value_text(value: float | None, unit: str) -> str:
         return _scaled(value, 1024, _KIBI)
     if unit in ("hertz", "bytes_per_second"):
         return _scaled(value, 1000, _THOUSANDS) + {"hertz": "Hz", "bytes_per_second": "B/s"}[unit]
+    if unit == "seconds" and 0 < abs(value) < 1:
+        return f"{float(f'{1000 * value:.3g}'):.4g} ms"
     digits = ".0f" if unit == "watts" and abs(value) >= 10 else ".4g"
     return f"{value:{digits}}{_SUFFIXES.get(unit, '')}"
 
