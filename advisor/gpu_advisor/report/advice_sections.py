@@ -16,7 +16,7 @@ from gpu_advisor.rendering.durations import duration
 from gpu_advisor.report.comparison_section import before_words
 from gpu_advisor.report.formatting import (
     UNKNOWN,
-    count,
+    gpus,
     humanize,
     money,
     percent,
@@ -105,7 +105,7 @@ def _waste_tables(document: Report) -> Iterator[ReportTable]:
 def _waste_row(document: Report, path: str, each: WasteGroupDocument) -> tuple[TableCell, ...]:
     return (
         TableCell(each["name"]),
-        number_cell(document, f"{path}/gpus", count),
+        number_cell(document, f"{path}/gpus", gpus),
         TableCell(BOUND_WORDS[each["bound"]].strip() if each["bound"] else ""),
         number_cell(document, f"{path}/per_hour", money),
         number_cell(document, f"{path}/per_month", money),

@@ -22,8 +22,8 @@ from gpu_advisor.settings.teams import TeamSettings
 
 Good = Literal["higher", "lower"] | None
 
-#: Relative differences up to this are rounding of sums, not changes.
-_ROUNDING = 1e-9
+#: Relative differences up to this are shown as 0.0 %, and are neither better nor worse.
+_UNCHANGED_RATIO = 0.0005
 
 
 def change(now: float | None, before: float | None, good: Good = None) -> Change:
@@ -39,7 +39,7 @@ def change(now: float | None, before: float | None, good: Good = None) -> Change
 
 
 def _verdict(difference: float | None, size: float, good: Good) -> Literal["better", "worse"] | None:
-    if difference is None or good is None or abs(difference) <= _ROUNDING * size:
+    if difference is None or good is None or abs(difference) <= _UNCHANGED_RATIO * size:
         return None
     return "better" if (difference > 0) == (good == "higher") else "worse"
 

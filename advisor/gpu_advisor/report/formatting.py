@@ -46,6 +46,11 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.10g}"
 
 
+def gpus(value: float | None) -> str:
+    """A number of GPUs, of which some count in part."""
+    return UNKNOWN if value is None else f"{round(value, 1):,.10g}"
+
+
 def percentage_points(ratio: float | None) -> str:
     """A difference of two percentages."""
     return UNKNOWN if ratio is None else f"{_rounded(ratio * 100, 1):+.1f} points"
