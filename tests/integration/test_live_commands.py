@@ -54,6 +54,8 @@ def run_on_terminal(
             shown += part
             if until in shown:
                 break
+        else:
+            pytest.fail(f"{until!r} was not shown: {shown!r}")
         if isinstance(end, bytes):
             os.write(master, end)
         else:
@@ -98,12 +100,12 @@ def test_no_colours_where_nobody_wants_them(node: tuple[Program, str]) -> None:
 
 
 def test_top_on_a_terminal(node: tuple[Program, str]) -> None:
-    shown, code = run_on_terminal(["top", node[1]], "UTILIZATION", signal.SIGINT)
+    shown, code = run_on_terminal(["top", node[1]], "HISTORY", signal.SIGINT)
     assert (code, "down: lost" in shown, "hw thermal" in shown) == (0, True, True)
 
 
 def test_top_by_keys(node: tuple[Program, str]) -> None:
-    shown, code = run_on_terminal(["top", node[1]], "UTILIZATION", b"t/lost\rq")
+    shown, code = run_on_terminal(["top", node[1]], "HISTORY", b"t/lost\rq")
     assert code == 0
     assert "no known owner: 1 GPU" in shown
     assert "filter 'lost': 1 of" in shown
