@@ -60,7 +60,7 @@ class MemoryDataset(Dataset[torch.Tensor]):
     """In memory: workers only cost time."""
 
     def __len__(self) -> int:
-        return 100_000
+        return 10_000_000
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return torch.zeros(16)
