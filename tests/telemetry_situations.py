@@ -331,7 +331,7 @@ SITUATIONS: tuple[Situation, ...] = (
         "released": ["GPU-1"], "n1 storage": 0.08, "n1 network": 0.45, "fleet gpu_utilization": 0.3,
         "gpu_idle_coverage GPU-1": 1.0,
     }),
-    # The mean is the GPU's, whoever holds it; what to do about it depends on the pods, which are all new.
+    # The mean is the GPU's, for all of its owners; what to do about it depends on the pods, which are all new.
     Situation("a new pod every few minutes", _pods, summarize, {
         "gpu_idle_utilization GPU-0": _pod_mean(), "gpu_idle_coverage GPU-0": 1.0, "gpu_idle_coverage GPU-1": 1.0,
         "gpu_idle_utilization GPU-1": 0.0, "released": [],

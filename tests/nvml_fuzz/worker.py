@@ -327,7 +327,7 @@ class Episode:
         return {int(number) for number in self.history.allowed(index, key, self.now, oracle.PROCESS_SECONDS)} | now
 
     def report(self) -> str:
-        """The machine and its faults so far, for whoever looks for the cause."""
+        """The machine and its faults so far, to find the cause."""
         return "\n".join((self.control.text(), *self.log))
 
     def check_recovered(self) -> None:

@@ -20,7 +20,7 @@ class MemoryTracker(TorchDispatchMode):
     """Counts bytes of tensors made while it is entered.
 
     With `limit_bytes` it raises torch.OutOfMemoryError where a GPU of that size would, in the words of the real one, so
-    that whoever looks for them finds them. With `record` it keeps the events for `allocator.replay`: (key, bytes), with
+    that a search for them finds them. With `record` it keeps the events for `allocator.replay`: (key, bytes), with
     negative bytes for a release.
     """
 

@@ -1,6 +1,6 @@
 """GPU-hours and money by team, namespace and user. Pure.
 
-A GPU counts for whoever had it at the end of a step. Time in which owners are unknown is in no group.
+A GPU counts for its owner at the end of a step. Time in which owners are unknown is in no group.
 """
 
 from __future__ import annotations

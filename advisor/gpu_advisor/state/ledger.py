@@ -147,7 +147,7 @@ class Ledger:
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("INSERT INTO feedback VALUES (?, ?)", (feedback.made, serialize(feedback)))
-            # What is not read again would only fill the disk: whoever may give feedback may give much.
+            # What is not read again would only fill the disk: the number of requests has no limit.
             self._db.execute(
                 "DELETE FROM feedback WHERE rowid <= (SELECT max(rowid) FROM feedback) - ?", (MAX_RECENT_FEEDBACK,)
             )

@@ -129,7 +129,7 @@ def take_snapshot(evaluation: Evaluation) -> UtilizationSnapshot:
     sizes = {
         _key(state.pool.scope): {
             "GPUs": float(len(state.pool.gpus)),
-            "replicas": float(len(state.pool.gpus) // state.pool.settings.gpus_per_replica),
+            "replicas": float(state.pool.replicas),
         }
         for state in evaluation.pools
     }

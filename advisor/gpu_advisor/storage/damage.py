@@ -47,7 +47,7 @@ def replace_if_damaged(
     try:
         lock = acquire_lock(path)
     except (FileLockedError, OSError):
-        return None  # whoever opens it next says why
+        return None  # the next program that opens it says why
     with closing(lock):
         reason = find_damage(path)
     if not reason and probe is not None:

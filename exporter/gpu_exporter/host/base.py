@@ -37,7 +37,7 @@ class HostSettings:
     def net(self) -> str:
         """The folder of the host's network statistics.
 
-        `net` itself shows the network namespace of whoever reads it: in a container that is not the host's, but that of
+        `net` itself shows the network namespace of the reader: in a container that is not the host's, but that of
         process 1 is, where the host's procfs is mounted.
         """
         folder = f"{self.procfs}/1/net"

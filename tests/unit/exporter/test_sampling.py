@@ -190,7 +190,7 @@ def test_a_page_is_rendered_when_it_is_scraped_and_only_then_read_again() -> Non
     page.run()
     assert not page.is_outdated(5), "nobody has seen it yet"
     assert b"node_load1 2\n" in page.page
-    assert page.is_outdated(5), "whoever scrapes again gets a new reading"
+    assert page.is_outdated(5), "another scrape gets a new reading"
     page.run()
     now += 4
     assert not page.is_outdated(5)

@@ -32,7 +32,7 @@ WAITING_SYMPTOMS = frozenset({"communication_bound", "small_batch", "memory_boun
 NOT_WAITING = ("busy_but_empty", "")
 
 
-#: Screening costs a pool a millisecond or two and saves 20 microseconds a GPU: rows of smaller pools are not screened.
+#: Screening costs a pool a millisecond and saves 20 microseconds a GPU: rows of smaller pools are not screened.
 SCREENED_FROM = 64
 
 

@@ -63,7 +63,7 @@ def _serving(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommend
     if unobserved:
         yield unobserved
         return
-    replicas = len(pool.gpus) // pool.settings.gpus_per_replica
+    replicas = pool.replicas
     last, points = step_bounds(facts.at, settings.evaluation)[1], _demand_points(facts, pool)
     headroom = pool.headroom or pool_headroom(facts, settings, pool)
     earlier = _earlier_points(facts, pool, points)
@@ -180,8 +180,7 @@ def _with_signal(facts: Facts, pool: Pool, points: tuple[DemandPoint, ...]) -> t
 
 
 def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation | Abstention]:
-    limits, per_replica = scaling_limits(settings, pool), pool.settings.gpus_per_replica
-    present = len(pool.gpus) // per_replica
+    limits, present = scaling_limits(settings, pool), pool.replicas
     signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
     waiting = None
     if signal is not None and demand is not None and signal.series:
