@@ -61,7 +61,7 @@ class Evaluation:
     def desired_replicas(self) -> tuple[tuple[str, int], ...]:
         """Replicas that each pool set to serving should have, without pools that the advisor abstains on.
 
-        Without a recommendation, as many as it has.
+        Without a recommendation, as many as it has; at least as many with one to grow, whose GPUs may be lost.
         """
         abstained = {each.scope for each in self.abstentions if each.subject == scale_pool.SUBJECT}
         advised = {each.scope: each for each in self.recommendations if each.kind in (*scale_pool.KINDS, *SIZE_KINDS)}
@@ -72,7 +72,8 @@ class Evaluation:
             is_set = pool.settings.kind == "serving" and pool.inference is None
             if is_set and (pool.gpus or present[name]) and pool.scope not in abstained:
                 advice = advised.get(pool.scope)
-                replicas.append((name, int(advice.recommended) if advice else present[name]))
+                wanted = int(advice.recommended) if advice else present[name]
+                replicas.append((name, max(wanted, present[name]) if advice and advice.direction == "up" else wanted))
         return tuple(replicas)
 
     @property

@@ -171,16 +171,19 @@ def test_gangs_are_jobs_of_a_scheduler_and_not_a_deployment() -> None:
     assert advice.apply == ("# add 2 GPUs: nodes of a Slurm partition, or the nominalQuota of a Kueue ClusterQueue",)
 
 
-@pytest.mark.parametrize("lost", [0, 1, 3])
-def test_a_lost_gpu_shrinks_no_workload(lost: int) -> None:
+@pytest.mark.parametrize(("lost", "utilization"), [(0, 0.75), (1, 0.75), (3, 0.75), (1, 0.93), (3, 0.93)])
+def test_a_lost_gpu_shrinks_no_workload(lost: int, utilization: float) -> None:
     dead = [GpuSpec(f"dead-{n}", None, None, memory=None, up=False) for n in range(lost)]
-    known = facts([*serving_gpus(8 - lost, 0.75), *dead], settings(), down_reasons={card.uuid: "lost" for card in dead})
+    known = facts(
+        [*serving_gpus(8 - lost, utilization), *dead], settings(), down_reasons={card.uuid: "lost" for card in dead}
+    )
     for card in dead:
         known.values[GPU_UP_HIGHEST.name][card.uuid] = 0.0  # type: ignore[index]
         known.values[GPU_UP_COVERAGE.name][card.uuid] = 1.0  # type: ignore[index]
     found = decide(known, settings())
-    assert not [each for each in found.recommendations if each.kind.startswith("scale")]
-    assert (found.replicas, dict(found.desired_replicas)) == ({"p": 8}, {"p": 8})
+    assert {each.kind for each in found.recommendations} & {"scale_down"} == set()
+    assert found.replicas == {"p": 8}
+    assert dict(found.desired_replicas)["p"] >= 8
 
 
 def test_an_id_is_of_who_and_what_never_of_values() -> None:
