@@ -6,8 +6,8 @@ import ctypes
 import gc
 from contextlib import suppress
 
+#: A parameter of mallopt(3).
 _M_ARENA_MAX = -8
-"""A parameter of mallopt(3)."""
 
 
 def share_arena() -> None:
