@@ -20,6 +20,7 @@ from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClien
 from gpu_advisor.commands.node_snapshot import take_snapshot
 from gpu_advisor.rendering.escaping import hide_logins, one_line
 from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.storage.secret_file import SecretFile, reveal
 
 if TYPE_CHECKING:
     from gpu_advisor.settings import Settings
@@ -142,8 +143,8 @@ def _source_login(source: PrometheusSourceSettings) -> Login:
     token = source.bearer_token.get_secret_value()
     if source.bearer_token_file:
         try:
-            token = Path(source.bearer_token_file).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            token = reveal(SecretFile(Path(source.bearer_token_file)))
+        except (OSError, ValueError) as error:
             message = f"source.prometheus.bearer_token_file: {error}; set the path of a readable file"
             raise CommandError(message) from error
     found: Login = {"headers": {**headers, **({"Authorization": f"Bearer {token}"} if token else {})}}

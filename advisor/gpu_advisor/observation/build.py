@@ -92,6 +92,8 @@ def build_facts(
     def rows(name: str) -> list[Labels]:
         return [_canonical_cluster(labels, label) for labels in results[name]]
 
+    drivers = rows("drivers")
+
     def name_gpu(cluster: str, uuid: str) -> str:
         return qualify(uuid, cluster) if uuid in shared else uuid
 
@@ -116,9 +118,7 @@ def build_facts(
     without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
     assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present_rows if row["exporter"] in without_health}
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
-    gpus = build_gpus(
-        gpu_inventory, up, targets, rows("drivers"), nodes, canonical_targets(results["recent_targets"], label)
-    )
+    gpus = build_gpus(gpu_inventory, up, targets, drivers, nodes, canonical_targets(results["recent_targets"], label))
     owners = _owners(results, settings, observed, shared, label)
     on_slurm = gpus_of_targets(gpu_inventory, rows("slurm"))
     return Facts(
@@ -129,7 +129,7 @@ def build_facts(
         expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
         drivers=_driver_states(results["drivers"]),
-        down_targets=find_down_targets(targets, [*gpu_inventory.present, *gpu_inventory.recent, *rows("drivers")]),
+        down_targets=find_down_targets(targets, [*gpu_inventory.present, *gpu_inventory.recent, *drivers]),
         simulated=bool(results["simulated"]),
         # A companion reports on GPUs of all exporters.
         exporters_by_signal={
