@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from gpu_advisor.documents.slo import pool_slo
-from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, RecordedDemand, record_demand
+from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay
 from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO, DemandPoint
+from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand, record_demand
 from gpu_advisor.evaluation.scaling.forecast import Horizon
 from gpu_advisor.evaluation.scaling.headroom import Headroom, TunedHeadroom, tuning_time
 from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom

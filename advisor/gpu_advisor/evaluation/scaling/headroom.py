@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, sqrt
 
-from gpu_advisor.evaluation.scaling.candidate_replay import (
-    CandidateReplay,
-    CandidateResult,
-    RecordedDemand,
-    SizingRules,
-    record_demand,
-)
+from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, CandidateResult
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
+from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand, record_demand
 from gpu_advisor.evaluation.scaling.frontier import FrontierPoint, cheapest, frontiers_of
+from gpu_advisor.evaluation.scaling.replay_steps import SizingRules
 
 #: The past that is replayed, and the least that tunes anything (seconds).
 SLO_HISTORY_SECONDS, MIN_SLO_HISTORY_SECONDS = 86400, 3600

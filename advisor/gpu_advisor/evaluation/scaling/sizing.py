@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import ceil, sqrt
 
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.evaluation.scaling.candidate_replay import MIN_CHANGE_FACTOR, ROUNDING, SizingRules
+from gpu_advisor.evaluation.scaling.candidate_replay import MIN_CHANGE_FACTOR
 from gpu_advisor.evaluation.scaling.demand_history import (
     SATURATION_RATIO,
     DemandPoint,
@@ -23,6 +23,7 @@ from gpu_advisor.evaluation.scaling.forecast import (
     forecast_upper_bound,
 )
 from gpu_advisor.evaluation.scaling.headroom import Headroom, TunedHeadroom, tune_headroom
+from gpu_advisor.evaluation.scaling.replay_steps import ROUNDING, SizingRules
 from gpu_advisor.evaluation.scaling.saturation import SaturatedRun, next_size, saturated_run
 from gpu_advisor.settings import EvaluationSettings
 

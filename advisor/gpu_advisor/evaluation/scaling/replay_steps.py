@@ -1,0 +1,138 @@
+"""The steps of a replay: what was known at each, and the work that came. The same for every amount of headroom.
+
+The forecasts of the past do not depend on the headroom, so they are computed once, each from what was known at its
+step.
+
+Where utilization was saturated, the demand beyond the capacity was not recorded. Without a correction, a replay would
+find no shortage with the headroom that the pool had, and tuning would reduce it further and further. If more replicas
+showed more work at the end of a shortage, that was the demand in all of it. Otherwise the demand beyond the capacity is
+taken as exponentially distributed with a mean of MEAN_EXCESS_DEVIATIONS: what is measured on generated days whose
+demand is known (benchmarks/demand.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand
+from gpu_advisor.evaluation.scaling.forecast import (
+    Horizon,
+    excess_scale,
+    expect,
+    exponential_moving_average,
+    running_deviations,
+)
+from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_persistence
+
+#: Mean demand beyond the capacity of a saturated step, in deviations.
+MEAN_EXCESS_DEVIATIONS = 0.85
+
+#: Steps at the start of a replay that are not counted: its first size is arbitrary.
+WARM_UP_STEPS = 30
+
+ROUNDING = 1e-9
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SizingRules:
+    """The rules of a replay: limits in replicas, times in steps, utilizations as ratios (0..1)."""
+
+    horizon: Horizon
+    history_steps: int
+    up_steps: int
+    down_steps: int
+    cooldown_steps: int
+    min: int
+    max: int
+    scale_up_ratio: float
+    scale_down_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """By step: the expectation, its deviation, and the least size, in replicas."""
+
+    expected: Floats
+    deviation: Floats
+    least: Floats
+
+    def sizes(self, deviations: float, fewest: int, most: int) -> list[int]:
+        """Whole replicas with this much headroom, within limits."""
+        needed = np.ceil(np.maximum(self.expected + deviations * self.deviation, self.least) - ROUNDING)
+        found: list[int] = np.clip(needed, fewest, most).astype(int).tolist()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySteps:
+    """Arrays by step, in replicas. `counted`: recorded, and after the warm-up.
+
+    `work` came, and `mean_excess` beyond it that the `capacity` hid; 0 if it was not saturated. Needs are those for
+    scaling up, from the lowest of their window, and for scaling down, from the highest, as is `peak_level`.
+    """
+
+    counted: NDArray[np.bool_]
+    work: Floats
+    mean_excess: Floats
+    capacity: Floats
+    up: Need
+    down: Need
+    peak_level: Floats
+
+
+def prepare_steps(record: RecordedDemand, rules: SizingRules) -> ReplaySteps:
+    """What every amount of headroom knows at the steps of a past."""
+    horizon, work = rules.horizon, list[float]()
+    for value in record.work:  # a missing step repeats the one before it
+        work.append(value if value is not None else work[-1] if work else 0.0)
+    levels = exponential_moving_average(work, horizon.level_half_life_steps)
+    bounds = DemandBounds(work, work, levels, levels)
+    persistence = running_persistence(bounds, horizon.ahead_steps, horizon.fade, rules.history_steps)
+    expected = np.array(expect(bounds, persistence, horizon))
+    deviations = np.array(running_deviations(bounds, persistence, horizon, rules.history_steps))
+    low = _lowest(expected, rules.up_steps)
+    high = -_lowest(-expected, rules.down_steps)
+    demanded, capacity = np.array(_reveal_shortages(work, record)), np.array(record.capacity)
+    hidden = np.array(record.saturated, dtype=bool) & (demanded <= capacity)
+    shown = _lowest(np.array(work), rules.up_steps) if record.has_signal else np.zeros(len(work))
+    recorded = np.array([value is not None for value in record.work], dtype=bool)
+    return ReplaySteps(
+        counted=recorded & (np.arange(len(work)) >= WARM_UP_STEPS),
+        work=demanded,
+        mean_excess=np.where(hidden, MEAN_EXCESS_DEVIATIONS * deviations * _scales(np.array(levels)), 0.0),
+        capacity=capacity,
+        up=Need(low, deviations * _scales(low), np.maximum(shown, low / rules.scale_up_ratio)),
+        down=Need(
+            high,
+            deviations * _scales(high),
+            np.maximum(-_lowest(-np.array(work), rules.down_steps), high / rules.scale_up_ratio),
+        ),
+        peak_level=-_lowest(-np.array(levels), rules.down_steps),
+    )
+
+
+def _scales(levels: Floats) -> Floats:
+    return np.array([excess_scale(level) for level in levels])
+
+
+def _lowest(values: Floats, window: int) -> Floats:
+    """At each step, the lowest of the last `window` values up to it."""
+    padded = np.concatenate([np.full(window, np.inf), values])
+    lowest: Floats = np.lib.stride_tricks.sliding_window_view(padded, window).min(axis=1)
+    return lowest[1:]
+
+
+def _reveal_shortages(work: Sequence[float], record: RecordedDemand) -> list[float]:
+    """The work of each step; in a shortage that more replicas ended, at least what they showed then."""
+    demanded = list(work)
+    for index in range(len(work) - 2, -1, -1):
+        grew = record.capacity[index + 1] > record.capacity[index]
+        if record.saturated[index] and (grew or record.saturated[index + 1]):
+            demanded[index] = max(work[index], demanded[index + 1])
+    return demanded
