@@ -6,7 +6,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-vllm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api bench-grid bench-serving bench-serving-healthy lock sbom audit soak rules dashboards preview docs docs-site golden clean
+.PHONY: up test test-engines test-exporter pytest fuzz test-compose test-readme test-slurm test-vllm test-tensorflow test-frameworks lint format bench-backtest bench-exporter bench-advisor bench-accuracy bench-allocation bench-api bench-page bench-diagnosis bench-monitor bench-report bench-telemetry bench-owners bench-loaders bench-dashboards bench-plans bench-batch bench-finder bench-gradients bench-hot-paths bench-connections bench-pools bench-fuzz-http bench-fuzz-api bench-grid bench-serving bench-serving-healthy lock sbom audit soak rules dashboards preview screenshots docs docs-site golden clean
 
 # More options of `gpu-advisor up`: make up ARGS='--advisor-address 0.0.0.0:9817'
 up: $(VENV)/.up
@@ -87,6 +87,11 @@ dashboards: $(VENV)/.test
 preview: $(VENV)/.test
 	@tests/get_servers.sh $(VENV)/servers
 	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m tests.preview.screenshots docs/images/dashboards
+
+# Every page of the advisor in six situations, light and dark, wide and on a phone, to look at: make screenshots OUT=DIR.
+screenshots: $(VENV)/.test
+	@tests/get_servers.sh $(VENV)/servers
+	PATH="$(CURDIR)/$(VENV)/servers/usr/bin:$$PATH" $(BIN)/python -m tests.preview.page_screenshots $(OUT)
 
 # Situations of telemetry and drawn histories on five engines, against what is true.
 bench-telemetry: $(VENV)/.test

@@ -24,7 +24,10 @@ get_chromium() {
     cat >"$root/fonts.conf" <<EOF
 <?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir>$root/usr/share/fonts</dir><cachedir>$root/fonts</cachedir></fontconfig>
+<fontconfig><dir>$root/usr/share/fonts</dir><cachedir>$root/fonts</cachedir>
+<alias binding="same"><family>monospace</family><accept><family>Liberation Mono</family></accept></alias>
+<match><test qual="all" compare="not_eq" name="family"><string>monospace</string></test>
+<edit name="family" mode="append" binding="weak"><string>Liberation Sans</string></edit></match></fontconfig>
 EOF
     libraries=$(find "$root" -name '*.so*' -path '*/lib/*-linux-gnu*/*' -printf '%h\n' | sort -u | paste -sd: -)
     cat >"$folder/usr/bin/chromium" <<EOF

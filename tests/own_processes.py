@@ -15,7 +15,7 @@ import pytest
 import requests
 import yaml
 
-from tests.polling import wait_until
+from tests.polling import TIMEOUT_SECONDS, wait_until
 
 
 @dataclass
@@ -83,6 +83,7 @@ def up(
     advisor_address: str,
     simulate: str = "",
     config: dict[str, Any] | None = None,
+    ready_within_seconds: float = TIMEOUT_SECONDS,
 ) -> Iterator[Program]:
     command = [
         sys.executable, "-m", "gpu_advisor", "up", "--exporter-address", exporter_address,
@@ -92,17 +93,19 @@ def up(
         path = tmp_path / "up.yml"
         path.write_text(yaml.safe_dump(config))
         command += ["--config", str(path)]
-    with _start(command, advisor_address, tmp_path / f"up-{time.monotonic_ns()}.log") as program:
+    with _start(command, advisor_address, tmp_path / f"up-{time.monotonic_ns()}.log", ready_within_seconds) as program:
         yield program
 
 
 @contextmanager
-def _start(command: Sequence[str], address: str, log_path: Path) -> Iterator[Program]:
+def _start(
+    command: Sequence[str], address: str, log_path: Path, ready_within_seconds: float = TIMEOUT_SECONDS
+) -> Iterator[Program]:
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
     program = Program(address, process, log_path)
     try:
-        wait_until(lambda: _is_ready(program), f"{address} is ready", program)
+        wait_until(lambda: _is_ready(program), f"{address} is ready", program, timeout_seconds=ready_within_seconds)
         yield program
     finally:
         program.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
@@ -14,10 +15,12 @@ from gpu_advisor.web.page.evidence_history import RangeQuery
 
 
 @contextmanager
-def serve_view(view: View, settings: Settings | None = None, query_range: RangeQuery | None = None) -> Iterator[str]:
-    """The URL at which this view is shown."""
+def serve_view(
+    view: View, settings: Settings | None = None, query_range: RangeQuery | None = None, **others: Any
+) -> Iterator[str]:
+    """The URL at which this view is shown. `others` of ApiContext: its clock, samples for reports."""
     context = ApiContext(
-        lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), query_range=query_range
+        lambda: view, lambda: (), lambda _id, _snooze: None, settings or Settings(), query_range=query_range, **others
     )
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     server = HttpServer(
