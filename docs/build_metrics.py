@@ -34,8 +34,10 @@ Units are base units and part of the name: `_seconds`, `_bytes`, `_ratio` (0 to 
 `_hertz`. Counters end in `_total`: use `rate()`. GPU series carry the `uuid` of the GPU; its other properties are in
 `gpu_info`:
 
-    rate(gpu_busy_seconds_total[5m]) / rate(gpu_observed_seconds_total[5m])
-      * on (uuid) group_left (name, nodename) gpu_info
+```promql
+rate(gpu_busy_seconds_total[5m]) / rate(gpu_observed_seconds_total[5m])
+  * on (uuid) group_left (name, nodename) gpu_info
+```
 
 A value that could not be read is absent, never zero. `gpu_up` is 0 for a lost GPU, and `gpu_down_info` has the reason;
 `gpu_family_absent_info` has the reason why a family is absent for a GPU that is up. A throttle reason is what NVML
@@ -44,10 +46,14 @@ calls a clocks event reason from driver 535 on.
 A program that already exposes metrics with prometheus_client can register the same families in its own registry. The
 optional settings are those of [the command line](configuration.md#the-exporter), with `_` for `.` and `-`:
 
-    from gpu_exporter.client_collector import GpuCollector
-    from gpu_exporter.config import ExporterSettings
+```python
+from prometheus_client import REGISTRY
 
-    REGISTRY.register(GpuCollector(ExporterSettings(disabled=frozenset({{"host"}}))))
+from gpu_exporter.client_collector import GpuCollector
+from gpu_exporter.config import ExporterSettings
+
+REGISTRY.register(GpuCollector(ExporterSettings(disabled=frozenset({{"host"}}))))
+```
 """
 
 GPU_GROUPS: tuple[tuple[str, str], ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -13,9 +14,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.doc_blocks import all_blocks
 from tests.own_processes import Program, exporter, up
 from tests.polling import wait_until
 from tests.servers import free_port
@@ -160,3 +163,26 @@ def test_bash_completes(tmp_path: Path) -> None:
     settings = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False, env=settings)
     assert (done.stdout.split(), done.stderr) == (["met", "missed"], "")
+
+
+def requests_in_pages() -> list[Any]:
+    """Requests of the pages to a running exporter or advisor; those of allocation.md run in test_allocation.py."""
+    found: dict[str, str] = {}
+    for block in all_blocks("sh"):
+        if block.page != "docs/allocation.md":
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if re.match(r"curl .*(?:ADVISOR|NODE|127\.0\.0\.1):98\d\d", line):
+                    found.setdefault(line.split("#")[0].split("|")[0].strip(), str(block))
+    return [pytest.param(line, id=where) for line, where in found.items()]
+
+
+@pytest.mark.parametrize("line", requests_in_pages())
+def test_requests_in_the_pages_succeed(node: tuple[Program, str], line: str) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("no curl here")
+    program, exporter_url = node
+    for port, url in (("9817", program.url), ("9816", exporter_url)):
+        line = re.sub(rf"http://[\w.]+:{port}", url, line)
+    line = line.replace("curl ", "curl --show-error --fail ", 1)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,26 +1,18 @@
-"""The pages of docs/: generated pages are current, links resolve, and the programs accept the commands."""
+"""The pages of docs/: generated pages are current, links resolve, and what they name exists."""
 
 from __future__ import annotations
 
 import importlib
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import yaml
-from gpu_advisor.cli import cli as advisor
-from gpu_exporter.config import load_settings
-from gpu_exporter.devices import DRIVERS
-from gpu_exporter.host import COLLECTORS
-from gpu_exporter.wiring import COLLECTOR_GROUPS
 
+from tests.doc_blocks import PAGES
 from tests.unit.test_dashboards import known_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/runbooks/*.md")])
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 ANCHOR = re.compile(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -59,33 +51,6 @@ def test_paths_in_the_readmes_index_exist() -> None:
     paths = re.findall(r"`([^` ]+/[^` ]*)`", index)
     assert len(paths) > 15
     assert [path for path in paths if not [*ROOT.glob(path)]] == []
-
-
-def commands(program: str) -> Iterator[tuple[str, list[str]]]:
-    """The program's commands in indented blocks, each up to a comment, a pipe or the next command."""
-    for page in PAGES:
-        for line in page.read_text(encoding="utf-8").splitlines():
-            found = re.match(rf"    (?:\$ )?{program} (.*)", line)
-            if found:
-                words = shlex.split(found[1], comments=True)
-                ends = [words.index(sign) for sign in ("|", "&&", "||", ">", "&", "--") if sign in words]
-                yield f"{page.name}: {line.strip()}", words[: min(ends, default=None)]
-
-
-@pytest.mark.parametrize(("where", "words"), [pytest.param(*each, id=each[0]) for each in commands("gpu-advisor")])
-def test_the_advisor_accepts_the_commands(where: str, words: list[str]) -> None:
-    command = advisor.get_command(click.Context(advisor), words[0])
-    if isinstance(command, click.Group):
-        command = command.get_command(click.Context(command), words[1])
-    assert command, where
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    assert {word.partition("=")[0] for word in words if word.startswith("-")} <= {*known, "--help"}, where
-
-
-@pytest.mark.parametrize(("where", "words"), [pytest.param(*each, id=each[0]) for each in commands("gpu-exporter")])
-def test_the_exporter_accepts_the_commands(where: str, words: list[str]) -> None:
-    if not any(word.startswith("--config.file") for word in words):
-        load_settings(words, (*COLLECTOR_GROUPS, *DRIVERS, *COLLECTORS))
 
 
 @pytest.mark.parametrize("name", ["install", "how-it-decides", "faq"])

@@ -112,7 +112,7 @@ def test_a_setup_that_the_service_answers_is_one_that_can_be_applied(service):
 
 def test_the_program_of_the_page_runs(service):
     page = (FOLDER.parents[1] / "docs" / "frameworks.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The systemd unit and the example settings, checked by systemd and by the exporter."""
+"""The systemd units and the example settings, checked by systemd and by the exporter."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from gpu_exporter.host import COLLECTORS
 
 ROOT = Path(__file__).parents[3]
 UNIT = ROOT / "exporter" / "gpu-exporter.service"
+ADVISOR_UNIT = ROOT / "advisor" / "gpu-advisor.service"
 EXAMPLE = ROOT / "exporter" / "exporter.example.yml"
 
 Sections = dict[str, dict[str, list[str]]]
 
 
-def unit() -> Sections:
+def unit(path: Path = UNIT) -> Sections:
     """Settings by section and name, in order; a name may occur more than once."""
     sections: Sections = {}
     settings: dict[str, list[str]] = {}
-    for number, line in enumerate(UNIT.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text().splitlines(), 1):
         if not line or line.startswith("#"):
             continue
         if header := re.fullmatch(r"\[(\w+)\]", line):
@@ -38,8 +39,9 @@ def unit() -> Sections:
     return sections
 
 
-def test_unit_has_three_sections_and_starts_the_installed_command() -> None:
-    sections = unit()
+@pytest.mark.parametrize("path", [UNIT, ADVISOR_UNIT], ids=lambda path: path.stem)
+def test_unit_has_three_sections_and_starts_the_installed_command(path: Path) -> None:
+    sections = unit(path)
     assert list(sections) == ["Unit", "Service", "Install"]
     [start] = sections["Service"]["ExecStart"]
     program, *arguments = start.split()
@@ -47,10 +49,14 @@ def test_unit_has_three_sections_and_starts_the_installed_command() -> None:
     scripts = re.search(r"\[project\.scripts\](.*?)\n\[", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
     assert scripts
     assert f"{Path(program).name} = " in scripts[1]
-    [path] = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config.file=")]
-    assert path in UNIT.read_text().split("[Unit]")[0], "the comment on how to install puts it elsewhere"
+    [settings] = re.findall(r"--config(?:\.file=| )(\S+)", " ".join(arguments))
+    install = path.read_text().split("[Unit]")[0]
+    assert {settings, program.removesuffix(f"/bin/{Path(program).name}"), str(path.relative_to(ROOT))} <= {
+        *re.findall(r"[\w./-]+", install)
+    }, "the comment on how to install puts it elsewhere"
 
 
+@pytest.mark.parametrize("path", [UNIT, ADVISOR_UNIT], ids=lambda path: path.stem)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -59,14 +65,18 @@ def test_unit_has_three_sections_and_starts_the_installed_command() -> None:
         ("ProtectSystem", "strict"),
         ("CapabilityBoundingSet", ""),
         ("AmbientCapabilities", ""),
-        ("DevicePolicy", "closed"),
         ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX"),
         ("SystemCallFilter", "@system-service"),
         ("Restart", "on-failure"),
     ],
 )
-def test_unit_is_hardened(name: str, value: str) -> None:
-    assert unit()["Service"][name] == [value]
+def test_unit_is_hardened(path: Path, name: str, value: str) -> None:
+    assert unit(path)["Service"][name] == [value]
+
+
+def test_units_open_no_more_devices_than_needed() -> None:
+    assert unit()["Service"]["DevicePolicy"] == ["closed"]
+    assert unit(ADVISOR_UNIT)["Service"]["PrivateDevices"] == ["yes"]
 
 
 def test_unit_allows_everything_that_is_read() -> None:
@@ -99,14 +109,15 @@ def test_unit_does_not_restart_after_a_usage_error() -> None:
     assert unit()["Service"]["RestartPreventExitStatus"] == [str(USAGE_ERROR)]
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [UNIT, ADVISOR_UNIT], ids=lambda path: path.stem)
+def test_systemd_accepts_the_unit(path: Path, tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd-analyze is not on PATH; on Debian: apt-get install systemd")
-    [start] = unit()["Service"]["ExecStart"]
-    copy = tmp_path / UNIT.name
+    [start] = unit(path)["Service"]["ExecStart"]
+    copy = tmp_path / path.name
     # The only accepted error: the command is not installed here.
-    copy.write_text(UNIT.read_text().replace(start.split()[0], "/bin/true"))
+    copy.write_text(path.read_text().replace(start.split()[0], "/bin/true"))
     done = subprocess.run(
         [program, "verify", "--man=no", "--recursive-errors=no", str(copy)],
         capture_output=True,
@@ -115,7 +126,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    complaints = [line for line in done.stderr.splitlines() if path.name in line]
     assert not complaints
 
 
