@@ -6,7 +6,6 @@ import ast
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,11 +125,10 @@ def _fill_responses(times: int) -> int:
 
 
 def _fill_ranges(times: int) -> int:
-    source = SimpleNamespace(name="", address="", range=lambda *_: {})
-    cached: Any = range_cache.CachingSource(source)
+    cached: Any = range_cache.RangeCache()
     for number in range(times):
-        cached.range(number, 0.0, 60.0, 60.0)
-    return len(cached._cache)
+        cached.read(lambda *_: {}, number, 0.0, 60.0, 60.0)
+    return len(cached._ranges)
 
 
 def _fill_charts(times: int) -> int:

@@ -10,13 +10,11 @@ from gpu_advisor.commands.advisor_client import as_option
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.documents import schema, serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
-from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.observation.slo_history import SloHistoryCache
+from gpu_advisor.observation.evaluate import HistoryCaches, evaluate
 from gpu_advisor.report.schema import Report
 from gpu_advisor.runtime.wiring import one_shot_source
 from gpu_advisor.settings import ConfigError, Settings, SourceSettings
 from gpu_advisor.sources.base import SourceError
-from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api import known_names, query_filters
 from gpu_advisor.web.api.operations import OPERATIONS
@@ -35,14 +33,14 @@ class OneShotAdvisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._source = one_shot_source(settings)
-        self._slo_histories = SloHistoryCache()
+        self._caches = HistoryCaches()
         self._now = 0.0
         self._view = View(settings.cluster, SourceStatus(self._source.name, self._source.address, False, "not_yet"))
 
     def refresh(self) -> None:
         settings, source, now = self._settings, self._source, round(time.time(), 3)
         try:
-            evaluation = evaluate(source, settings, now, self._slo_histories)
+            evaluation = evaluate(source, settings, now, self._caches)
         except SourceError as error:
             raise CommandError(f"{source.address}: {error}") from error
         issued = tuple(
@@ -86,11 +84,15 @@ class OneShotAdvisor:
         from gpu_advisor.report.generate import generate_report
 
         source = one_shot_source(_with_history_timeout(self._settings))
-        # No cache: few queries, each sent once.
-        ask = source.source.range if isinstance(source, CachingSource) else source.range
         try:
             return generate_report(
-                ask, self._view, self._settings, since_seconds, self._now, samples=source.samples, has_ledger=False
+                source.range,
+                self._view,
+                self._settings,
+                since_seconds,
+                self._now,
+                samples=source.samples,
+                has_ledger=False,
             )
         except SourceError as error:
             raise CommandError(f"{source.address}: {error}") from error

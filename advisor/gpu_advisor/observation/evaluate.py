@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from gpu_advisor.calibration.loading import curves_from_metrics, load_profile_index
@@ -37,6 +37,7 @@ from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import Expression, Vector, union, with_matchers
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, Source, SourceError
+from gpu_advisor.sources.counting import count_queries
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
     PresentExporter,
@@ -45,6 +46,7 @@ from gpu_advisor.sources.exporters.detection import (
     present_exporters,
 )
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
+from gpu_advisor.sources.prometheus.range_cache import RangeCache
 from gpu_advisor.sources.query_plan import plan_queries
 
 #: While a target is down, the inventory from this long ago (seconds) is read too: the GPUs of a dead exporter must not
@@ -57,9 +59,17 @@ POD_STARTS = "pod_starts"
 IDENTITY_LEAVES_PER_QUERY = 32
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class HistoryCaches:
+    """What one evaluation read of completed steps: the next need not. For one thread."""
+
+    ranges: RangeCache | None = field(default_factory=RangeCache)
+    slo_histories: SloHistoryCache = field(default_factory=SloHistoryCache)
+
+
+@dataclass(frozen=True, slots=True)
 class _Identified:
-    """What is there at `at` (Unix time), and how to ask for its signals. `queries` were sent so far."""
+    """What is there at `at` (Unix time), and how to ask for its signals."""
 
     source: Source
     settings: Settings
@@ -68,7 +78,6 @@ class _Identified:
     inventory: GpuInventory
     present: tuple[PresentExporter, ...]
     observed: ObservedSeries
-    queries: int
 
     def dialects(self, window_seconds: int | None) -> tuple[ExporterDialect, ...]:
         """The exporters present, as for signals of this window."""
@@ -80,28 +89,29 @@ def evaluate(
     source: Source,
     settings: Settings,
     at: float,
-    slo_histories: SloHistoryCache | None = None,
+    caches: HistoryCaches | None = None,
     leases: Mapping[str, Lease] | None = None,
 ) -> Evaluation:
     """Read and decide at time `at` (Unix time). Raises SourceError: partial data decides nothing.
 
-    `slo_histories` saves queries: what one evaluation read of completed steps, the next need not. `leases` are those of
-    this advisor, by GPU.
+    `caches` are those of the evaluation before; without any, each range is one query. `leases` are those of this
+    advisor, by GPU.
     """
-    found = _identify(source, settings, at)
+    caches = caches or HistoryCaches(ranges=None)
+    counted = count_queries(source, caches.ranges)
+    found = _identify(counted, settings, at)
     facts = _read_signals(found)
     facts = replace(facts, list_prices=shipped_list_prices(), leases=_by_uuid(leases or {}, facts))
     # A history reaches back as far as no selection of series is known: that of the longest window is the best guess.
     dialects = found.dialects(settings.evaluation.idle_window_seconds)
     facts = _read_idle_gpus(found, facts, dialects)
-    facts = _read_pool_histories(found, facts, dialects, slo_histories or SloHistoryCache())
-    return decide(facts, settings, queries=found.queries)
+    facts = _read_pool_histories(found, facts, dialects, caches.slo_histories)
+    return decide(facts, settings, queries=counted.queries)
 
 
 def _identify(source: Source, settings: Settings, at: float) -> _Identified:
     first = plan_queries(identity_queries(settings), IDENTITY_LEAVES_PER_QUERY)
     results = first.read(source, at)
-    queries = len(first.combined)
     label, matchers, mappings = cluster_label(settings), source_matchers(settings), mappings_of(settings)
     inventory = read_inventory(results, label, mappings)
     lookbacks = DOWN_TARGET_LOOKBACK_SECONDS if any(up == 0 for up in results["targets"].values()) else ()
@@ -109,12 +119,11 @@ def _identify(source: Source, settings: Settings, at: float) -> _Identified:
         identities_then = {name: with_matchers(query, matchers) for name, query in inventory_queries(mappings).items()}
         former = plan_queries(identities_then, IDENTITY_LEAVES_PER_QUERY)
         identities = merge_identities(mappings, former.read(source, at - ago), label)
-        queries += len(former.combined)
         inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *identities))))
     reader = SeriesReader(source, at, windows_of(settings.evaluation), matchers, label)
     observed = reader.observe(mappings, recent_identities(results), results[SCRAPES])
     present = present_exporters(mappings, inventory)
-    return _Identified(source, settings, at, results, inventory, present, observed, queries + observed.queries)
+    return _Identified(source, settings, at, results, inventory, present, observed)
 
 
 def _read_signals(found: _Identified) -> Facts:
@@ -125,7 +134,6 @@ def _read_signals(found: _Identified) -> Facts:
     limited = limited_readings(expressions)
     second = plan_queries({**expressions, **{key: part.operand for key, part in limited.items()}})
     values = second.read(source, at)
-    found.queries += len(second.combined)
     left_out = discarded_readings(limited, values)
     results = {**found.results, **values}
     facts = build_facts(results, found.inventory, families, settings, at, found.observed, left_out)
@@ -134,10 +142,8 @@ def _read_signals(found: _Identified) -> Facts:
     if isinstance(source, PromqlSource):
         unmapped = read_unmapped_exporters(source, found.inventory, mappings_of(settings), at)
         facts = replace(facts, unmapped_exporters=unmapped)
-        found.queries += 1
     serving = read_serving(source, facts, at, source_matchers(settings), cluster_label(settings))
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
-    found.queries += serving.queries + len(demand_signals)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     profiles = load_profile_index(settings.profiles_dir, published)
     return replace(facts, serving=serving, demand_signals=demand_signals, profiles=profiles)
@@ -159,7 +165,6 @@ def _read_idle_gpus(found: _Identified, facts: Facts, dialects: Sequence[Exporte
         facts = replace(facts, owners=with_controllers(dated, of_pods))
     labels = {uuid: facts.uuid_label(uuid) for uuid in candidates}
     past = activity.read_activity(found.source, utilization, labels, found.at)
-    found.queries += 2 + len(selectors)
     return replace(facts, activity=past or {}, activity_step_seconds=activity.STEP_SECONDS)
 
 
@@ -174,9 +179,8 @@ def _read_pool_histories(
         return facts
     all_uuids = [dict(labels).get("uuid", "") for labels in (*found.inventory.present, *found.inventory.recent)]
     recent = utilization_history.read_pool_histories(source, members, all_uuids, stepwise, at, settings.evaluation)
-    found.queries += recent.queries
     works = utilization_history.pool_work_expressions(members, stepwise)
-    facts = replace(facts, pool_histories=recent.histories, pool_work_expressions=works)
+    facts = replace(facts, pool_histories=recent, pool_work_expressions=works)
     tuned = {
         pool.name: members[pool.name]
         for pool in settings.pools
@@ -184,9 +188,8 @@ def _read_pool_histories(
     }
     if not tuned:
         return facts
-    day = slo_histories.read(source, tuned, recent.histories, all_uuids, stepwise, at, settings.evaluation)
-    found.queries += day.queries
-    return replace(facts, slo_histories=day.histories)
+    day = slo_histories.read(source, tuned, recent, all_uuids, stepwise, at, settings.evaluation)
+    return replace(facts, slo_histories=day)
 
 
 def _read_if_accepted(source: Source, selectors: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:

@@ -39,13 +39,12 @@ SeriesCounts = Mapping[Thing, Mapping[Labels, float]]
 class ObservedSeries:
     """`intervals` are by job (seconds). `selections` are by window (seconds) and family: of two replicas of Prometheus,
     one may have more of the last half hour, and the other of the last minutes. `unresolved` are things by family whose
-    copies no labels separate. `queries` is the number of queries.
+    copies no labels separate.
     """
 
     intervals: Mapping[JobKey, float] = field(default_factory=dict)
     selections: Mapping[int, Mapping[str, tuple[SelectionGroup, ...]]] = field(default_factory=dict)
     unresolved: Mapping[str, frozenset[Thing]] = field(default_factory=dict)
-    queries: int = 0
 
     def selections_of(self, window_seconds: int | None) -> Mapping[str, tuple[SelectionGroup, ...]]:
         """The selections for a window: those of the nearest one known; of the shortest for instant values."""
@@ -75,7 +74,6 @@ class SeriesReader:
     windows: tuple[int, ...]
     matchers: tuple[Matcher, ...] = ()
     cluster_label: str = ""
-    queries: int = 0
 
     @property
     def window_seconds(self) -> int:
@@ -102,7 +100,7 @@ class SeriesReader:
             unresolved[mapping.name] = frozenset(
                 thing for thing, by_window in candidates.items() if not by_window[self.window_seconds]
             )
-        return ObservedSeries(intervals, selections, unresolved, self.queries)
+        return ObservedSeries(intervals, selections, unresolved)
 
     def _intervals(
         self, families: Iterable[ExporterMapping], recent: Mapping[str, Vector], scrapes: Vector
@@ -175,7 +173,6 @@ class SeriesReader:
     ) -> dict[Thing, dict[Labels, float]]:
         """The same for the metric whose labels are those of all others: identity series have more."""
         selector = self._of_things(mapping, mapping.witness, several if len(several) <= MAX_SAMPLED_THINGS else {})
-        self.queries += 1
         counts = self._series_counts(mapping, self.source.instant({mapping.name: selector}, self.at)[mapping.name])
         return {thing: counts[thing] for thing in several if thing in counts}
 
@@ -231,7 +228,6 @@ class SeriesReader:
         return Selector(metric, "count", self.window_seconds, matchers=(*matchers, *where, *self.matchers))
 
     def _samples(self, selectors: Mapping[str, Selector]) -> Mapping[str, SamplesByLabels]:
-        self.queries += len(selectors)
         return self.source.samples(selectors, self.at) if selectors else {}
 
 

@@ -75,7 +75,7 @@ def read_serving(
     present = {dict(labels).get(PART_LABEL, "") for labels in counts}
     found = tuple(each for each in server_mappings() if each.name in present)
     if not found:
-        return ServingFacts(queries=1)
+        return ServingFacts()
     expressions = {
         each.name: signal_expressions(each, evaluation.window_seconds, matchers, cluster_label) for each in found
     }
@@ -105,7 +105,6 @@ def read_serving(
         histories=histories,
         demand=demand,
         window_seconds=evaluation.window_seconds,
-        queries=2 + len(plan.combined),
     )
 
 

@@ -46,7 +46,7 @@ class SloHistoryCache:
         self,
         source: Source,
         pools: Mapping[str, Collection[str]],
-        recent: Mapping[str, tuple[PoolSample, ...]],
+        recent: PoolHistories,
         all_uuids: Collection[str],
         utilization: Expression,
         at: float,
@@ -70,14 +70,13 @@ class SloHistoryCache:
             name: () if name in missing else tuple(each for each in self._pools[name].samples if each.at <= before)
             for name in wanted
         }
-        unread = bool(missing) and first <= before
-        if unread:
+        if missing and first <= before:
             older |= read_range(source, history_query(missing, all_uuids, utilization), first, before, step)
         self._pools = {
             name: _ReadSteps(asked.uuids, step, first, _since(first, (*older[name], *recent.get(name, ()))))
             for name, asked in wanted.items()
         }
-        return PoolHistories({name: each.samples for name, each in self._pools.items()}, int(unread))
+        return {name: each.samples for name, each in self._pools.items()}
 
 
 def _since(first: float, samples: tuple[PoolSample, ...]) -> tuple[PoolSample, ...]:

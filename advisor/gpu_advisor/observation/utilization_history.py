@@ -7,7 +7,6 @@ Unix time, so that a completed step never changes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from gpu_advisor.evaluation.history import PoolSample, step_bounds
 from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO
@@ -44,12 +43,8 @@ def pool_work_expressions(pools: Mapping[str, Collection[str]], utilization: Exp
     }
 
 
-@dataclass(frozen=True, slots=True)
-class PoolHistories:
-    """Histories by pool, oldest step first, and the number of queries."""
-
-    histories: Mapping[str, tuple[PoolSample, ...]]
-    queries: int
+#: By pool, oldest step first.
+PoolHistories = Mapping[str, tuple[PoolSample, ...]]
 
 
 def read_pool_histories(
@@ -65,10 +60,10 @@ def read_pool_histories(
     fine = read_range(source, history_query(pools, all_uuids, utilization), first, last, evaluation.step_seconds)
     saturated = {name: pools[name] for name, samples in fine.items() if samples and all(map(_is_saturated, samples))}
     if not saturated:
-        return PoolHistories(fine, 1)
+        return fine
     start = last - LONG_HISTORY_SECONDS
     coarse = read_range(source, history_query(saturated, all_uuids, utilization), start, first - 1, LONG_STEP_SECONDS)
-    return PoolHistories({name: (*coarse.get(name, ()), *samples) for name, samples in fine.items()}, 2)
+    return {name: (*coarse.get(name, ()), *samples) for name, samples in fine.items()}
 
 
 def _is_saturated(sample: PoolSample) -> bool:

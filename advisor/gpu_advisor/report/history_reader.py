@@ -297,6 +297,7 @@ class _SourceAtEnd:
         return {name: self.reader.newest(expression) for name, expression in expressions.items()}
 
     def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
+        self.reader.queries += len(selectors)
         return self.read_samples(selectors, at)
 
 
@@ -317,7 +318,6 @@ def _detect_dialects(
         source = _SourceAtEnd(reader, samples)
         series_reader = SeriesReader(source, reader.period.end, (window,), reader.matchers, reader.cluster_label)
         observed = series_reader.observe(reader.mappings, newest, scrapes)
-        reader.queries += observed.queries
     label = reader.cluster_label if any(dict(row).get("cluster") for row in rows) else ""
     return detect_dialects(
         present_exporters(reader.mappings, GpuInventory(recent=rows)),

@@ -16,12 +16,10 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.owners import Lease
 from gpu_advisor.notify import alerts
 from gpu_advisor.notify.alertmanager import AlertDispatcher
-from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.observation.slo_history import SloHistoryCache
+from gpu_advisor.observation.evaluate import HistoryCaches, evaluate
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SamplesByLabels, Source, SourceError
-from gpu_advisor.sources.prometheus.range_cache import CachingSource
 from gpu_advisor.state import outcomes
 from gpu_advisor.state.active import ActiveRecommendation, Snooze, active_snoozes, missing_data, update_active
 from gpu_advisor.state.feedback import MAX_RECENT_FEEDBACK, Feedback, latest_by_id, suggest
@@ -65,7 +63,7 @@ class AdvisorService:
         self._active: Mapping[str, ActiveRecommendation] = {
             id_: replace(active, seen=started) for id_, (active, _) in stored.items()
         }
-        self._slo_histories = SloHistoryCache()
+        self._caches = HistoryCaches()
         self._alerts = ledger.alerts()
         self._snoozes = ledger.snoozes()
         self._feedback = ledger.feedback()
@@ -143,7 +141,7 @@ class AdvisorService:
         """Evaluate, publish the view and send alerts. Returns the view, unchanged but for its status on failure."""
         now, started = round(self._clock(), 3), time.monotonic()
         try:
-            evaluation = evaluate(self._source, self.settings, now, self._slo_histories, self.leases())
+            evaluation = evaluate(self._source, self.settings, now, self._caches, self.leases())
         except SourceError as error:
             if self.view.source.error != error.kind.value:
                 log.warning("source %s: %s", self._source.address, error)
@@ -227,9 +225,8 @@ class AdvisorService:
         )
 
     def query_range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
-        """A range query for charts and reports, past the loop's cache. Raises SourceError."""
-        source = self._source.source if isinstance(self._source, CachingSource) else self._source
-        return source.range(expression, start, end, step)
+        """A range query for charts and reports. Raises SourceError."""
+        return self._source.range(expression, start, end, step)
 
     def samples(self, selectors: Mapping[str, Selector], at: float) -> Mapping[str, SamplesByLabels]:
         """Raw samples for reports. Raises SourceError."""

@@ -34,7 +34,6 @@ from gpu_advisor.sources.embedded.scraper import Scraper
 from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping_files import MappingError
-from gpu_advisor.sources.prometheus.range_cache import with_range_cache
 from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig, PrometheusSource
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.storage.damage import DamagedFile, replace_if_damaged
@@ -85,11 +84,11 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
         make_private_folder(state_dir)
         damaged = _replace_damaged(state_dir, embedded=settings.source.prometheus is None)
         if settings.source.prometheus:
-            source: Source = with_range_cache(PrometheusSource(_prometheus(settings.source.prometheus)))
+            source: Source = PrometheusSource(_prometheus(settings.source.prometheus))
         else:
             history = History(state_dir / "history.db")
             closers.append(history.close)
-            source = with_range_cache(EmbeddedSource(history))
+            source = EmbeddedSource(history)
         closers.append(source.close)
         ledger = Ledger(state_dir / "ledger.db")
         closers.append(ledger.close)
@@ -192,7 +191,7 @@ def one_shot_source(settings: Settings) -> Source:
             "these settings have an embedded source, which only a running advisor fills: query that advisor with "
             "--advisor URL, or a Prometheus with --prometheus URL"
         )
-    return with_range_cache(PrometheusSource(_prometheus(settings.source.prometheus)))
+    return PrometheusSource(_prometheus(settings.source.prometheus))
 
 
 def _check_mappings(settings: Settings) -> None:

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs
 import pytest
 from gpu_advisor.promql.expressions import Matcher, Selector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.counting import count_queries
 from gpu_advisor.sources.prometheus.engine import NAN_PROBE, WINDOW_PROBE, Engine, EngineKind
-from gpu_advisor.sources.prometheus.range_cache import with_range_cache
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
 from tests.unit.sources.fake_http import FakeServer, ReceivedRequest, Responder, fake_http, reply
@@ -140,7 +140,7 @@ def test_queries_are_written_for_the_engine(
         source.instant({"x": rate}, AT)
         assert source.engine().kind is kind
         assert form(server.requests[-1]).items() >= more.items()
-        assert with_range_cache(source).query_language() is source.query_language()  # type: ignore[attr-defined]
+        assert count_queries(source).query_language() is source.query_language()  # type: ignore[attr-defined]
     if kind is VICTORIAMETRICS:
         assert 'extrapolated_rate(x_total{a=~"(?s:b.*)"}[1m], 60, time())' in form(server.requests[-1])["query"]
 

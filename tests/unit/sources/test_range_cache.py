@@ -10,13 +10,9 @@ import numpy as np
 import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.sources.base import SamplesByLabels, Source, SourceError, SourceErrorKind
+from gpu_advisor.sources.counting import CountingSource, count_queries
 from gpu_advisor.sources.prometheus import range_cache
-from gpu_advisor.sources.prometheus.range_cache import (
-    LATE_SAMPLE_SECONDS,
-    MAX_STEPS_PER_QUERY,
-    CachingSource,
-    with_range_cache,
-)
+from gpu_advisor.sources.prometheus.range_cache import LATE_SAMPLE_SECONDS, MAX_STEPS_PER_QUERY, RangeCache
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,12 +47,16 @@ class FakeRangeSource:
         pass
 
 
+def cached(source: FakeRangeSource) -> CountingSource:
+    return count_queries(source, RangeCache())
+
+
 spans = st.tuples(st.integers(0, 400), st.integers(0, 60))
 
 
 @given(st.lists(spans, min_size=1, max_size=6))
 def test_what_is_remembered_is_what_the_source_would_tell(asked: list[tuple[int, int]]) -> None:
-    source: Source = with_range_cache(FakeRangeSource())
+    source: Source = cached(FakeRangeSource())
     for first, count in asked:
         grid = (first * STEP, (first + count) * STEP, STEP)
         assert source.range(X, *grid) == FakeRangeSource().range(X, *grid)
@@ -65,9 +65,9 @@ def test_what_is_remembered_is_what_the_source_would_tell(asked: list[tuple[int,
 
 def test_only_the_new_end_is_asked_for() -> None:
     recorded = FakeRangeSource()
-    source = with_range_cache(recorded)
+    source = cached(recorded)
     source.range(X, 0, 239 * STEP, STEP)
-    assert len(recorded.asked) == 240 / MAX_STEPS_PER_QUERY
+    assert source.queries == len(recorded.asked) == 240 / MAX_STEPS_PER_QUERY
     assert [end - start for start, end in recorded.asked] == [(MAX_STEPS_PER_QUERY - 1) * STEP] * len(recorded.asked)
     recorded.asked.clear()
     source.range(X, STEP, 240 * STEP, STEP)
@@ -77,7 +77,7 @@ def test_only_the_new_end_is_asked_for() -> None:
 
 def test_what_came_before_a_failure_is_not_asked_for_again() -> None:
     recorded = FakeRangeSource(fails_from=100 * STEP)
-    source = with_range_cache(recorded)
+    source = cached(recorded)
     with pytest.raises(SourceError):
         source.range(X, 0, 239 * STEP, STEP)
     recorded.asked.clear()
@@ -88,14 +88,14 @@ def test_what_came_before_a_failure_is_not_asked_for_again() -> None:
 
 def test_times_off_the_grid_are_not_remembered() -> None:
     recorded = FakeRangeSource()
-    source = with_range_cache(recorded)
+    source = cached(recorded)
     for _ in range(2):
         source.range(X, 7, 1000, STEP)
     assert len(recorded.asked) == 2
 
 
 def test_raw_samples_are_not_remembered() -> None:
-    source = with_range_cache(FakeRangeSource())
+    source = cached(FakeRangeSource())
     for at in (60.0, 120.0):
         assert list(source.samples({"x": Selector("x", "count", 60)}, at)["x"]) == [(("at", f"{at:g}"),)]
 
@@ -104,12 +104,13 @@ def test_raw_samples_are_not_remembered() -> None:
 def test_samples_kept_have_a_limit_and_the_last_range_stays(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Sets of idle GPUs change: each is a range of its own."""
     monkeypatch.setattr(range_cache, "MAX_CACHED_SAMPLES", limit)
-    source: Any = CachingSource(FakeRangeSource())
+    cache: Any = RangeCache()
+    source = count_queries(FakeRangeSource(), cache)
     kept = []
     for number in range(40):
         source.range(Selector(f"set_{number}"), 60.0, 60.0 * (1 + number % 9) + LATE_SAMPLE_SECONDS, 60.0)
-        sizes = [sum(map(len, cached.values())) for cached in source._cache.values()]
+        sizes = [sum(map(len, steps.values())) for steps in cache._ranges.values()]
         kept.append(sum(sizes))
         assert kept[-1] <= max(limit, sizes[-1])
-        assert next(reversed(source._cache))[0] == Selector(f"set_{number}")
+        assert next(reversed(cache._ranges))[0] == Selector(f"set_{number}")
     assert max(kept) > limit / 2

@@ -65,7 +65,7 @@ class ServingFacts:
     """`expressions` are by server and signal, over all of its series; `histories`, of the curve's
     points, and `demand` are by server and model.
 
-    `flags` and `helm_values` are by server and setting. `interval_seconds` is the scrape interval of each job.
+    `flags` and `helm_values` are by server and setting.
     """
 
     replicas: tuple[ServingReplica, ...] = ()
@@ -74,8 +74,6 @@ class ServingFacts:
     flags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     helm_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     model_labels: Mapping[str, str] = field(default_factory=dict)
-    intervals: Mapping[str, float] = field(default_factory=dict)
     histories: Mapping[tuple[str, str], tuple[CurvePoint, ...]] = field(default_factory=dict)
     demand: Mapping[tuple[str, str], tuple[DemandSample, ...]] = field(default_factory=dict)
     window_seconds: int = 300
-    queries: int = 0
