@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from gpu_advisor.evaluation.serving.diagnosis import diagnose_group
+from gpu_advisor.evaluation.serving.diagnosis import diagnose_window
 from gpu_advisor.evaluation.serving.groups import Objectives, make_group
 
 from benchmarks import common
@@ -33,7 +33,7 @@ KEPT_RATIO = 0.95
 def found_causes(judged: JudgedRun) -> frozenset[str]:
     situation = judged.situation
     group = make_group(replicas_of(situation, judged.run), points_of(judged.run), AT, WINDOW_SECONDS)
-    diagnosis = diagnose_group(group, Objectives(situation.ttft, situation.itl))
+    diagnosis = diagnose_window(group, Objectives(situation.ttft, situation.itl))
     return frozenset(each.name for each in diagnosis.causes)
 
 

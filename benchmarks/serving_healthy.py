@@ -1,55 +1,52 @@
 """False advice on healthy inference servers, hour after hour.
 
-    python -m benchmarks.serving_healthy [--servers 100] [--hours 2] [--first-seed 0] [--workers 2]
+    python -m benchmarks.serving_healthy [--servers 100] [--hours 2] [--first-seed 0] [--workers 2] [--minutes 30]
 
 Servers are drawn as the class `healthy` of benchmarks/serving, and kept if they keep their objectives and no cause is
-true of them (causes.py). Each window of five minutes is diagnosed with the curve of the hours before, as by a live
-advisor. Advice is counted in a single evaluation, and in two that follow each other.
+true of them (causes.py). Every five minutes the advisor decides as it does live: on the last window and the one before,
+with the step times and the demand of the hours before, for a pool with the server's objectives.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import math
 import sys
+import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import Pool
 
-from gpu_advisor.evaluation.serving.diagnosis import diagnose_group
-from gpu_advisor.evaluation.serving.facts import CurvePoint
-from gpu_advisor.evaluation.serving.groups import Objectives, make_group
+from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.recommendation import Recommendation
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts
+from gpu_advisor.observation.serving import with_window_before
+from gpu_advisor.settings import Settings
 
 from benchmarks import common
 from benchmarks.serving.causes import SERVED_RATIO, causes_of
 from benchmarks.serving.draw import healthy
-from benchmarks.serving.facts_adapter import AT, points_of, replicas_of
-from benchmarks.serving.simulator import Replica, Sample
-from benchmarks.serving.situation import (
-    SCRAPE_SECONDS,
-    WARM_UP_SECONDS,
-    WINDOW_SECONDS,
-    Run,
-    Situation,
-    draw_requests,
-    run,
-)
+from benchmarks.serving.facts_adapter import points_of, replicas_of
+from benchmarks.serving.situation import SCRAPE_SECONDS, WINDOW_SECONDS, Run, Situation, run
+from benchmarks.serving.windows import watch, window_of
 
-#: Steps of the curve's history (seconds), and how many hours of it there are.
+#: Steps of the history (seconds), and how many hours of it there are.
 STEP_SECONDS, HISTORY_HOURS = 60.0, 6
 SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A server's windows: what was found in each."""
+    """A server's windows: what was recommended in each, as pairs of kind and cause."""
 
     seed: int
     replicas: int
-    found: tuple[frozenset[str], ...]
+    found: tuple[frozenset[tuple[str, str]], ...]
 
 
-def watch(key: tuple[int, float]) -> Watched | None:
+def watch_healthy(key: tuple[int, float]) -> Watched | None:
     """The windows of one drawn server; None if it is not healthy."""
     seed, hours = key
     situation = healthy(seed)
@@ -57,43 +54,45 @@ def watch(key: tuple[int, float]) -> Watched | None:
     if judged.attainment < SERVED_RATIO or causes_of(situation, judged):
         return None
     windows = int(hours * 3600 / WINDOW_SECONDS)
-    samples = simulate(situation, WARM_UP_SECONDS + windows * WINDOW_SECONDS)
-    return Watched(seed, len(situation.delays), tuple(diagnose_windows(situation, samples, windows)))
+    advice = decide_windows(situation, watch(situation, windows), windows)
+    found = tuple(frozenset((each.kind, each.diagnosis) for each in one) for one in advice)
+    return Watched(seed, len(situation.delays), found)
 
 
-def simulate(situation: Situation, end: float) -> list[list[Sample]]:
-    """The scrapes of each replica from the end of the warm-up on, with requests to the least loaded."""
-    replicas = [Replica(situation.cost, situation.settings, ready) for ready in situation.delays]
-    samples: list[list[Sample]] = [[] for _ in replicas]
-    scrape = WARM_UP_SECONDS
-    for request in draw_requests(situation.load, random.Random(situation.seed).randrange(1 << 30), end):
-        while scrape <= request.arrival:
-            for replica, found in zip(replicas, samples, strict=True):
-                replica.advance(scrape)
-                found.append(replica.sample(scrape))
-            scrape += SCRAPE_SECONDS
-        for replica in replicas:
-            replica.advance(request.arrival)
-        min(replicas, key=lambda each: each.outstanding).submit(request)
-    return samples
-
-
-def diagnose_windows(situation: Situation, samples: list[list[Sample]], windows: int) -> list[frozenset[str]]:
-    history: list[CurvePoint] = []
-    found = []
-    per_window, per_step = int(WINDOW_SECONDS / SCRAPE_SECONDS), int(STEP_SECONDS / SCRAPE_SECONDS)
-    kept = int(HISTORY_HOURS * 3600 / STEP_SECONDS) * len(samples)
+def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator[tuple[Recommendation, ...]]:
+    """The recommendations at the end of each window but the first, before which nothing was read."""
+    slo = {"ttft_p95": f"{situation.ttft}s", "itl_p95": f"{situation.itl}s"}
+    pool = {"name": situation.model.name, "kind": "serving", "slo": slo}
+    settings = Settings.model_validate({"pools": [pool]})
+    key = ("vllm", situation.model.name)
+    points: list[CurvePoint] = []
+    demand: list[DemandSample] = []
+    steps = int(HISTORY_HOURS * 3600 / STEP_SECONDS)
     for number in range(windows):
-        first = number * per_window
-        window = tuple(tuple(each[first : first + per_window + 1]) for each in samples)
-        if min(map(len, window)) <= per_window:
-            break
-        history += points_of(Run(tuple(each[::per_step] for each in window), 0, 0, 0))
-        del history[:-kept]
-        group = make_group(replicas_of(situation, Run(window, 0, 0, 0)), history, AT, WINDOW_SECONDS)
-        diagnosis = diagnose_group(group, Objectives(situation.ttft, situation.itl))
-        found.append(frozenset(each.name for each in diagnosis.causes))
-    return found
+        window = window_of(watched, number)
+        points += points_of(Run(tuple(each[:: int(STEP_SECONDS / SCRAPE_SECONDS)] for each in window.samples), 0, 0, 0))
+        demand += demand_of(window)
+        del points[: -steps * len(situation.delays)], demand[:-steps]
+        if not number:
+            continue
+        now, before = replicas_of(situation, window), replicas_of(situation, window_of(watched, number - 1))
+        serving = ServingFacts(
+            with_window_before(now, before), histories={key: tuple(points)}, demand={key: tuple(demand)}
+        )
+        at = demand[-1].at
+        yield decide(Facts(at, (), (), {}, {}, settings.evaluation, serving=serving), settings).recommendations
+
+
+def demand_of(window: Run) -> Iterator[DemandSample]:
+    """All replicas together, a step each."""
+    size = int(STEP_SECONDS / SCRAPE_SECONDS)
+    columns = list(zip(*window.samples, strict=True))
+    for first, last in zip(columns[:-size:size], columns[size::size], strict=True):
+        tokens = sum(
+            b.values["generation_tokens"] - a.values["generation_tokens"] for a, b in zip(first, last, strict=True)
+        )
+        waiting = sum(each.values["num_requests_waiting"] for each in last)
+        yield DemandSample(last[0].at, len(last), tokens / STEP_SECONDS, waiting)
 
 
 def main() -> int:
@@ -102,37 +101,38 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="count no server that is done after as many")
     options = parser.parse_args()
 
-    servers = windows = single = twice = 0
+    began = time.monotonic()
+    servers = windows = advised = 0
     replica_seconds = 0.0
     named = Counter[str]()
     keys = [(options.first_seed + number, options.hours) for number in range(options.servers)]
     with Pool(options.workers) as pool:
-        for watched in pool.imap_unordered(watch, keys):
+        for watched in pool.imap_unordered(watch_healthy, keys):
             if watched is None:
                 continue
+            if time.monotonic() > began + 60 * options.minutes:
+                break
             servers += 1
             windows += len(watched.found)
             replica_seconds += len(watched.found) * WINDOW_SECONDS * watched.replicas
-            single += sum(bool(each) for each in watched.found)
-            both = [one & other for one, other in zip(watched.found, watched.found[1:], strict=False)]
-            twice += sum(bool(each) for each in both)
-            for each in watched.found:
-                named.update(each)
-            if any(watched.found):
-                print(f"seed {watched.seed}: {Counter(name for each in watched.found for name in each)}", flush=True)
+            advised += sum(bool(each) for each in watched.found)
+            found = Counter(f"{kind}: {cause}" for each in watched.found for kind, cause in each)
+            named.update(found)
+            if found:
+                print(f"seed {watched.seed}, {watched.replicas} replicas: {dict(found)}", flush=True)
     days = replica_seconds / SECONDS_PER_DAY
-    print(f"{servers} healthy servers, {windows} windows, {days:.1f} replica-days")
-    print(f"windows with advice: {single}; two that follow each other with the same: {twice}")
-    print(f"by cause: {dict(named)}")
-    if not twice:
+    print(f"{servers} healthy servers, {windows} windows, {days:.1f} replica-days: {advised} windows with advice")
+    print(f"by kind and cause: {dict(named)}")
+    if not advised:
         print(f"none in {days:.1f} replica-days: at most {3 / days:.2g} a replica-day (95 %, rule of three)")
     common.write("serving_healthy", {
-        "servers": servers, "windows": windows, "replica_days": round(days, 2), "windows_with_advice": single,
-        "two_windows_with_advice": twice, "causes": dict(named),
+        "servers": servers, "windows": windows, "replica_days": round(days, 2), "windows_with_advice": advised,
+        "advice": dict(named),
     })  # fmt: skip
-    return 1 if twice else 0
+    return 1 if advised else 0
 
 
 if __name__ == "__main__":

@@ -14,14 +14,15 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
 
 from benchmarks.serving.draw import CLASSES
-from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS, run
+from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS
+from benchmarks.serving.windows import watch
 from tests.embedded import embedded_source
 from tests.servers import Prometheus, prometheus
 from tests.serving_pages import START, history_of, simulated_lines, write_openmetrics
 
 pytestmark = pytest.mark.servers
 
-END = START + WARM_UP_SECONDS + WINDOW_SECONDS
+END = START + WARM_UP_SECONDS + 2 * WINDOW_SECONDS
 SITUATIONS = {name: CLASSES[name](11) for name in ("batch_limit_bound", "kv_cache_bound", "under_batched")}
 
 
@@ -31,7 +32,7 @@ def lines() -> list[str]:
     found = []
     for number, (name, situation) in enumerate(SITUATIONS.items()):
         named = replace(situation, model=replace(situation.model, name=name))
-        found += [line.replace("10.0.0.", f"10.0.{number}.") for line in simulated_lines(named, run(named))]
+        found += [line.replace("10.0.0.", f"10.0.{number}.") for line in simulated_lines(named, watch(named, 2))]
     return found
 
 
@@ -77,3 +78,5 @@ def test_the_embedded_history_has_the_same_facts(
     assert here == there
     for one, other in zip(here, there, strict=True):
         assert one.values == pytest.approx(other.values, rel=1e-9), one.label
+        assert one.before == pytest.approx(other.before, rel=1e-9), one.label
+        assert len(one.before) >= 25, one.label

@@ -29,6 +29,7 @@ ENVIRONMENT = os.environ.get("GPU_ADVISOR_VLLM", "")
 
 pytestmark = [pytest.mark.servers, pytest.mark.skipif(not ENVIRONMENT, reason="needs a real vLLM: make test-vllm")]
 
+#: Advice takes two of them.
 WINDOW_SECONDS = 30
 CLIENTS, PROMPT_TOKENS, ANSWER_TOKENS = 32, 100, 64
 
@@ -76,7 +77,7 @@ def served(folder: Path, *arguments: str) -> Iterator[ServedModel]:
 
 def advice_under_load(model: ServedModel, answer_tokens: int = ANSWER_TOKENS) -> list[Recommendation]:
     with clients(model.server, CLIENTS, PROMPT_TOKENS, answer_tokens):
-        time.sleep(WINDOW_SECONDS + 5)
+        time.sleep(2 * WINDOW_SECONDS + 5)
         return list(model.evaluate().recommendations)
 
 
@@ -124,6 +125,6 @@ def test_a_small_cache_is_named(tmp_path: Path) -> None:
 
 def test_a_server_with_room_gets_no_advice_on_its_limits(tmp_path: Path) -> None:
     with served(tmp_path, "--max-num-seqs", "64") as model, clients(model.server, 4, PROMPT_TOKENS, ANSWER_TOKENS):
-        time.sleep(WINDOW_SECONDS + 5)
+        time.sleep(2 * WINDOW_SECONDS + 5)
         advice = model.evaluate().recommendations
     assert not {each.diagnosis for each in advice} & {"batch_limit_bound", "kv_cache_bound"}

@@ -1,13 +1,14 @@
 """Inference servers: their signals by replica, in at most six queries however many there are.
 
 One query finds which servers are present, by one metric each; at most three read windows, one reads instant values, and
-one the history of throughput and latency.
+one the history of throughput and latency. The last window and the one before are two steps of the same queries.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 
 from gpu_advisor.evaluation.facts import Facts
@@ -92,8 +93,10 @@ def read_serving(
     }
     leaves = sum(1 for expression in wanted.values() for _ in leaves_of(expression))
     plan = plan_queries(wanted, max(MIN_LEAVES_PER_QUERY, ceil(leaves / MAX_WINDOW_QUERIES)))
-    values = plan.read(source, at)
-    replicas = build_replicas(found, values, cluster_label)
+    values, before = plan.read_twice(source, at, evaluation.window_seconds)
+    replicas = with_window_before(
+        build_replicas(found, values, cluster_label), build_replicas(found, before, cluster_label)
+    )
     histories, demand = _read_histories(source, found, at, evaluation, matchers, cluster_label)
     return ServingFacts(
         replicas=assign_gpus(replicas, facts.gpus, facts.owners, facts.nodes),
@@ -157,6 +160,14 @@ def build_replicas(
                 )
             )  # fmt: skip
     return tuple(sorted(_without_copies(found)))
+
+
+def with_window_before(
+    replicas: Iterable[ServingReplica], before: Iterable[ServingReplica]
+) -> tuple[ServingReplica, ...]:
+    """Replicas with what each of them reported in the window before. Pure."""
+    values = {each: each.values for each in before}
+    return tuple(replace(each, before=values.get(each, {})) for each in replicas)
 
 
 def _target(labels: Mapping[str, str]) -> tuple[str, str]:

@@ -20,7 +20,9 @@ from gpu_advisor.promql.expressions import (
     HistogramQuantile,
     LabelJoin,
     LabelReplace,
+    Labels,
     Selector,
+    TimeSeries,
     Union,
     Vector,
     selectors_of,
@@ -28,7 +30,13 @@ from gpu_advisor.promql.expressions import (
 )
 from gpu_advisor.sources.algebra import MutableVector, evaluate_expression
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, combined_expressions, read_combined_queries
+from gpu_advisor.sources.prometheus.combined_queries import (
+    CombinedQuery,
+    combined_expressions,
+    read_combined_queries,
+    results_in_order,
+    split_results,
+)
 
 #: Leaves per query, if the maximum number of queries allows: a small query ends well within its timeout, and its
 #: response, some 0.13 KiB per leaf and GPU, needs little memory.
@@ -64,8 +72,25 @@ class QueryPlan:
 
     def read(self, source: Source, at: float) -> dict[str, Vector]:
         """Each expression at time `at` (Unix time). Raises SourceError."""
+        return self._evaluate(read_combined_queries(source, self.combined, at))
+
+    def read_twice(self, source: Source, at: float, before: float) -> tuple[dict[str, Vector], dict[str, Vector]]:
+        """Each expression at time `at` (Unix time), and `before` seconds earlier; as many queries as `read` sends.
+
+        A time is a millisecond, so that a range of two steps has both. Raises SourceError.
+        """
+        end = round(at, 3)
+        now: list[tuple[MutableVector, ...]] = []
+        then: list[tuple[MutableVector, ...]] = []
+        for query, combined in zip(self.combined, self.queries.values(), strict=True):
+            series = source.range(combined, end - before, end, before)
+            for found, time in ((now, end), (then, end - before)):
+                found.append(results_in_order(query, split_results(_vector_at(series, time, before / 2))))
+        return self._evaluate(now), self._evaluate(then)
+
+    def _evaluate(self, results: Sequence[tuple[MutableVector, ...]]) -> dict[str, Vector]:
         known: dict[Expression, MutableVector] = {}
-        for query, values in zip(self.combined, read_combined_queries(source, self.combined, at), strict=True):
+        for query, values in zip(self.combined, results, strict=True):
             known.update(zip(query, values, strict=True))
         return {key: evaluate_expression(expression, known.get) for key, expression in self.expressions.items()}
 
@@ -82,6 +107,10 @@ def plan_queries(expressions: Mapping[str, Expression], leaves_per_query: int = 
             *_split(instant, MAX_INSTANT_QUERIES, leaves_per_query),
         ),
     )
+
+
+def _vector_at(series: Mapping[Labels, TimeSeries], at: float, tolerance: float) -> Vector:
+    return {labels: value for labels, points in series.items() for time, value in points if abs(time - at) < tolerance}
 
 
 def leaves_of(expression: Expression) -> Iterator[Expression]:

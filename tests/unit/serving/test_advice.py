@@ -13,7 +13,7 @@ from gpu_advisor.evaluation.serving.advisers import advise, near_misses
 from gpu_advisor.evaluation.serving.attention_heads import attention_heads, tensor_parallel_rule
 from gpu_advisor.evaluation.serving.cost import cost_per_million_tokens
 from gpu_advisor.evaluation.serving.decision_table import CAUSES, ROWS
-from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
+from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_window
 from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, make_group
 from gpu_advisor.evaluation.serving.step_model import fit_step_model
@@ -44,7 +44,7 @@ def diagnosed(
         ServingReplica("vllm", "j", f"h{number}:8000", "m", values=dict(each)) for number, each in enumerate(values)
     ]
     points = [CurvePoint(load, load / (0.01 + 0.001 * load), 0.01 + 0.001 * load, 2.5) for load in loads]
-    return diagnose_group(make_group(replicas, points, AT, 300.0), objectives)
+    return diagnose_window(make_group(replicas, points, AT, 300.0), objectives)
 
 
 def causes(found: GroupDiagnosis) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from gpu_advisor.evaluation.serving.diagnosis import diagnose_group
+from gpu_advisor.evaluation.serving.diagnosis import diagnose_window
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, make_group
 
@@ -52,7 +52,7 @@ def found(
     group = replace(
         make_group(members, curve, 1e6, 300.0), demand=(DemandSample(1e6 - 7200, len(replicas), demand, 0.0),)
     )
-    return {each.name for each in diagnose_group(group, Objectives(TTFT, itl)).causes} & FEWER
+    return {each.name for each in diagnose_window(group, Objectives(TTFT, itl)).causes} & FEWER
 
 
 @pytest.mark.parametrize(("replicas", "running", "cause"), [(4, 2.0, "under_batched"), (4, 20.0, "over_provisioned")])

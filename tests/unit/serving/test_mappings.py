@@ -18,7 +18,8 @@ from gpu_advisor.sources.exporters.serving.mapping import ServerMapping, server_
 
 from tests.serving_pages import START, history_of, scraped
 
-STEP_SECONDS = 15
+#: The interval of scrapes, and how many there are: two windows.
+STEP_SECONDS, STEPS = 15, 40
 
 
 @dataclass(frozen=True)
@@ -158,17 +159,17 @@ PAGES = (
 )  # fmt: skip
 
 
-def evaluation_of(pages: Sequence[Page], folder: Path) -> Evaluation:
+def evaluation_of(pages: Sequence[Page], folder: Path, steps: int = STEPS) -> Evaluation:
     """An evaluation of these pages, each at an address of its own."""
     lines: list[str] = []
     for number, page in enumerate(pages):
         target = {"job": "models", "instance": f"h{number}:8000"}
-        for step in range(21):
+        for step in range(steps + 1):
             rows = {**page.gauges, **{name: rate * step * STEP_SECONDS for name, rate in page.rates.items()}}
             text = "\n".join(f"{name} {value}" for name, value in rows.items())
             lines += scraped(text, START + step * STEP_SECONDS, target)
     with closing(history_of(lines, folder)) as history:
-        return evaluate(EmbeddedSource(history), Settings(), START + 20 * STEP_SECONDS)
+        return evaluate(EmbeddedSource(history), Settings(), START + steps * STEP_SECONDS)
 
 
 def serving_of(pages: Sequence[Page], folder: Path) -> ServingFacts:
@@ -221,6 +222,10 @@ def test_a_server_of_images_with_a_queue_gets_advice_with_its_evidence(tmp_path:
         },
         {},
     )
+    (tmp_path / "short").mkdir()
+    early = evaluation_of([page], tmp_path / "short", STEPS // 2)
+    assert early.recommendations == (), "one window is a burst"
+    assert any("batch limit bound in the last 300 s, not" in each.message for each in early.abstentions)
     (found,) = evaluation_of([page], tmp_path).recommendations
     assert (found.diagnosis, found.current, found.recommended) == ("batch_limit_bound", 2.0, 4)
     assert {each.signal for each in found.evidence} >= {"serving_batch", "serving_waiting", "serving_queue_seconds"}

@@ -21,19 +21,20 @@ from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.page.serving_list import serving_rows
 
 from benchmarks.serving.draw import CLASSES
-from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS, run
+from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS
+from benchmarks.serving.windows import watch
 from tests.serving_pages import START, history_of, simulated_lines
 from tests.unit.advisor.test_api import whole
 from tests.unit.advisor.test_page import client_of, text_of
 
-END = START + WARM_UP_SECONDS + WINDOW_SECONDS
+END = START + WARM_UP_SECONDS + 2 * WINDOW_SECONDS
 
 
 def test_a_model_has_its_numbers_and_advice(tmp_path: Path) -> None:
     situation = CLASSES["batch_limit_bound"](7)
     slo = {"ttft_p95": f"{situation.ttft}s", "itl_p95": f"{situation.itl}s"}
     settings = Settings.model_validate({"pools": [{"name": situation.model.name, "kind": "serving", "slo": slo}]})
-    with closing(history_of(simulated_lines(situation, run(situation)), tmp_path)) as history:
+    with closing(history_of(simulated_lines(situation, watch(situation, 2)), tmp_path)) as history:
         found = evaluate(EmbeddedSource(history), settings, END)
     issued = tuple(PublishedRecommendation(each.id(""), END, each) for each in found.recommendations)
     (row,) = serving_rows(found, issued)

@@ -12,17 +12,18 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.source import EmbeddedSource
 
 from benchmarks.serving.draw import CLASSES
-from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS, Situation, run
+from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS, Situation
+from benchmarks.serving.windows import watch
 from tests.serving_pages import START, history_of, simulated_lines
 
-END = START + WARM_UP_SECONDS + WINDOW_SECONDS
+END = START + WARM_UP_SECONDS + 2 * WINDOW_SECONDS
 
 
 def evaluated(situation: Situation, folder: Path, slo: bool = True) -> Evaluation:
     objectives = {"ttft_p95": f"{situation.ttft * 1000:.0f}ms", "itl_p95": f"{situation.itl * 1000:.0f}ms"}
     pool = {"name": situation.model.name, "kind": "serving", "slo": objectives}
     settings = Settings.model_validate({"pools": [pool] if slo else []})
-    with closing(history_of(simulated_lines(situation, run(situation)), folder)) as history:
+    with closing(history_of(simulated_lines(situation, watch(situation, 2)), folder)) as history:
         return evaluate(EmbeddedSource(history), settings, END)
 
 

@@ -14,11 +14,13 @@ from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of
 
 @dataclass(frozen=True, slots=True)
 class ServingCause:
-    """`kind` is the kind of the recommendation that follows."""
+    """`kind` is the kind of the recommendation that follows. `lasts`: a state, which two windows have to show; else an
+    event, which belongs to one."""
 
     name: str
     kind: str
     explanation: str
+    lasts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ CAUSES: dict[str, ServingCause] = {
         ServingCause("head_of_line", "serving_head_of_line",
                      "Long prompts hold up the short ones behind them: most first tokens are early, some very late."),
         ServingCause("cold_start", "serving_cold_start",
-                     "A replica began to serve within the window; until then the others had its load."),
+                     "A replica began to serve within the window; until then the others had its load.", lasts=False),
         ServingCause("imbalance", "serving_imbalance",
                      "Some replicas have much more to do than others, and miss objectives that all would keep if the "
                      "load were even."),

@@ -1,9 +1,13 @@
-"""What holds a group of replicas back: the rows of the decision table that hold, and those that almost do. Pure."""
+"""What holds a group of replicas back: the rows of the decision table that hold, and those that almost do. Pure.
+
+A state is found where the last window and the one before it show it: both are read at each evaluation, so that a burst
+of a minute is no advice, and a restart of the advisor changes none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpu_advisor.evaluation.diagnosis.conditions import Condition, ThresholdCondition, Truth, UnlessCondition
 from gpu_advisor.evaluation.serving.decision_table import CAUSES, ROWS, CauseRow, ServingCause
@@ -22,7 +26,8 @@ class NearMiss:
 
 @dataclass(frozen=True, slots=True)
 class GroupDiagnosis:
-    """`pressed` is the replica that misses objectives most, or has the longest queue."""
+    """`pressed` is the replica that misses objectives most, or has the longest queue. `pending` are causes that only
+    the last window shows."""
 
     group: ServingGroup
     objectives: Objectives
@@ -30,9 +35,22 @@ class GroupDiagnosis:
     pressed: ReplicaLoad
     causes: tuple[ServingCause, ...]
     near_misses: tuple[NearMiss, ...]
+    pending: tuple[ServingCause, ...] = ()
 
 
 def diagnose_group(group: ServingGroup, objectives: Objectives) -> GroupDiagnosis:
+    """The last window's diagnosis, with the causes of it that the window before shows, too."""
+    found = diagnose_window(group, objectives)
+    if not any(each.lasts for each in found.causes):
+        return found
+    before = group.before()
+    shown = () if before is None else diagnose_window(before, objectives).causes
+    lasting = tuple(each for each in found.causes if not each.lasts or each in shown)
+    return replace(found, causes=lasting, pending=tuple(each for each in found.causes if each not in lasting))
+
+
+def diagnose_window(group: ServingGroup, objectives: Objectives) -> GroupDiagnosis:
+    """The diagnosis of the last window alone."""
     features, pressed = group_features(group, objectives)
     found = {row.cause for row in ROWS if all(each.truth(features) is Truth.YES for each in row.conditions)}
     near: dict[str, NearMiss] = {}

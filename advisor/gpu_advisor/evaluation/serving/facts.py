@@ -12,8 +12,9 @@ from gpu_advisor.promql.expressions import Expression
 class ServingReplica:
     """One engine of one server. Fields that are unknown or do not apply are empty.
 
-    `server` is the mapping's name. `values` are by signal; a signal without a value is absent. `started` is when its
-    process began, `capacity_tokens` the size of its KV cache. `gpus` are the uuids of its GPUs, empty if unknown.
+    `server` is the mapping's name. `values` are by signal; a signal without a value is absent. `before` are those of
+    the window before, empty if it did not report then. `started` is when its process began (Unix time). `gpus` are the
+    uuids of its GPUs, empty if unknown.
     """
 
     server: str
@@ -28,6 +29,7 @@ class ServingReplica:
     values: Mapping[str, float] = field(default_factory=dict, hash=False, compare=False)
     started: float | None = field(default=None, compare=False)
     gpus: tuple[str, ...] = field(default=(), compare=False)
+    before: Mapping[str, float] = field(default_factory=dict, hash=False, compare=False)
 
     @property
     def label(self) -> str:

@@ -38,6 +38,12 @@ class ServingGroup:
         """Never changes with its replicas."""
         return "/".join(part for part in (self.cluster, self.namespace, self.model or self.replicas[0].job) if part)
 
+    def before(self) -> ServingGroup | None:
+        """The same in the window before; None if nobody reported then."""
+        replicas = tuple(replace(each, values=each.before, before={}) for each in self.replicas if each.before)
+        at = self.at - self.window_seconds
+        return replace(self, replicas=replicas, at=at) if replicas else None
+
     @property
     def gpus(self) -> tuple[str, ...]:
         """Uuids of the GPUs known to serve it."""

@@ -130,8 +130,10 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         facts.serving.titles.get(group.server, group.server), facts.serving.flags.get(group.server, {}),
         facts.serving.helm_values.get(group.server, {}), _is_shared(facts, group),
     )  # fmt: skip
-    if not diagnosis.causes and (queue := _unexplained_queue(diagnosis, options)):
+    if not diagnosis.causes and not diagnosis.pending and (queue := _unexplained_queue(diagnosis, options)):
         yield Abstention(Reason.UNSUPPORTED, SUBJECT, scope, queue, group.gpus)
+    if diagnosis.pending:
+        yield Abstention(Reason.INSUFFICIENT_HISTORY, SUBJECT, scope, _pending(diagnosis), group.gpus)
     follows_objectives = served.configured and objectives != Objectives()
     sized = _sized(facts, settings, served, diagnosis) if follows_objectives else None
     if sized is not None:
@@ -144,6 +146,15 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         advice = advise(diagnosis, cause.name, options)
         if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
             yield found
+
+
+def _pending(diagnosis: GroupDiagnosis) -> str:
+    causes = " and ".join(each.name.replace("_", " ") for each in diagnosis.pending)
+    window = diagnosis.group.window_seconds
+    return (
+        f"{diagnosis.group.name}: {causes} in the last {window:g} s, not in the {window:g} s before: advice follows if "
+        "the next window shows it, too"
+    )
 
 
 def _unexplained_queue(diagnosis: GroupDiagnosis, options: ServerOptions) -> str | None:
