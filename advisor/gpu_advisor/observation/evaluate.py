@@ -17,7 +17,7 @@ from gpu_advisor.observation.build import build_facts
 from gpu_advisor.observation.compile import compile_by_exporter, discarded_readings, limited_readings, step_utilization
 from gpu_advisor.observation.controllers import controller_selectors, with_controllers
 from gpu_advisor.observation.gc_pause import rare_gc
-from gpu_advisor.observation.identity import build_gpus
+from gpu_advisor.observation.identity import build_gpus, complete_jobs
 from gpu_advisor.observation.owners import date_owners, pod_start_selector
 from gpu_advisor.observation.queries import (
     SCRAPES,
@@ -34,13 +34,14 @@ from gpu_advisor.observation.series import ObservedSeries, SeriesReader
 from gpu_advisor.observation.serving import read_serving
 from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.observation.unmapped import read_unmapped_exporters
-from gpu_advisor.promql.expressions import Expression, Vector, union, with_matchers
+from gpu_advisor.promql.expressions import Expression, Vector, none_of_values, union, with_matchers
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, Source, SourceError
 from gpu_advisor.sources.counting import count_queries
 from gpu_advisor.sources.exporters.detection import (
     GpuInventory,
     PresentExporter,
+    canonical_targets,
     inventory_queries,
     merge_identities,
     present_exporters,
@@ -114,9 +115,13 @@ def _identify(source: Source, settings: Settings, at: float) -> _Identified:
     results = first.read(source, at)
     label, matchers, mappings = cluster_label(settings), source_matchers(settings), mappings_of(settings)
     inventory = read_inventory(results, label, mappings)
-    lookbacks = DOWN_TARGET_LOOKBACK_SECONDS if any(up == 0 for up in results["targets"].values()) else ()
+    targets = canonical_targets(results["targets"], label)
+    lookbacks = DOWN_TARGET_LOOKBACK_SECONDS if any(up == 0 for up in targets.values()) else ()
+    # Of jobs that miss nothing, nothing is looked for: thousands of GPUs would be read for one target of another job.
+    others = tuple(sorted(complete_jobs(inventory, targets, results["drivers"])))
+    of_others = (*matchers, none_of_values("job", others)) if others else matchers
     for ago in lookbacks:
-        identities_then = {name: with_matchers(query, matchers) for name, query in inventory_queries(mappings).items()}
+        identities_then = {name: with_matchers(query, of_others) for name, query in inventory_queries(mappings).items()}
         former = plan_queries(identities_then, IDENTITY_LEAVES_PER_QUERY)
         identities = merge_identities(mappings, former.read(source, at - ago), label)
         inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *identities))))

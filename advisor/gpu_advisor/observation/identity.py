@@ -152,6 +152,16 @@ def find_down_targets(targets: Mapping[TargetKey, float], gpu_series: Iterable[L
     )
 
 
+def complete_jobs(
+    inventory: GpuInventory, targets: Mapping[TargetKey, float], drivers: Iterable[Labels]
+) -> frozenset[str]:
+    """Names of the scraped jobs with GPUs or nodes that have no target down and no driver that failed."""
+    incomplete = {target.job for target, health in targets.items() if health == 0}
+    incomplete |= {target_key(labels).job for labels in drivers if dict(labels).get("state") in FAILED_DRIVER_STATES}
+    scraped = {target.job for target in targets}
+    return frozenset(row_target(row).job for row in inventory.rows) & scraped - incomplete - {""}
+
+
 def build_nodes(rows: Iterable[Labels]) -> tuple[Node, ...]:
     """One node per name and cluster. If two exporters report a node, the first by address is used."""
     found: dict[str, Node] = {}

@@ -227,6 +227,11 @@ def any_of_values(label: str, values: tuple[str, ...]) -> Matcher:
     return Matcher(label, "=~", "|".join(map(_quote_regex, values)))
 
 
+def none_of_values(label: str, values: tuple[str, ...]) -> Matcher:
+    """A matcher for all other values of a label, and for none."""
+    return Matcher(label, "!~", "|".join(map(_quote_regex, values)))
+
+
 def subexpressions(expression: Expression) -> tuple[Expression, ...]:
     """The direct subexpressions, from left to right."""
     if isinstance(expression, Selector):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 from gpu_advisor.observation.compile import compile_signals
-from gpu_advisor.observation.evaluate import HistoryCaches, evaluate
+from gpu_advisor.observation.evaluate import DOWN_TARGET_LOOKBACK_SECONDS, HistoryCaches, evaluate
 from gpu_advisor.promql.expressions import (
     Affine,
     Aggregate,
@@ -17,12 +17,14 @@ from gpu_advisor.promql.expressions import (
     TimeSeries,
     Union,
     Vector,
+    selectors_of,
 )
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources import algebra
 from gpu_advisor.sources.base import SamplesByLabels
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.matchers import compile_matchers
 from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL
 from gpu_advisor.sources.query_plan import MAX_INSTANT_QUERIES, MAX_WINDOW_QUERIES, leaves_of, plan_queries
 from hypothesis import given
@@ -72,6 +74,23 @@ def test_the_number_of_queries_does_not_depend_on_the_fleet(silent: bool) -> Non
         counted.add(evaluation.queries)
     [queries] = counted
     assert queries <= 25
+
+
+@pytest.mark.parametrize(("down", "looked_for"), [("gpu", True), ("web", False)])
+def test_former_gpus_are_looked_for_in_jobs_with_a_target_down(down: str, looked_for: bool) -> None:
+    """All GPUs of a fleet would be read three times for one web server that is down."""
+    targets = [*fleet(2), ExporterTarget("w:80", job="web"), ExporterTarget("v:80", job="web")]
+    next(each for each in targets if each.job == down).up = False
+    source = RecordingSource(targets)
+    evaluation = evaluate(source, Settings(), AT)
+    former = [each for query in source.asked for each in selectors_of(query) if each.metric == "gpu_info"][2:]
+    assert len(former) >= len(DOWN_TARGET_LOOKBACK_SECONDS)
+    for each in former:
+        is_read = compile_matchers(each.matchers)
+        assert is_read({"job": "gpu"}) is looked_for
+        assert is_read({"job": "web"})
+        assert is_read({})
+    assert len(evaluation.facts.gpus) == (8 if looked_for else 16)
 
 
 def test_each_piece_of_a_range_counts() -> None:
