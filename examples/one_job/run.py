@@ -143,7 +143,7 @@ def main() -> None:
     print("$ gpu-advisor", *command, flush=True)
     subprocess.run([sys.executable, "-m", "gpu_advisor", *command], check=True)
     hours = run_advisor("report", "--advisor", arguments.advisor, "--since", "1h")["groups"][0]["gpu_hours"]
-    print(f"of {hours['seen']:.2f} GPU-hours {hours['unused']:.2f} were unused; more in {arguments.report}")
+    print(f"of {hours['observed']:.2f} GPU-hours {hours['unused']:.2f} were unused; more in {arguments.report}")
 
 
 if __name__ == "__main__":

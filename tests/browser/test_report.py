@@ -144,5 +144,5 @@ def test_a_running_advisor_links_its_own(demo: Program, open_page: Open) -> None
     assert page.locator("svg.plot polyline").count() >= 4
     reported = demo.get("/report?since_seconds=10800")
     assert {each["kind"] for each in reported["recommendations"]}
-    assert reported["groups"][0]["gpu_hours"]["seen"] > 0
+    assert reported["groups"][0]["gpu_hours"]["observed"] > 0
     assert violations(page) == []

@@ -101,7 +101,7 @@ def test_recorded_series_tell_what_raw_ones_tell(prometheus_pair: RuledAndRaw) -
     assert half["recorded"]
     assert not whole["recorded"]
     for mixed, raw in zip(half["groups"], whole["groups"], strict=True):
-        for name in ("there", "seen", "busy", "unused", "held", "idle_holding"):
+        for name in ("present", "observed", "busy", "unused", "memory_allocated", "idle_allocated"):
             assert mixed["gpu_hours"][name] == pytest.approx(raw["gpu_hours"][name], rel=0.01, abs=0.5), name
         assert mixed["cpu_ratio"] == pytest.approx(raw["cpu_ratio"], abs=0.01)
 
@@ -128,8 +128,8 @@ def test_waste_is_what_the_dashboard_shows(prometheus_pair: RuledAndRaw) -> None
     over = f"[{12 * HOUR - 1}s:5m] @ {END}"
     expected = {
         "gpu_hours/unused": f"sum(sum_over_time({unused}{over})) / 12",
-        "gpu_hours/idle_holding": f"sum(sum_over_time(model:gpus_idle_holding:sum30m{over})) / 12",
-        "money/unused": f"sum(sum_over_time(({unused} * on (name) {price}){over})) / 12",
+        "gpu_hours/idle_allocated": f"sum(sum_over_time(model:gpus_idle_holding:sum30m{over})) / 12",
+        "cost/unused": f"sum(sum_over_time(({unused} * on (name) {price}){over})) / 12",
     }
     for path, promql in expected.items():
         [found] = prometheus_pair.with_rules.query(promql)

@@ -70,9 +70,9 @@ def recommendations_section(document: Report) -> ReportSection:
     paragraphs = []
     if document["recommendations_total"] > len(listed):
         paragraphs.append(f"The first {len(listed)} of {document['recommendations_total']}.")
-    worth = document["worth"]
-    if worth["gpus"]:
-        paragraphs.append(f"Together they recover up to {worth['gpus']:.2g} GPUs{_worth(document['summary'])}.")
+    savings = document["savings"]
+    if savings["gpus"]:
+        paragraphs.append(f"Together they recover up to {savings['gpus']:.2g} GPUs{_worth(document['summary'])}.")
     paragraphs.append("gpu-advisor recommend ID shows the evidence for one and how to apply it.")
     rows = tuple(_recommendation_row(document, number, each) for number, each in enumerate(listed))
     head = ("severity", "recommendation", "change", "projected utilization", "saves per hour", "since (UTC)", "ID")
@@ -200,7 +200,7 @@ def outcomes_section(document: Report) -> ReportSection:
 
 
 def missing_data_section(document: Report) -> ReportSection:
-    paragraphs = list(document["untold"])
+    paragraphs = list(document["unavailable"])
     for each in document["abstentions"]:
         about = "" if each["scope"]["kind"] == "fleet" else f" of {each['scope']['label']}"
         paragraphs.append(f"{humanize(each['subject'])}{about} ({humanize(each['reason'])}): {each['message']}")

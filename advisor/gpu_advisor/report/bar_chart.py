@@ -27,7 +27,7 @@ _HATCH = svg.element("pattern", "", _STRIPES, id="hatch", width=6, height=6, pat
 
 def bar_chart(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
     """GPU-hours of each group as one bar of busy, unused, idle and unobserved time."""
-    longest = max((hours["there"] for _, hours in groups), default=0.0) or 1.0
+    longest = max((hours["present"] for _, hours in groups), default=0.0) or 1.0
     height = len(groups) * (_BAR + _BAR_GAP) + 26
     elements, descriptions = [svg.element("defs", "", _HATCH)], []
     for number, (name, hours) in enumerate(groups):
@@ -37,7 +37,7 @@ def bar_chart(title: str, groups: Sequence[tuple[str, GpuHours]]) -> Markup:
             width = (WIDTH - _BAR_LEFT - _BAR_RIGHT) * value / longest
             elements.append(_segment(kind, left, top, width, _BAR))
             left += width
-        elements.append(svg.label(left + 6, top + 13, f"{hours['there']:,.0f} h"))
+        elements.append(svg.label(left + 6, top + 13, f"{hours['present']:,.0f} h"))
         parts = zip(BAR_SEGMENTS, _segment_hours(hours), strict=True)
         descriptions.append(f"{name}: " + ", ".join(f"{text} {formatting.hours(value)}" for (_, text), value in parts))
     elements += _legend(height - 16)
@@ -51,8 +51,8 @@ def _segment(kind: str, x: float, y: float, width: float, height: float) -> Mark
 
 
 def _segment_hours(hours: GpuHours) -> tuple[float, float, float, float]:
-    idle = min(hours["idle_holding"] or 0.0, hours["unused"])
-    return hours["busy"], hours["unused"] - idle, idle, max(0.0, hours["there"] - hours["seen"])
+    idle = min(hours["idle_allocated"] or 0.0, hours["unused"])
+    return hours["busy"], hours["unused"] - idle, idle, max(0.0, hours["present"] - hours["observed"])
 
 
 def _legend(top: float) -> Iterator[Markup]:

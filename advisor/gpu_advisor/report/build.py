@@ -27,10 +27,10 @@ from gpu_advisor.report.projection import project_month
 from gpu_advisor.report.schema import (
     Band,
     ComparisonDocument,
+    Cost,
     GpuHours,
     GpuModelUsage,
     LostGpus,
-    Money,
     PeriodDocument,
     Report,
     TargetsDocument,
@@ -65,7 +65,7 @@ def build_report(
         **document.header(view),
         "period": _period(past),
         "recorded": past.recorded,
-        "untold": list(past.unavailable),
+        "unavailable": list(past.unavailable),
         "groups": groups,
         "models": list(_models(usage_by_gpu, prices)),
         "projection": project_month(ObservedTime.of(past), groups),
@@ -75,7 +75,7 @@ def build_report(
         "checks": first_page["checks"],
         "recommendations": first_page["recommendations"],
         "recommendations_total": first_page["total"],
-        "worth": {"gpus": worth_all.gpus, "money_per_hour": worth_all.money_per_hour, "bound": worth_all.bound},
+        "savings": {"gpus": worth_all.gpus, "money_per_hour": worth_all.money_per_hour, "bound": worth_all.bound},
         "summary": first_page["summary"],
         "currency": settings.cost.currency,
         "price_basis": total(
@@ -145,7 +145,7 @@ def _comparison(
     return {
         "period": _period(before),
         "data_ratio": ObservedTime.of(before).ratio,
-        "untold": list(before.unavailable),
+        "unavailable": list(before.unavailable),
         "fleet": fleet_changes(past, usage_by_gpu, before, usage_before, prices),
         "by": changes_by_owner(past, before, settings.teams, prices),
     }
@@ -196,7 +196,7 @@ def _group(
         "gpus": len(gpus),
         "nodes": len(nodes),
         "gpu_hours": _hours(sums),
-        "money": _money(usage.money(mine, prices)),
+        "cost": _cost(usage.cost(mine, prices)),
         "lost": _lost(lost, prices),
         "gpu_utilization_ratio": sums.utilization,
         "gpu_memory_ratio": usage.mean_memory(past, gpus),
@@ -212,7 +212,7 @@ def _lost(hours: Mapping[str, float], prices: Mapping[str, GpuPrice]) -> LostGpu
     return {
         "gpus": len(hours),
         "gpu_hours": fsum(hours.values()),
-        "money": fsum(priced) if priced or not hours else None,
+        "cost": fsum(priced) if priced or not hours else None,
         "unpriced_gpus": len(hours) - len(priced),
     }
 
@@ -232,28 +232,28 @@ def _models(usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage], prices: Mapping[str,
             "price_per_hour": price.amount if price else None,
             "price_estimated": price.estimated if price else None,
             "gpu_hours": _hours(sums[name]),
-            "money": _money(usage.money(by_name[name], prices)),
+            "cost": _cost(usage.cost(by_name[name], prices)),
             "gpu_utilization_ratio": sums[name].utilization,
         }
 
 
 def _hours(of: usage.GpuHourUsage) -> GpuHours:
     return {
-        "there": of.there,
-        "seen": of.seen,
+        "present": of.present,
+        "observed": of.observed,
         "busy": of.busy,
         "unused": of.unused,
-        "held": of.held,
-        "idle_holding": of.idle_holding,
-        "untold_holding": of.untold_holding,
+        "memory_allocated": of.memory_allocated,
+        "idle_allocated": of.idle_allocated,
+        "memory_unknown": of.memory_unknown,
     }
 
 
-def _money(of: usage.Money) -> Money:
+def _cost(of: usage.Cost) -> Cost:
     return {
-        "there": of.there,
+        "total": of.total,
         "unused": of.unused,
-        "idle_holding": of.idle_holding,
+        "idle_allocated": of.idle_allocated,
         "unpriced_gpu_hours": of.unpriced_hours,
     }
 

@@ -63,9 +63,9 @@ def fleet_changes(
         "gpu_memory_ratio": of("memory"),
         "busy_per_day": of("busy", "higher"),
         "unused_per_day": of("unused", "lower"),
-        "idle_holding_per_day": of("idle_holding", "lower"),
-        "money_there_per_day": of("money_there"),
-        "money_unused_per_day": of("money_unused", "lower"),
+        "idle_allocated_per_day": of("idle_allocated", "lower"),
+        "cost_per_day": of("cost"),
+        "cost_unused_per_day": of("cost_unused", "lower"),
     }
 
 
@@ -76,16 +76,16 @@ def _fleet_numbers(
     time = ObservedTime.of(past)
     if not time.observed:
         return {}
-    sums, cost = usage.total(list(usage_by_gpu.values())), usage.money(usage_by_gpu, prices)
+    sums, cost = usage.total(list(usage_by_gpu.values())), usage.cost(usage_by_gpu, prices)
     return {
         "gpus": float(len(past.gpus)),
         "utilization": sums.utilization,
         "memory": usage.mean_memory(past, past.gpus),
         "busy": per_day(sums.busy, time.observed),
         "unused": per_day(sums.unused, time.observed),
-        "idle_holding": per_day(sums.idle_holding, time.observed),
-        "money_there": per_day(cost.there, time.present),
-        "money_unused": per_day(cost.unused, time.observed),
+        "idle_allocated": per_day(sums.idle_allocated, time.observed),
+        "cost": per_day(cost.total, time.present),
+        "cost_unused": per_day(cost.unused, time.observed),
     }
 
 
@@ -126,9 +126,9 @@ def _owner_changes(periods: Sequence[tuple[Mapping[str, OwnerUsage], float]], by
     changes: list[OwnerChanges] = [
         {
             "name": name,
-            "seen_per_day": of(name, "seen"),
+            "observed_per_day": of(name, "observed"),
             "unused_per_day": of(name, "unused", "lower"),
-            "money_unused_per_day": of(name, "money_unused", "lower"),
+            "cost_unused_per_day": of(name, "cost_unused", "lower"),
         }
         for name in names
     ]
@@ -137,8 +137,8 @@ def _owner_changes(periods: Sequence[tuple[Mapping[str, OwnerUsage], float]], by
 
 def _no_usage(found: Mapping[str, OwnerUsage]) -> OwnerUsage:
     """Of a group that is not in a period: no hours and no money, if any price is known in it."""
-    priced = any(each.money_unused is not None for each in found.values())
-    return OwnerUsage(money_unused=0.0 if priced else None)
+    priced = any(each.cost_unused is not None for each in found.values())
+    return OwnerUsage(cost_unused=0.0 if priced else None)
 
 
 def _most_first(group: OwnerChanges) -> tuple[float, float, str]:

@@ -28,9 +28,9 @@ _FLEET_ROWS: tuple[tuple[str, str, Formatter, Formatter], ...] = (
     ("gpu_memory_ratio", "GPU memory", percent, percentage_points),
     ("busy_per_day", "busy GPU-hours per day", hours, signed_hours),
     ("unused_per_day", "unused GPU-hours per day", hours, signed_hours),
-    ("idle_holding_per_day", "thereof idle, memory allocated", hours, signed_hours),
-    ("money_there_per_day", "cost per day", money, signed_money),
-    ("money_unused_per_day", "cost of unused GPU-hours per day", money, signed_money),
+    ("idle_allocated_per_day", "thereof idle, memory allocated", hours, signed_hours),
+    ("cost_per_day", "cost per day", money, signed_money),
+    ("cost_unused_per_day", "cost of unused GPU-hours per day", money, signed_money),
 )
 
 
@@ -78,12 +78,12 @@ def comparison_section(document: Report) -> ReportSection | None:
     period, name = found["period"], before_words(found["period"])
     title, when = f"Against {name}", f"{to_minute(period['start'])} to {to_minute(period['end'])} UTC"
     if not has_data(found):
-        return ReportSection("change", title, (f"There is no data for {name}, {when}.", *found["untold"]))
+        return ReportSection("change", title, (f"There is no data for {name}, {when}.", *found["unavailable"]))
     words = (
         f"Before is {when}. {percent(document['projection']['data_ratio'])} of this period and "
         f"{percent(found['data_ratio'])} of {name} have data; GPU-hours and money are per day with data. "
         "The same prices apply to both.",
-        *found["untold"],
+        *found["unavailable"],
     )
     return ReportSection("change", title, words, (_fleet_table(document), *_owner_tables(document, found)))
 
@@ -111,7 +111,7 @@ def _owner_tables(document: Report, found: ComparisonDocument) -> Iterator[Repor
                 (
                     TableCell(group["name"]),
                     *_cells(document, f"{path}/unused_per_day", hours, signed_hours),
-                    *_cells(document, f"{path}/money_unused_per_day", money, signed_money),
+                    *_cells(document, f"{path}/cost_unused_per_day", money, signed_money),
                     TableCell(group["unused_per_day"]["verdict"] or ""),
                 )
             )

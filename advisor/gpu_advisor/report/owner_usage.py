@@ -21,20 +21,20 @@ from gpu_advisor.settings.teams import TeamSettings
 class OwnerUsage:
     """Observed and unused GPU-hours; the money of the unused ones, None without any price."""
 
-    seen: float = 0.0
+    observed: float = 0.0
     unused: float = 0.0
-    money_unused: float | None = None
+    cost_unused: float | None = None
 
     def add(self, hours: float, utilization: float, price: GpuPrice | None) -> None:
         unused = max(0.0, hours * (1 - utilization))
-        self.seen += hours
+        self.observed += hours
         self.unused += unused
         if price is not None:
-            self.money_unused = (self.money_unused or 0.0) + unused * price.amount
+            self.cost_unused = (self.cost_unused or 0.0) + unused * price.amount
 
     def plus(self, other: OwnerUsage) -> OwnerUsage:
-        known = [each.money_unused for each in (self, other) if each.money_unused is not None]
-        return OwnerUsage(self.seen + other.seen, self.unused + other.unused, sum(known) if known else None)
+        known = [each.cost_unused for each in (self, other) if each.cost_unused is not None]
+        return OwnerUsage(self.observed + other.observed, self.unused + other.unused, sum(known) if known else None)
 
 
 _NOBODY = frozenset[GpuOwner]()

@@ -30,13 +30,13 @@ def project_month(time: ObservedTime, groups: Sequence[UsageGroup]) -> Projectio
 
 
 def _scaled(group: UsageGroup, present: float, seen: float) -> MonthlyUsage:
-    hours, money = group["gpu_hours"], group["money"]
+    hours, cost = group["gpu_hours"], group["cost"]
     return {
         "kind": group["kind"],
         "name": group["name"],
-        "there": hours["there"] * present,
+        "present": hours["present"] * present,
         "busy": hours["busy"] * seen,
         "unused": hours["unused"] * seen,
-        "money_there": None if money["there"] is None else money["there"] * present,
-        "money_unused": None if money["unused"] is None else money["unused"] * seen,
+        "cost": None if cost["total"] is None else cost["total"] * present,
+        "cost_unused": None if cost["unused"] is None else cost["unused"] * seen,
     }

@@ -36,7 +36,7 @@ def _queries(text: Mapping[str, str], period: ReportPeriod) -> Iterator[QueryDoc
     seen = f"(clamp_max({text[series.COVERAGE]}, 1) and {utilization})"
     seen_hours, busy_hours = _hours(f"{seen}", period), _hours(f"{utilization} * {seen}", period)
     yield _query("GPU utilization", "gpu_utilization_ratio", f"{busy_hours} / ({seen_hours})")
-    yield _query("observed GPU-hours", "gpu_hours/seen", seen_hours)
+    yield _query("observed GPU-hours", "gpu_hours/observed", seen_hours)
     yield _query("busy GPU-hours", "gpu_hours/busy", busy_hours)
     yield _query("unused GPU-hours", "gpu_hours/unused", f"{seen_hours} - {busy_hours}")
     if series.MEMORY not in text:
@@ -46,12 +46,14 @@ def _queries(text: Mapping[str, str], period: ReportPeriod) -> Iterator[QueryDoc
         "GPU memory", "gpu_memory_ratio", f"sum(sum_over_time({memory}{step})) / sum(count_over_time({memory}{step}))"
     )
     holding = f"({memory} > bool {ALLOCATED_MEMORY_RATIO})"
-    yield _query("GPU-hours with memory allocated", "gpu_hours/held", _hours(f"{seen} * {holding}", period))
+    yield _query("GPU-hours with memory allocated", "gpu_hours/memory_allocated", _hours(f"{seen} * {holding}", period))
     mean = text.get(series.IDLE_UTILIZATION, utilization)
     coverage = text.get(series.IDLE_COVERAGE, text[series.COVERAGE])
     idle = f"({mean} < bool {IDLE_RATIO}) * ({coverage} >= bool {IDLE_MIN_COVERAGE})"
     yield _query(
-        "GPU-hours idle with memory allocated", "gpu_hours/idle_holding", _hours(f"{seen} * {idle} * {holding}", period)
+        "GPU-hours idle with memory allocated",
+        "gpu_hours/idle_allocated",
+        _hours(f"{seen} * {idle} * {holding}", period),
     )
 
 

@@ -26,21 +26,21 @@ class PeriodDocument(TypedDict):
 
 
 class GpuHours(TypedDict):
-    there: Annotated[float, Field(description="present: of each GPU from its first to its last sample in the period")]
-    seen: Annotated[float, Field(description="the observed part of these")]
+    present: Annotated[float, Field(description="of each GPU from its first to its last sample in the period")]
+    observed: Annotated[float, Field(description="the part of these with data")]
     busy: Annotated[float, Field(description="a kernel ran")]
     unused: Annotated[float, Field(description="observed, and no kernel ran")]
-    held: Annotated[float | None, Field(description="more than 5 % of the memory was allocated")]
-    idle_holding: Annotated[float | None, Field(description="memory allocated, and idle for at least half an hour")]
-    untold_holding: Annotated[float, Field(description="observed, but memory use is unknown")]
+    memory_allocated: Annotated[float | None, Field(description="more than 5 % of the memory was allocated")]
+    idle_allocated: Annotated[float | None, Field(description="memory allocated, and idle for at least half an hour")]
+    memory_unknown: Annotated[float, Field(description="observed, but memory use is unknown")]
 
 
-class Money(TypedDict):
+class Cost(TypedDict):
     """In the report's currency."""
 
-    there: float | None
+    total: float | None
     unused: float | None
-    idle_holding: float | None
+    idle_allocated: float | None
     unpriced_gpu_hours: Annotated[float, Field(description="of models without a price, excluded from the sums")]
 
 
@@ -49,7 +49,7 @@ class LostGpus(TypedDict):
 
     gpus: int
     gpu_hours: float
-    money: Annotated[float | None, Field(description="of those with a price; null if none has one")]
+    cost: Annotated[float | None, Field(description="of those with a price; null if none has one")]
     unpriced_gpus: int
 
 
@@ -83,7 +83,7 @@ class UsageGroup(TypedDict):
     gpus: Annotated[int, Field(description="observed at any time in the period")]
     nodes: int
     gpu_hours: GpuHours
-    money: Money
+    cost: Cost
     lost: LostGpus
     gpu_utilization_ratio: float | None
     gpu_memory_ratio: float | None
@@ -101,7 +101,7 @@ class GpuModelUsage(TypedDict):
     price_per_hour: float | None
     price_estimated: Annotated[bool | None, Field(description="a list price, not a price of the settings")]
     gpu_hours: GpuHours
-    money: Money
+    cost: Cost
     gpu_utilization_ratio: float | None
 
 
@@ -110,11 +110,11 @@ class MonthlyUsage(TypedDict):
 
     kind: Literal["fleet", "pool"]
     name: str
-    there: float
+    present: float
     busy: float
     unused: float
-    money_there: float | None
-    money_unused: float | None
+    cost: float | None
+    cost_unused: float | None
 
 
 class ProjectionDocument(TypedDict):
@@ -147,18 +147,18 @@ class FleetChanges(TypedDict):
     gpu_memory_ratio: Change
     busy_per_day: Change
     unused_per_day: Change
-    idle_holding_per_day: Change
-    money_there_per_day: Change
-    money_unused_per_day: Change
+    idle_allocated_per_day: Change
+    cost_per_day: Change
+    cost_unused_per_day: Change
 
 
 class OwnerChanges(TypedDict):
     """What the GPUs of a team, namespace or user left unused, in GPU-hours and money per day with data."""
 
     name: str
-    seen_per_day: Change
+    observed_per_day: Change
     unused_per_day: Change
-    money_unused_per_day: Change
+    cost_unused_per_day: Change
 
 
 class ChangesByOwner(TypedDict):
@@ -174,7 +174,7 @@ class ComparisonDocument(TypedDict):
 
     period: Annotated[PeriodDocument, Field(description="the one before")]
     data_ratio: Annotated[float, Field(description="time of the period before that has data / its length")]
-    untold: Annotated[list[str], Field(description="what could not be read of it, and why")]
+    unavailable: Annotated[list[str], Field(description="what could not be read of it, and why")]
     fleet: FleetChanges
     by: Annotated[ChangesByOwner, Field(description="the largest first, up to 64 of each")]
 
@@ -210,7 +210,7 @@ class QueryDocument(TypedDict):
 class Report(shapes.Header):
     period: PeriodDocument
     recorded: Annotated[bool, Field(description="whether recorded series were used")]
-    untold: Annotated[list[str], Field(description="what could not be read, and why")]
+    unavailable: Annotated[list[str], Field(description="what could not be read, and why")]
     groups: Annotated[list[UsageGroup], Field(description="the fleet, then its pools; empty if no GPU was observed")]
     models: list[GpuModelUsage]
     projection: ProjectionDocument
@@ -224,7 +224,7 @@ class Report(shapes.Header):
         list[shapes.RecommendationDocument], Field(description="the first; the most urgent first")
     ]
     recommendations_total: int
-    worth: SavingsDocument
+    savings: SavingsDocument
     summary: shapes.MoneySummaryDocument
     currency: Annotated[str, Field(description="of all money: ISO 4217")]
     price_basis: Annotated[str, Field(description="dates of the list prices used; empty if none was")]

@@ -25,39 +25,39 @@ Trend = tuple[float | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class GpuHourUsage:
-    """GPU-hours. `there` counts each GPU from its first to its last sample, `seen` the observed part of it.
+    """GPU-hours. `present` counts each GPU from its first to its last sample, `observed` the observed part of it.
 
-    `held` and `idle_holding` have memory allocated: None if memory is never known, else sums over where it is known.
-    `untold_holding` is observed time with unknown memory.
+    `memory_allocated` and `idle_allocated`: None if memory is never known, else sums over where it is known.
+    `memory_unknown` is observed time with unknown memory.
     """
 
-    there: float
-    seen: float
+    present: float
+    observed: float
     busy: float
-    held: float | None
-    idle_holding: float | None
-    untold_holding: float
+    memory_allocated: float | None
+    idle_allocated: float | None
+    memory_unknown: float
 
     @property
     def unused(self) -> float:
-        return max(0.0, self.seen - self.busy)
+        return max(0.0, self.observed - self.busy)
 
     @property
     def utilization(self) -> float | None:
-        return self.busy / self.seen if self.seen else None
+        return self.busy / self.observed if self.observed else None
 
     @property
     def coverage(self) -> float | None:
-        return self.seen / self.there if self.there else None
+        return self.observed / self.present if self.present else None
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
+class Cost:
     """In the currency of the settings' prices; None without any price. `unpriced_hours` are in none of the sums."""
 
-    there: float | None
+    total: float | None
     unused: float | None
-    idle_holding: float | None
+    idle_allocated: float | None
     unpriced_hours: float
 
 
@@ -78,17 +78,17 @@ def gpu_hour_usage(past: FleetHistory, gpu: Gpu) -> GpuHourUsage:
     first, last = past.observed_spans.get(uuid, (0, -1))
     utilization, seen = past.of(series.UTILIZATION, uuid), observed_ratio_by_step(past, uuid)
     memory = past.of(series.MEMORY, uuid)
-    held = [share for index, share in seen.items() if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
+    allocated = [share for index, share in seen.items() if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
     idle = [seen[index] for index in _idle(past, uuid, seen) if memory.get(index, 0.0) > ALLOCATED_MEMORY_RATIO]
     unknown = [share for index, share in seen.items() if index not in memory]
     known = len(unknown) < len(seen)
     return GpuHourUsage(
-        there=(last - first + 1) * step,
-        seen=fsum(seen.values()) * step,
+        present=(last - first + 1) * step,
+        observed=fsum(seen.values()) * step,
         busy=fsum(share * utilization[index] for index, share in seen.items()) * step,
-        held=fsum(held) * step if known else None,
-        idle_holding=fsum(idle) * step if known else None,
-        untold_holding=fsum(unknown) * step,
+        memory_allocated=fsum(allocated) * step if known else None,
+        idle_allocated=fsum(idle) * step if known else None,
+        memory_unknown=fsum(unknown) * step,
     )
 
 
@@ -109,23 +109,25 @@ def _idle(past: FleetHistory, uuid: str, seen: Mapping[int, float]) -> Iterable[
 
 def total(parts: Sequence[GpuHourUsage]) -> GpuHourUsage:
     return GpuHourUsage(
-        there=fsum(each.there for each in parts),
-        seen=fsum(each.seen for each in parts),
+        present=fsum(each.present for each in parts),
+        observed=fsum(each.observed for each in parts),
         busy=fsum(each.busy for each in parts),
-        held=_sum(each.held for each in parts),
-        idle_holding=_sum(each.idle_holding for each in parts),
-        untold_holding=fsum(each.untold_holding for each in parts),
+        memory_allocated=_sum(each.memory_allocated for each in parts),
+        idle_allocated=_sum(each.idle_allocated for each in parts),
+        memory_unknown=fsum(each.memory_unknown for each in parts),
     )
 
 
-def money(usage_by_gpu: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, GpuPrice]) -> Money:
+def cost(usage_by_gpu: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, GpuPrice]) -> Cost:
     """What these GPUs cost; prices are by uuid."""
     priced = [(each, prices[gpu.uuid].amount) for gpu, each in usage_by_gpu.items() if gpu.uuid in prices]
-    return Money(
-        there=_sum(each.there * price for each, price in priced),
+    return Cost(
+        total=_sum(each.present * price for each, price in priced),
         unused=_sum(each.unused * price for each, price in priced),
-        idle_holding=_sum(None if each.idle_holding is None else each.idle_holding * price for each, price in priced),
-        unpriced_hours=fsum(each.there for gpu, each in usage_by_gpu.items() if gpu.uuid not in prices),
+        idle_allocated=_sum(
+            None if each.idle_allocated is None else each.idle_allocated * price for each, price in priced
+        ),
+        unpriced_hours=fsum(each.present for gpu, each in usage_by_gpu.items() if gpu.uuid not in prices),
     )
 
 

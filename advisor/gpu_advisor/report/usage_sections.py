@@ -12,7 +12,7 @@ from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTable, TableCell, number_cell, should
 
 #: Numbers of a group's projection, in GPU-hours and in money.
-_MONTHLY_HOURS, _MONTHLY_MONEY = ("there", "busy", "unused"), ("money_there", "money_unused")
+_MONTHLY_HOURS, _MONTHLY_MONEY = ("present", "busy", "unused"), ("cost", "cost_unused")
 
 
 def headline(document: Report) -> str:
@@ -22,11 +22,11 @@ def headline(document: Report) -> str:
     fleet = document["groups"][0]
     if fleet["gpu_utilization_ratio"] is None:
         return "GPUs were present, but their utilization is unknown."
-    used, spent = fleet["gpu_hours"], fleet["money"]["unused"]
+    used, spent = fleet["gpu_hours"], fleet["cost"]["unused"]
     cost = "" if spent is None else f", which cost {money(spent)} {document['currency']}"
     return (
         f"{percent(fleet['gpu_utilization_ratio'])} of the GPU time was used; "
-        f"{hours(used['unused'])} of {hours(used['seen'])} GPU-hours were not{cost}."
+        f"{hours(used['unused'])} of {hours(used['observed'])} GPU-hours were not{cost}."
     )
 
 
@@ -48,10 +48,10 @@ def summary_section(document: Report) -> ReportSection:
         row("GPU memory", "gpu_memory_ratio", percent, should(band["gpu_memory"])),
         row("CPU of the nodes", "cpu_ratio", percent, should(band["cpu"])),
         row("unused GPU-hours", "gpu_hours/unused", hours),
-        row("thereof idle, memory allocated", "gpu_hours/idle_holding", hours),
-        row("cost of unused GPU-hours", "money/unused", money),
+        row("thereof idle, memory allocated", "gpu_hours/idle_allocated", hours),
+        row("cost of unused GPU-hours", "cost/unused", money),
         row("GPU-hours of lost GPUs", "lost/gpu_hours", hours),
-        row("cost of lost GPUs", "lost/money", money),
+        row("cost of lost GPUs", "lost/cost", money),
         row("data coverage", "coverage_ratio", percent),
     )
     table = ReportTable("The fleet in this period", ("", "mean or sum", "target"), rows)
@@ -88,7 +88,7 @@ def _lost_gpus(document: Report) -> Iterator[str]:
     if lost is None or not lost["gpus"]:
         return
     known = "at least " if lost["unpriced_gpus"] else ""
-    cost = "" if lost["money"] is None else f", which cost {known}{money(lost['money'])} {document['currency']}"
+    cost = "" if lost["cost"] is None else f", which cost {known}{money(lost['cost'])} {document['currency']}"
     noun = "GPU is" if lost["gpus"] == 1 else "GPUs are"
     yield f"{lost['gpus']} {noun} lost: {hours(lost['gpu_hours'])} GPU-hours in this period{cost}."
 
@@ -115,7 +115,7 @@ def usage_section(document: Report) -> ReportSection:
 
 
 def cost_section(document: Report) -> ReportSection:
-    names = ("there", "seen", "busy", "unused", "held", "idle_holding")
+    names = ("present", "observed", "busy", "unused", "memory_allocated", "idle_allocated")
     head = ("present", "observed", "busy", "unused", "memory allocated", "idle, memory allocated")
     groups = tuple(
         (
@@ -131,9 +131,9 @@ def cost_section(document: Report) -> ReportSection:
             number_cell(document, f"/models/{number}/gpu_utilization_ratio", percent),
             number_cell(document, f"/models/{number}/gpu_hours/unused", hours),
             number_cell(document, f"/models/{number}/price_per_hour", money),
-            number_cell(document, f"/models/{number}/money/there", money),
-            number_cell(document, f"/models/{number}/money/unused", money),
-            number_cell(document, f"/models/{number}/money/idle_holding", money),
+            number_cell(document, f"/models/{number}/cost/total", money),
+            number_cell(document, f"/models/{number}/cost/unused", money),
+            number_cell(document, f"/models/{number}/cost/idle_allocated", money),
         )
         for number, model in enumerate(document["models"])
     )
@@ -141,9 +141,9 @@ def cost_section(document: Report) -> ReportSection:
         "Unused is observed time in which no kernel ran; idle is less than 1 % busy over half an hour or more. "
         "These are the definitions of the dashboard “GPU cost and waste”."
     ]
-    untold = document["groups"][0]["gpu_hours"]["untold_holding"]
-    if untold >= 0.05:
-        paragraphs.append(f"For {hours(untold)} GPU-hours memory use is unknown: they are in neither sum.")
+    unknown = document["groups"][0]["gpu_hours"]["memory_unknown"]
+    if unknown >= 0.05:
+        paragraphs.append(f"For {hours(unknown)} GPU-hours memory use is unknown: they are in neither sum.")
     columns = (
         "",
         "GPUs",

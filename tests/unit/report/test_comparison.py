@@ -77,11 +77,17 @@ def test_two_weeks_by_hand() -> None:
     assert numbers(fleet["gpu_utilization_ratio"]) == pytest.approx((0.4, 0.25, 0.15, 0.6))
     assert numbers(fleet["busy_per_day"]) == pytest.approx((19.2, 12, 7.2, 0.6))
     assert numbers(fleet["unused_per_day"]) == pytest.approx((28.8, 36, -7.2, -0.2))
-    assert numbers(fleet["idle_holding_per_day"]) == pytest.approx((0, 24, -24, -1))
-    assert numbers(fleet["money_there_per_day"]) == pytest.approx((120, 120, 0, 0))
-    assert numbers(fleet["money_unused_per_day"]) == pytest.approx((72, 90, -18, -0.2))
+    assert numbers(fleet["idle_allocated_per_day"]) == pytest.approx((0, 24, -24, -1))
+    assert numbers(fleet["cost_per_day"]) == pytest.approx((120, 120, 0, 0))
+    assert numbers(fleet["cost_unused_per_day"]) == pytest.approx((72, 90, -18, -0.2))
     verdicts = {name: dict(each)["verdict"] for name, each in dict(fleet).items()}  # type: ignore[call-overload]
-    better = {"gpu_utilization_ratio", "busy_per_day", "unused_per_day", "idle_holding_per_day", "money_unused_per_day"}
+    better = {
+        "gpu_utilization_ratio",
+        "busy_per_day",
+        "unused_per_day",
+        "idle_allocated_per_day",
+        "cost_unused_per_day",
+    }
     assert {name for name, verdict in verdicts.items() if verdict} == better
     assert {verdicts[name] for name in better} == {"better"}
     assert found["data_ratio"] == 1.0
@@ -120,7 +126,7 @@ def test_by_team_namespace_and_user() -> None:
         assert [each["name"] for each in groups] == names  # type: ignore[attr-defined]
         for each, numbers_of in zip(groups, ("speech", "vision", "no team"), strict=True):  # type: ignore[call-overload]
             now, before, verdict = expected[numbers_of]
-            unused, cost = each["unused_per_day"], each["money_unused_per_day"]
+            unused, cost = each["unused_per_day"], each["cost_unused_per_day"]
             assert (unused["now"], unused["before"], unused["verdict"]) == pytest.approx((now, before, verdict))
             assert (cost["now"], cost["before"]) == pytest.approx((2.5 * now, 2.5 * before))
             assert (unused["difference_ratio"] is None) == (before == 0)
@@ -133,7 +139,7 @@ def test_owners_add_up_to_the_fleet() -> None:
     )
     found = document["comparison"]
     assert found is not None
-    for name in ("unused_per_day", "money_unused_per_day"):
+    for name in ("unused_per_day", "cost_unused_per_day"):
         for side in ("now", "before"):
             whole = dict(found["fleet"])[name][side]  # type: ignore[index]
             for groups in dict(found["by"]).values():
@@ -149,7 +155,7 @@ def test_unknown_owners_are_not_nobody(without: str) -> None:
     [team] = found["by"]["team"]
     assert (team["name"], team["unused_per_day"]["difference"]) == ("vision", None)
     assert dict(team["unused_per_day"])[without] is None
-    assert dict(team["money_unused_per_day"])[without] is None
+    assert dict(team["cost_unused_per_day"])[without] is None
 
 
 def test_without_any_owner_there_is_no_table() -> None:
@@ -162,11 +168,11 @@ def test_an_empty_week_is_unknown_and_never_zero() -> None:
     document = compared(week({"GPU-0": 0.5}), FleetHistory(WEEK, unavailable=("why",)))
     found = document["comparison"]
     assert found is not None
-    assert (found["data_ratio"], found["untold"]) == (0.0, ["why"])
+    assert (found["data_ratio"], found["unavailable"]) == (0.0, ["why"])
     for name, each in dict(found["fleet"]).items():
         assert numbers(each)[1:] == (None, None, None), name
         assert dict(each)["verdict"] is None  # type: ignore[call-overload]
-        assert dict(each)["now"] is not None or name == "money"  # type: ignore[call-overload]
+        assert dict(each)["now"] is not None or name == "cost"  # type: ignore[call-overload]
     for text in (render_html(document), render_markdown(document)):
         assert "There is no data for the week before." in text
     [section] = [each for each in sections(document) if each.key == "change"]
@@ -196,10 +202,10 @@ def test_prices_are_those_of_both_weeks_gpus() -> None:
     """A GPU that left has a price; of a model without one the cost is unknown."""
     found = compared(week({"GPU-0": 0.5}), week({"GPU-9": 0.5}))["comparison"]
     assert found is not None
-    assert found["fleet"]["money_unused_per_day"]["before"] == pytest.approx(30)
+    assert found["fleet"]["cost_unused_per_day"]["before"] == pytest.approx(30)
     found = compared(week({"GPU-0": 0.5}), week({"GPU-9": 0.5}, name="Odd GPU"))["comparison"]
     assert found is not None
-    assert numbers(found["fleet"]["money_unused_per_day"])[1:] == (None, None, None)
+    assert numbers(found["fleet"]["cost_unused_per_day"])[1:] == (None, None, None)
 
 
 @given(st.none() | st.floats(-1e9, 1e9), st.none() | st.floats(-1e9, 1e9), st.sampled_from(["higher", "lower", None]))
@@ -295,5 +301,5 @@ def test_where_the_period_before_cannot_be_read_the_report_says_so(past: History
     document = read(CountingRange(past, END - DAY), DAY)
     assert document["groups"][0]["gpu_utilization_ratio"] == pytest.approx(0.7, abs=2e-3)
     assert document["comparison"] is not None
-    assert "could not be read: " in document["comparison"]["untold"][0]
+    assert "could not be read: " in document["comparison"]["unavailable"][0]
     assert "said by the test" in render_html(document)

@@ -54,9 +54,9 @@ def first_half(uuid: str) -> GpuHistorySpec:
 def test_lost_hours_and_their_money(history: list[GpuHistorySpec], since: float, hours: float) -> None:
     found = report([steady_gpu("GPU-0", name=H100), *history], since)
     fleet, *pools = found["groups"]
-    assert fleet["lost"] == {"gpus": 1, "gpu_hours": hours, "money": hours * 3, "unpriced_gpus": 0}
+    assert fleet["lost"] == {"gpus": 1, "gpu_hours": hours, "cost": hours * 3, "unpriced_gpus": 0}
     assert {each["name"]: each["lost"]["gpus"] for each in pools} == {"p": 0, "q": 1}
-    assert sum(each["lost"]["money"] or 0.0 for each in pools) == fleet["lost"]["money"]
+    assert sum(each["lost"]["cost"] or 0.0 for each in pools) == fleet["lost"]["cost"]
     text = " ".join(summary_section(found).words)
     assert "1 GPU is lost" in text
 
@@ -72,7 +72,7 @@ def test_no_hours_are_lost_before_the_first_data() -> None:
 def test_a_lost_gpu_without_a_price_costs_an_unknown_amount() -> None:
     found = report([steady_gpu("GPU-0", name=H100)], END, name="Odd GPU")
     lost = found["groups"][0]["lost"]
-    assert (lost["money"], lost["unpriced_gpus"]) == (None, 1)
+    assert (lost["cost"], lost["unpriced_gpus"]) == (None, 1)
     assert "which cost" not in next(line for line in summary_section(found).words if "lost" in line)
 
 

@@ -42,8 +42,8 @@ def test_two_gpus_half_busy_for_a_month(steps: range, data_hours: float) -> None
     found = report([gpu("GPU-0", steps, node="a"), gpu("GPU-1", steps, node="b")])["projection"]
     assert (found["data_hours"], found["data_ratio"]) == (data_hours, data_hours / 96)
     assert found["groups"][0] == {
-        "kind": "fleet", "name": "fleet", "there": 1460.0, "busy": 730.0, "unused": 730.0,
-        "money_there": 3650.0, "money_unused": 1825.0,
+        "kind": "fleet", "name": "fleet", "present": 1460.0, "busy": 730.0, "unused": 730.0,
+        "cost": 3650.0, "cost_unused": 1825.0,
     }  # fmt: skip
     assert [each["name"] for each in found["groups"]] == ["fleet", "chat", "NVIDIA H100"]
 
@@ -51,9 +51,9 @@ def test_two_gpus_half_busy_for_a_month(steps: range, data_hours: float) -> None
 def test_a_gap_changes_no_rate() -> None:
     """A day of four without data: the GPU was present, and is projected to be as busy as while it was observed."""
     [fleet, *_] = report([gpu("GPU-0", [*range(48), *range(96, 192)])])["projection"]["groups"]
-    assert (fleet["there"], fleet["busy"], fleet["unused"]) == pytest.approx((730, 365, 365))
+    assert (fleet["present"], fleet["busy"], fleet["unused"]) == pytest.approx((730, 365, 365))
     [fleet, *_] = report([gpu("GPU-0", range(192), coverage=0.25)])["projection"]["groups"]
-    assert (fleet["there"], fleet["busy"], fleet["unused"]) == pytest.approx((730, 365, 365))
+    assert (fleet["present"], fleet["busy"], fleet["unused"]) == pytest.approx((730, 365, 365))
 
 
 def test_the_time_with_data_is_that_of_the_gpu_observed_longest() -> None:
@@ -66,8 +66,8 @@ def test_a_gpu_of_one_day_counts_for_a_quarter_of_the_month() -> None:
     """Groups are scaled by the times of the fleet: the pools add up to it."""
     found = report([gpu("GPU-0", range(192), node="a"), gpu("GPU-1", range(48), node="b")])
     fleet, *pools = found["projection"]["groups"]
-    assert [each["there"] for each in pools] == [730.0, 182.5]
-    for name in ("there", "busy", "unused", "money_there", "money_unused"):
+    assert [each["present"] for each in pools] == [730.0, 182.5]
+    for name in ("present", "busy", "unused", "cost", "cost_unused"):
         assert sum(dict(each)[name] for each in pools) == pytest.approx(dict(fleet)[name])  # type: ignore[misc]
 
 
@@ -81,4 +81,4 @@ def test_less_than_a_day_of_data_is_not_projected() -> None:
 
 def test_an_unknown_price_is_an_unknown_cost() -> None:
     fleet = report([gpu("GPU-0", range(192), name="Odd GPU")])["projection"]["groups"][0]
-    assert (fleet["there"], fleet["money_there"], fleet["money_unused"]) == (730.0, None, None)
+    assert (fleet["present"], fleet["cost"], fleet["cost_unused"]) == (730.0, None, None)

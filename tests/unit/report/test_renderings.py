@@ -95,7 +95,7 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_never_markup(name: str) -> None:
     document = report_of([steady_gpu("GPU-0", name=name, node=name)], outcomes=outcome(0.1, 0.2, 0.3))
-    document["cluster"], document["untold"] = name, [name]
+    document["cluster"], document["unavailable"] = name, [name]
     html = render_html(document)
     reported = NumberParser(html)
     assert not {"script", "img", "a", "link", "iframe", "object"} & set(reported.tags)

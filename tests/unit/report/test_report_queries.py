@@ -130,7 +130,7 @@ def test_a_query_that_fails_is_reported_and_takes_nothing_else_along(past: Histo
     reported = generate_report(CountingRange(EmbeddedSource(past), no_cpu), view_of(), Settings(), 6 * HOUR, END)
     assert reported["groups"][0]["cpu_ratio"] is None
     assert set(reported["groups"][0]["trends"]["cpu"]) == {None}
-    assert reported["untold"]
+    assert reported["unavailable"]
 
 
 def test_what_is_too_much_at_once_is_read_in_pieces(past: History) -> None:
@@ -188,9 +188,9 @@ def test_a_gpu_that_left_counts_while_it_was_there(tmp_path: Path) -> None:
     found.close()
     [fleet, _pool] = reported["groups"]
     assert fleet["gpus"] == 2
-    assert fleet["gpu_hours"]["there"] == pytest.approx(6, abs=0.25)
+    assert fleet["gpu_hours"]["present"] == pytest.approx(6, abs=0.25)
     assert fleet["gpu_utilization_ratio"] == pytest.approx(0.5, abs=1e-3)
-    assert fleet["gpu_hours"]["held"] is None  # nothing tells of memory: unknown, not zero
+    assert fleet["gpu_hours"]["memory_allocated"] is None  # nothing tells of memory: unknown, not zero
     assert fleet["gpu_memory_ratio"] is None
     assert fleet["coverage_ratio"] == pytest.approx(1, abs=0.05)
 
@@ -217,6 +217,6 @@ def test_another_exporter_is_read_by_its_own_names(tmp_path: Path) -> None:
     assert pool["name"] == "Tesla T4"
     assert fleet["gpu_utilization_ratio"] == pytest.approx(0.4)
     assert fleet["gpu_memory_ratio"] == pytest.approx(0.2)
-    assert fleet["gpu_hours"]["there"] == pytest.approx(3, abs=0.1)
-    assert fleet["gpu_hours"]["seen"] == pytest.approx(2, abs=0.1)
+    assert fleet["gpu_hours"]["present"] == pytest.approx(3, abs=0.1)
+    assert fleet["gpu_hours"]["observed"] == pytest.approx(2, abs=0.1)
     assert fleet["coverage_ratio"] == pytest.approx(2 / 3, abs=0.05)

@@ -8,7 +8,7 @@ from math import isclose
 import pytest
 from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.report.period import DAY, HOUR, MAX_GPU_STEPS, report_period
-from gpu_advisor.report.usage import gpu_hour_usage, money, total, trends
+from gpu_advisor.report.usage import cost, gpu_hour_usage, total, trends
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,14 +30,14 @@ def test_hours_are_those_of_the_single_steps(found: list[GpuHistorySpec]) -> Non
             held += share * STEP_HOURS * holds
             idle += share * STEP_HOURS * (holds and mean < 0.01 and card.coverage[index] >= 0.9)
         reported = gpu_hour_usage(past, gpu)
-        assert (reported.seen, reported.busy) == pytest.approx((seen, busy))
+        assert (reported.observed, reported.busy) == pytest.approx((seen, busy))
         assert reported.unused == pytest.approx(seen - busy, abs=1e-9)
         if any(index in card.memory for index in card.utilization):
-            assert (reported.held, reported.idle_holding) == pytest.approx((held, idle))
+            assert (reported.memory_allocated, reported.idle_allocated) == pytest.approx((held, idle))
         else:
-            assert reported.held is None
-            assert reported.idle_holding is None
-        assert reported.busy <= reported.seen + 1e-9 <= reported.there + 2e-9
+            assert reported.memory_allocated is None
+            assert reported.idle_allocated is None
+        assert reported.busy <= reported.observed + 1e-9 <= reported.present + 2e-9
 
 
 @given(cards(), st.data())
@@ -50,7 +50,7 @@ def test_what_is_missing_is_in_no_sum(found: list[GpuHistorySpec], data: st.Data
     before, after = (
         total([gpu_hour_usage(past, gpu) for gpu in past.gpus]) for past in (history_of(found), history_of(fewer))
     )
-    for name in ("seen", "busy", "unused", "held", "idle_holding", "there"):
+    for name in ("observed", "busy", "unused", "memory_allocated", "idle_allocated", "present"):
         assert (getattr(after, name) or 0.0) <= (getattr(before, name) or 0.0) + 1e-9, name
 
 
@@ -61,7 +61,7 @@ def test_pools_and_models_add_up_to_the_fleet(found: list[GpuHistorySpec]) -> No
         assert reported["groups"] == []
         return
     fleet, *pools = reported["groups"]
-    for name in ("there", "seen", "busy", "unused"):
+    for name in ("present", "observed", "busy", "unused"):
         of_fleet = fleet["gpu_hours"][name]
         for parts in (pools, reported["models"]):
             assert sum(part["gpu_hours"][name] for part in parts) == pytest.approx(of_fleet, abs=1e-6)
@@ -71,8 +71,8 @@ def test_pools_and_models_add_up_to_the_fleet(found: list[GpuHistorySpec]) -> No
 def test_money_is_unknown_without_a_price_and_never_zero() -> None:
     past = history_of([steady_gpu("GPU-0"), steady_gpu("GPU-1", name="Tesla T4")])
     of_each = {gpu: gpu_hour_usage(past, gpu) for gpu in past.gpus}
-    assert money(of_each, {}).unused is None
-    both = money(of_each, {"GPU-0": GpuPrice(2.0, "USD")})
+    assert cost(of_each, {}).unused is None
+    both = cost(of_each, {"GPU-0": GpuPrice(2.0, "USD")})
     assert both.unused == pytest.approx(2.0 * 0.5 * PERIOD.points * STEP_HOURS)
     assert both.unpriced_hours == pytest.approx(PERIOD.points * STEP_HOURS)
 
@@ -122,9 +122,9 @@ def test_steps_grow_with_the_length_and_stand_on_whole_multiples() -> None:
 )
 def test_a_gpu_counts_from_its_first_to_its_last_sample(named: set[int], hours: float) -> None:
     past = history_of([GpuHistorySpec("a", named=frozenset(named))])
-    assert gpu_hour_usage(past, past.gpus[0]).there == hours
+    assert gpu_hour_usage(past, past.gpus[0]).present == hours
     unseen = history_of([GpuHistorySpec("a", named=frozenset(named))], observed_spans={})
-    assert gpu_hour_usage(unseen, unseen.gpus[0]).there == 0
+    assert gpu_hour_usage(unseen, unseen.gpus[0]).present == 0
 
 
 @pytest.mark.parametrize(("memory", "held"), [(0.05, 0.0), (0.0501, 0.5), (0.0, 0.0), (None, None)])
@@ -133,8 +133,8 @@ def test_memory_is_allocated_above_its_limit(memory: float | None, held: float |
     known = {} if memory is None else {3: memory}
     past = history_of([GpuHistorySpec("a", utilization={3: 0.0}, coverage={3: 1.0}, memory=known)])
     found = gpu_hour_usage(past, past.gpus[0])
-    assert (found.held, found.idle_holding) == (held, held)
-    assert found.untold_holding == (0.5 if memory is None else 0.0)
+    assert (found.memory_allocated, found.idle_allocated) == (held, held)
+    assert found.memory_unknown == (0.5 if memory is None else 0.0)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,6 @@ def test_memory_is_allocated_above_its_limit(memory: float | None, held: float |
 def test_a_step_is_idle_below_its_limit_and_with_enough_data(utilization: float, coverage: float, idle: bool) -> None:
     past = history_of([GpuHistorySpec("a", utilization={3: utilization}, coverage={3: coverage}, memory={3: 0.5})])
     found = gpu_hour_usage(past, past.gpus[0])
-    assert found.idle_holding == pytest.approx(min(coverage, 1.0) / 2 if idle else 0.0)
-    assert found.held == found.seen == pytest.approx(min(coverage, 1.0) / 2)
+    assert found.idle_allocated == pytest.approx(min(coverage, 1.0) / 2 if idle else 0.0)
+    assert found.memory_allocated == found.observed == pytest.approx(min(coverage, 1.0) / 2)
     assert found.busy == pytest.approx(min(coverage, 1.0) * utilization / 2)
