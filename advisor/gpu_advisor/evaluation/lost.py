@@ -20,10 +20,11 @@ HARDWARE_REASONS: Mapping[str, str] = {
 
 def is_lost(facts: Facts, gpu: Gpu) -> bool:
     """Whether the GPU was down for all of a window with enough samples, for a hardware reason."""
+    if gpu.up is not False:
+        return False
     coverage = facts.value(GPU_UP_COVERAGE, gpu.uuid)
     return (
-        gpu.up is False
-        and facts.down_reasons.get(gpu.uuid) in HARDWARE_REASONS
+        facts.down_reasons.get(gpu.uuid) in HARDWARE_REASONS
         and facts.value(GPU_UP_HIGHEST, gpu.uuid) == 0
         and coverage is not None
         and coverage >= facts.evaluation.min_coverage_ratio

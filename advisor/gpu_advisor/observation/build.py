@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+
+import numpy as np
 
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.facts import Facts
@@ -27,7 +30,7 @@ from gpu_advisor.observation.queries import CURRENT_PREFIX, OWNER_SAMPLES, RECEN
 from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.exporters.detection import GpuInventory, canonical_targets, job_key
+from gpu_advisor.sources.exporters.detection import CanonicalRows, GpuInventory, canonical_targets, job_key
 
 #: Rounding of whole percents, and of two counters that are read one after the other.
 RATIO_TOLERANCE = 0.005
@@ -50,21 +53,22 @@ def values_by_label(
 
     Without `rename`, the value of the label is the name.
     """
+    if rename is None:
+        with suppress(ValueError):  # nearly always all have this label only, in fleets of thousands
+            return {key: value for ((name, key),), value in vector.items() if name == label and key}
     values: dict[str, float] = {}
     for labels, value in vector.items():
-        if len(labels) == 1 and labels[0][0] == label:  # nearly always, in fleets of thousands
-            key, cluster = labels[0][1], ""
-        else:
-            each = dict(labels)
-            key, cluster = each.get(label, ""), each.get(cluster_label, "")
-        name = (key if rename is None else rename(cluster, key)) if key else None
-        if name is not None:
-            values[name] = value
+        each = dict(labels)
+        key, cluster = each.get(label, ""), each.get(cluster_label, "")
+        found = (key if rename is None else rename(cluster, key)) if key else None
+        if found is not None:
+            values[found] = value
     return values
 
 
 def build_facts(
     results: Mapping[str, Vector],
+    canonical: CanonicalRows,
     inventory: GpuInventory,
     families: Mapping[str, Mapping[str, Expression]],
     settings: Settings,
@@ -119,7 +123,7 @@ def build_facts(
     assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present_rows if row["exporter"] in without_health}
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
     gpus = build_gpus(gpu_inventory, up, targets, drivers, nodes, canonical_targets(results["recent_targets"], label))
-    owners = _owners(results, settings, observed, shared, label)
+    owners = _owners(results, canonical, settings, observed, shared)
     on_slurm = gpus_of_targets(gpu_inventory, rows("slurm"))
     return Facts(
         at=at,
@@ -154,7 +158,7 @@ def build_facts(
 
 
 def _split_plausible(
-    signal: Signal, read: Mapping[str, float], left_out: Mapping[str, float], unresolved: Collection[str]
+    signal: Signal, read: dict[str, float], left_out: Mapping[str, float], unresolved: Collection[str]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The values to use, and those that cannot be true. `left_out` are readings that mean no value; things that are
     `unresolved` have no values over a window.
@@ -163,9 +167,10 @@ def _split_plausible(
     if unresolved and signal.window != "now":
         found = {name: value for name, value in found.items() if name not in unresolved}
     low, high = plausible_range(signal)
+    every = np.fromiter(found.values(), np.float64, len(found))
+    if not left_out and bool(np.all((every >= low) & (every <= high))):  # a comparison with NaN is false
+        return found, {}
     used = {name: value for name, value in found.items() if low <= value <= high and left_out.get(name) != value}
-    if len(used) == len(found):  # a comparison with NaN is false
-        return used, {}
     return used, {name: value for name, value in found.items() if name not in used}
 
 
@@ -180,20 +185,20 @@ def _driver_states(rows: Iterable[Labels]) -> dict[str, frozenset[str]]:
 
 def _owners(
     results: Mapping[str, Vector],
+    canonical: CanonicalRows,
     settings: Settings,
     observed: ObservedSeries,
     shared: Collection[str],
-    label: str,
 ) -> dict[str, tuple[GpuOwner, ...]]:
     """gpu-exporter's owners win over the pod labels of other exporters."""
     found: dict[str, tuple[GpuOwner, ...]] = {}
-    window = settings.evaluation.idle_window_seconds
+    window, label = settings.evaluation.idle_window_seconds, canonical.cluster_label
     expected = {key: window / interval for key, interval in observed.intervals.items()}
     for mapping in mappings_of(settings):
         present = results.get(CURRENT_PREFIX + mapping.name)
         if present and mapping.scope == "gpu" and not mapping.companion and mapping.rank > 0:
             recent = results[RECENT_PREFIX + mapping.name]
-            found |= owners_from_pods(mapping, list(present), recent, results["targets"], expected, shared, label)
+            found |= owners_from_pods(mapping, canonical, list(present), recent, results["targets"], expected, shared)
     own = {_canonical_cluster(labels, label): value for labels, value in results["owners"].items()}
     starts = {_canonical_cluster(labels, label): value for labels, value in results["owner_starts"].items()}
     whole = frozenset(

@@ -39,6 +39,7 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, Source, SourceError
 from gpu_advisor.sources.counting import count_queries
 from gpu_advisor.sources.exporters.detection import (
+    CanonicalRows,
     GpuInventory,
     PresentExporter,
     canonical_targets,
@@ -76,6 +77,7 @@ class _Identified:
     settings: Settings
     at: float
     results: Mapping[str, Vector]
+    canonical: CanonicalRows
     inventory: GpuInventory
     present: tuple[PresentExporter, ...]
     observed: ObservedSeries
@@ -114,7 +116,8 @@ def _identify(source: Source, settings: Settings, at: float) -> _Identified:
     first = plan_queries(identity_queries(settings), IDENTITY_LEAVES_PER_QUERY)
     results = first.read(source, at)
     label, matchers, mappings = cluster_label(settings), source_matchers(settings), mappings_of(settings)
-    inventory = read_inventory(results, label, mappings)
+    canonical = CanonicalRows(label)
+    inventory = read_inventory(results, mappings, canonical)
     targets = canonical_targets(results["targets"], label)
     lookbacks = DOWN_TARGET_LOOKBACK_SECONDS if any(up == 0 for up in targets.values()) else ()
     # Of jobs that miss nothing, nothing is looked for: thousands of GPUs would be read for one target of another job.
@@ -123,12 +126,12 @@ def _identify(source: Source, settings: Settings, at: float) -> _Identified:
     for ago in lookbacks:
         identities_then = {name: with_matchers(query, of_others) for name, query in inventory_queries(mappings).items()}
         former = plan_queries(identities_then, IDENTITY_LEAVES_PER_QUERY)
-        identities = merge_identities(mappings, former.read(source, at - ago), label)
+        identities = merge_identities(mappings, former.read(source, at - ago), canonical)
         inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *identities))))
-    reader = SeriesReader(source, at, windows_of(settings.evaluation), matchers, label)
+    reader = SeriesReader(source, at, windows_of(settings.evaluation), canonical, matchers)
     observed = reader.observe(mappings, recent_identities(results), results[SCRAPES])
     present = present_exporters(mappings, inventory)
-    return _Identified(source, settings, at, results, inventory, present, observed)
+    return _Identified(source, settings, at, results, canonical, inventory, present, observed)
 
 
 def _read_signals(found: _Identified) -> Facts:
@@ -141,7 +144,7 @@ def _read_signals(found: _Identified) -> Facts:
     values = second.read(source, at)
     left_out = discarded_readings(limited, values)
     results = {**found.results, **values}
-    facts = build_facts(results, found.inventory, families, settings, at, found.observed, left_out)
+    facts = build_facts(results, found.canonical, found.inventory, families, settings, at, found.observed, left_out)
     if isinstance(source, QueryLanguageSource):
         facts = replace(facts, language=source.query_language())
     if isinstance(source, PromqlSource):

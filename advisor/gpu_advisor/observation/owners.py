@@ -8,7 +8,7 @@ from dataclasses import replace
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.identity import gpu_key
 from gpu_advisor.promql.expressions import Labels, Matcher, Selector, Vector, any_of_values
-from gpu_advisor.sources.exporters.detection import JobKey, canonical_rows, canonical_targets, job_key, target_key
+from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey, canonical_targets, job_key, row_target
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Labels of an owner in gpu_owner_info, in the order of GpuOwner's fields.
@@ -63,33 +63,34 @@ def _older(one: GpuOwner, other: GpuOwner) -> GpuOwner:
 
 def owners_from_pods(
     mapping: ExporterMapping,
+    canonical: CanonicalRows,
     present: Sequence[Labels],
     counts: Vector,
     targets: Vector,
     expected: Mapping[JobKey, float],
     shared: Collection[str],
-    cluster_label: str,
 ) -> dict[str, tuple[GpuOwner, ...]]:
     """From the pod labels of the present series of one mapping.
 
     `counts` are the samples of each series in the idle window, `expected` those of a whole window by job, `targets` is
     `up`: a pod label that a target itself has names the exporter's pod.
     """
+    cluster_label = canonical.cluster_label
     own_pods = {
         key: dict(labels).get("pod", "")
         for labels in targets
         for key in canonical_targets({labels: 1.0}, cluster_label)
     }
     seen: dict[tuple[str, tuple[str, ...]], float] = {}
-    for labels, row in zip(counts, canonical_rows(mapping, list(counts), cluster_label), strict=True):
-        pod = _pod(dict(labels), own_pods.get(target_key(tuple(row.items())), ""))
+    for labels, row in zip(counts, canonical.of(mapping, counts), strict=True):
+        pod = _pod(dict(labels), own_pods.get(row_target(row), ""))
         if pod is not None:
             key = gpu_key(row, shared), pod
             whole = expected.get(job_key(labels, cluster_label))
             seen[key] = seen.get(key, 0.0) + (counts[labels] / whole if whole else 0.0)
     found: dict[str, dict[GpuOwner, None]] = {}
-    for labels, row in zip(present, canonical_rows(mapping, present, cluster_label), strict=True):
-        pod = _pod(dict(labels), own_pods.get(target_key(tuple(row.items())), ""))
+    for labels, row in zip(present, canonical.of(mapping, present), strict=True):
+        pod = _pod(dict(labels), own_pods.get(row_target(row), ""))
         if pod is not None and row.get("uuid"):
             uuid = gpu_key(row, shared)
             whole_window = seen.get((uuid, pod), 0.0) >= WHOLE_WINDOW_RATIO

@@ -9,6 +9,7 @@ from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Matcher, Selector, Vector, with_matchers
 from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources.exporters.detection import (
+    CanonicalRows,
     GpuInventory,
     PresentExporter,
     canonical_targets,
@@ -87,13 +88,12 @@ def recent_identities(results: Mapping[str, Vector]) -> dict[str, Vector]:
 
 
 def read_inventory(
-    results: Mapping[str, Vector], cluster: str = "", every: Sequence[ExporterMapping] | None = None
+    results: Mapping[str, Vector], every: Sequence[ExporterMapping], canonical: CanonicalRows
 ) -> GpuInventory:
-    """`cluster` is the label that distinguishes clusters, if any; `every` are the mappings in use."""
-    every = mappings() if every is None else every
+    """The GPUs and nodes that exporters report, now and in the idle window. `every` are the mappings in use."""
     return GpuInventory(
-        merge_identities(every, _strip_prefix(CURRENT_PREFIX, results), cluster),
-        merge_identities(every, _strip_prefix(RECENT_PREFIX, results), cluster),
+        merge_identities(every, _strip_prefix(CURRENT_PREFIX, results), canonical),
+        merge_identities(every, _strip_prefix(RECENT_PREFIX, results), canonical),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, Vector, any_of_values
 from gpu_advisor.sources.base import Samples, SamplesByLabels
-from gpu_advisor.sources.exporters.detection import JobKey, job_key, scrape_interval
+from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey, job_key, scrape_interval
 from gpu_advisor.sources.exporters.mapping import ExporterMapping, label_matchers
 from gpu_advisor.sources.exporters.series_selection import (
     WHOLE_RATIO,
@@ -72,8 +72,12 @@ class SeriesReader:
     source: SampleSource
     at: float
     windows: tuple[int, ...]
+    canonical: CanonicalRows
     matchers: tuple[Matcher, ...] = ()
-    cluster_label: str = ""
+
+    @property
+    def cluster_label(self) -> str:
+        return self.canonical.cluster_label
 
     @property
     def window_seconds(self) -> int:
@@ -160,12 +164,9 @@ class SeriesReader:
 
     def _things(self, mapping: ExporterMapping, series: Sequence[Labels]) -> list[Thing | None]:
         """What each series is of: its cluster, and the value of the mapping's identifying label."""
-        identities = mapping.identities(series)
-        if not self.cluster_label:
-            return [None if identity is None else ("", identity) for identity in identities]
+        label = mapping.by[0]
         return [
-            None if identity is None else (dict(labels).get(self.cluster_label, ""), identity)
-            for labels, identity in zip(series, identities, strict=True)
+            (row.get("cluster", ""), row[label]) if label in row else None for row in self.canonical.of(mapping, series)
         ]
 
     def _witness_counts(

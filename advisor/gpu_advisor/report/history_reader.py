@@ -33,6 +33,7 @@ from gpu_advisor.report.series import PART_LABEL
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SamplesByLabels, SourceError, SourceErrorKind
 from gpu_advisor.sources.exporters.detection import (
+    CanonicalRows,
     GpuInventory,
     canonical_rows,
     canonical_targets,
@@ -316,7 +317,9 @@ def _detect_dialects(
     scrapes = newest.pop("up")
     if samples is not None:
         source = _SourceAtEnd(reader, samples)
-        series_reader = SeriesReader(source, reader.period.end, (window,), reader.matchers, reader.cluster_label)
+        series_reader = SeriesReader(
+            source, reader.period.end, (window,), CanonicalRows(reader.cluster_label), reader.matchers
+        )
         observed = series_reader.observe(reader.mappings, newest, scrapes)
     label = reader.cluster_label if any(dict(row).get("cluster") for row in rows) else ""
     return detect_dialects(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gpu_advisor.evaluation.activity import Pauses, find_pauses
 from gpu_advisor.observation.owners import date_owners, owners_from_info, owners_from_pods, pod_start_selector
-from gpu_advisor.sources.exporters.detection import JobKey
+from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey
 from gpu_advisor.sources.exporters.mapping import mappings
 
 from tests.owner_days import judge_days
@@ -67,7 +67,7 @@ def test_a_pod_label_of_the_target_is_the_exporters_own() -> None:
     present = [alone, owned, honored]
     counts = {alone: 120.0, owned: 119.0, honored: 40.0}
     up = {labels(**target): 1.0}
-    found = owners_from_pods(dcgm, present, counts, up, {JobKey("d"): 120.0}, frozenset(), "")
+    found = owners_from_pods(dcgm, CanonicalRows(), present, counts, up, {JobKey("d"): 120.0}, frozenset())
     assert {uuid: [str(owner) for owner in owners] for uuid, owners in found.items()} == {
         "GPU-2": ["pod ml/train"], "GPU-3": ["pod ml/infer"],
     }  # fmt: skip

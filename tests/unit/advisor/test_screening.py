@@ -26,6 +26,8 @@ EDGES = sorted({edge for row in TABLE for condition in row.conditions for part i
                 for edge in (part.holds_from, part.fails_from)})  # fmt: skip
 NUMBERS = st.one_of(st.sampled_from([*EDGES, 0.0, 1.0, -0.0]), st.floats(0, 2), st.floats(-1e14, 1e14))
 GPUS = st.lists(st.dictionaries(st.sampled_from(USED), NUMBERS), min_size=1, max_size=4)
+#: A power limit that all have, as GPUs of one model do; None: each its own.
+LIMITS = st.none() | NUMBERS
 
 
 def fleet(gpus: list[dict[signals.Signal, float]]) -> Facts:
@@ -38,12 +40,16 @@ def fleet(gpus: list[dict[signals.Signal, float]]) -> Facts:
     return dataclasses.replace(known, values=values, jobs=dict.fromkeys(("GPU-0", "GPU-1"), "job"))
 
 
+def with_limit(gpus: list[dict[signals.Signal, float]], limit: float | None) -> list[dict[signals.Signal, float]]:
+    return gpus if limit is None else [{**measured, signals.POWER_LIMIT: limit} for measured in gpus]
+
+
 @hypothesis_settings(deadline=None, max_examples=100)
-@given(GPUS)
-def test_the_diagnosis_is_that_of_the_whole_table(gpus: list[dict[signals.Signal, float]]) -> None:
-    known = fleet(gpus)
+@given(GPUS, LIMITS)
+def test_the_diagnosis_is_that_of_the_whole_table(gpus: list[dict[signals.Signal, float]], limit: float | None) -> None:
+    known = fleet(with_limit(gpus, limit))
     peers = build_peers(known, known.gpus)
-    columns = Columns(known, known.gpus)
+    columns = Columns(known, known.gpus, peers)
     for gpu, rows in zip(known.gpus, possible_rows(columns, DECISION_TABLE), strict=True):
         features = LazyFeatures(GpuSignals(known, gpu, peers, "training"))
         assert match_row(features, rows) == match_row(features)
@@ -54,10 +60,11 @@ def test_the_diagnosis_is_that_of_the_whole_table(gpus: list[dict[signals.Signal
 
 
 @hypothesis_settings(deadline=None, max_examples=100)
-@given(GPUS)
-def test_a_column_has_the_values_of_its_feature(gpus: list[dict[signals.Signal, float]]) -> None:
-    known = fleet(gpus)
-    columns, peers = Columns(known, known.gpus), build_peers(known, known.gpus)
+@given(GPUS, LIMITS)
+def test_a_column_has_the_values_of_its_feature(gpus: list[dict[signals.Signal, float]], limit: float | None) -> None:
+    known = fleet(with_limit(gpus, limit))
+    peers = build_peers(known, known.gpus)
+    columns = Columns(known, known.gpus, peers)
     for feature in FEATURES:
         values, missing = columns.feature(feature.name)
         for gpu, value, is_missing in zip(known.gpus, values.tolist(), missing.tolist(), strict=True):
@@ -69,6 +76,6 @@ def test_most_rows_are_left_out_for_a_busy_gpu() -> None:
     busy = {signals.IDLE_UTILIZATION: 0.95, signals.IDLE_MEMORY_USED: 0.5, signals.SM_ACTIVITY: 0.8,
             signals.TENSOR_ACTIVITY: 0.4, signals.DRAM_ACTIVITY: 0.4, signals.THROTTLE_HW_THERMAL: 0.0}  # fmt: skip
     known = dataclasses.replace(fleet([busy]), jobs={})
-    [rows] = possible_rows(Columns(known, known.gpus), DECISION_TABLE)
+    [rows] = possible_rows(Columns(known, known.gpus, build_peers(known, known.gpus)), DECISION_TABLE)
     assert rows[-1].diagnosis == HEALTHY
     assert len(rows) <= 3

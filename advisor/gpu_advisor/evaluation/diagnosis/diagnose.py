@@ -95,7 +95,7 @@ def _diagnose_pool(facts: Facts, peers: Peers, pool: Pool) -> Iterator[GpuDiagno
         for gpu in pool.gpus:
             yield _diagnose_gpu(facts, peers, pool, gpu, DECISION_TABLE, SECONDARY_ROWS)
         return
-    columns = Columns(facts, pool.gpus)
+    columns = Columns(facts, pool.gpus, peers)
     primary = possible_rows(columns, DECISION_TABLE)
     secondary = [possible_rows(columns, (row,)) for row in SECONDARY_ROWS]  # each holds or not, whatever the others do
     for gpu, rows, *others in zip(pool.gpus, primary, *secondary, strict=True):

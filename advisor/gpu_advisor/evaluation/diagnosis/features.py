@@ -67,6 +67,9 @@ MIN_UTILIZATION_FOR_POWER = 0.1
 #: From this share of its limit on, power explains a low clock.
 AT_POWER_LIMIT = 0.85
 
+#: A value relative to those of fewer other GPUs of the model says nothing.
+MIN_MODEL_PEERS = 2
+
 #: Why a clock is low, where the driver publishes it.
 THROTTLE_REASONS = (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP)
 
@@ -166,14 +169,13 @@ def _memory_needed(gpu_signals: GpuSignals) -> float | None:
 _clock_ratio = Plain(SM_CLOCK, SM_CLOCK_MAX)
 
 
-def _relative_to_model(gpu_signals: GpuSignals, signal: Signal, min_others: int) -> float | None:
+def _relative_to_model(gpu_signals: GpuSignals, signal: Signal) -> float | None:
     own = gpu_signals.value(signal)
     counted = own if signal is not SM_CLOCK or (gpu_signals.value(IDLE_UTILIZATION) or 0.0) >= 0.3 else None
     if own is None or counted is None:
         return None
-    return ratio_of(
-        own, gpu_signals.peers.median_of_others(model_group(gpu_signals.gpu), signal.name, counted, min_others)
-    )
+    group = model_group(gpu_signals.gpu)
+    return ratio_of(own, gpu_signals.peers.median_of_others(group, signal.name, counted, MIN_MODEL_PEERS))
 
 
 def _job_median(gpu_signals: GpuSignals, what: str, own: float | None) -> float | None:
@@ -253,7 +255,7 @@ def _unexplained_clock(gpu_signals: GpuSignals) -> float:
     drawn = ratio_of(gpu_signals.value(POWER), gpu_signals.value(POWER_LIMIT))
     if any(gpu_signals.value(signal) is not None for signal in THROTTLE_REASONS) or (drawn or 0.0) >= AT_POWER_LIMIT:
         return 1.0
-    known = (_clock_ratio(gpu_signals), _relative_to_model(gpu_signals, SM_CLOCK, 2))
+    known = (_clock_ratio(gpu_signals), _relative_to_model(gpu_signals, SM_CLOCK))
     return min((value for value in known if value is not None), default=1.0)
 
 
@@ -350,9 +352,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("unexplained_clock", "the lower of `clock` and `clock_of_peers` if no throttle reason is published and "
             "power is not at its limit, else 1", (SM_CLOCK, SM_CLOCK_MAX, POWER, POWER_LIMIT), _unexplained_clock),
     Feature("clock_of_peers", "SM clock, of the median of busy GPUs of the same model", (SM_CLOCK,),
-            lambda gpu: _relative_to_model(gpu, SM_CLOCK, 2)),
+            lambda gpu: _relative_to_model(gpu, SM_CLOCK)),
     Feature("limit_of_peers", "power limit, of the median of GPUs of the same model", (POWER_LIMIT,),
-            lambda gpu: _relative_to_model(gpu, POWER_LIMIT, 2)),
+            lambda gpu: _relative_to_model(gpu, POWER_LIMIT)),
     Feature("thermal", "share of busy time thermally throttled", (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL), _thermal),
     Feature("temperature", "core temperature in degrees Celsius", (TEMPERATURE,), Plain(TEMPERATURE)),
     Feature("power_brake", "share of busy time throttled by the power brake", (THROTTLE_POWER_BRAKE,),

@@ -17,6 +17,9 @@ IDLE_DIAGNOSIS = DIAGNOSES[UNUSED]
 IDLE_EXIT_FACTOR = 2.0
 
 
+_IDLE = below("idleness", 1.0, IDLE_EXIT_FACTOR)
+
+
 class Idleness(Enum):
     BUSY = "busy"
     BORDERLINE = "borderline"
@@ -30,7 +33,7 @@ def idleness(facts: Facts, gpu: Gpu) -> Idleness | None:
     if not gpu.up or utilization is None or not idle_window_covered(facts, coverage):
         return None
     share = 100 * utilization / facts.evaluation.idle_utilization
-    truth = below("idleness", 1.0, IDLE_EXIT_FACTOR).truth({"idleness": share})
+    truth = _IDLE.truth({"idleness": share})
     if truth is not Truth.YES or share >= 1.0:
         return Idleness.BUSY if truth is Truth.NO else Idleness.BORDERLINE
     allocated = (facts.value(MEMORY_USED, gpu.uuid) or 0.0) > ALLOCATED_MEMORY_RATIO

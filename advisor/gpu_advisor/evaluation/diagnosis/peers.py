@@ -44,6 +44,11 @@ class Peers:
         middle = [found[k + (k >= skip)] for k in {(count - 1) // 2, count // 2}]
         return sum(middle) / len(middle)
 
+    def are_equal(self, group: str, quantity: str, min_others: int) -> bool:
+        """Whether all of a group, of at least so many others, have one value: the median of the others, too."""
+        found = self.values.get((group, quantity), ())
+        return len(found) > min_others and found[0] == found[-1]
+
     def job(self, gpu: Gpu) -> str | None:
         return self.jobs.get(gpu.uuid)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,13 @@ from numpy.typing import NDArray
 
 from gpu_advisor.evaluation.diagnosis.conditions import AnyOf, Condition, ThresholdCondition
 from gpu_advisor.evaluation.diagnosis.decision_table import DecisionRow
-from gpu_advisor.evaluation.diagnosis.features import AT_POWER_LIMIT, FEATURES_BY_NAME, THROTTLE_REASONS
-from gpu_advisor.evaluation.diagnosis.peers import MIN_BUSY_RATIO, MIN_WHOLE
+from gpu_advisor.evaluation.diagnosis.features import (
+    AT_POWER_LIMIT,
+    FEATURES_BY_NAME,
+    MIN_MODEL_PEERS,
+    THROTTLE_REASONS,
+)
+from gpu_advisor.evaluation.diagnosis.peers import MIN_BUSY_RATIO, MIN_WHOLE, Peers, model_group
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.signals import (
     IDLE_UTILIZATION,
@@ -28,6 +34,7 @@ from gpu_advisor.evaluation.signals import (
     THROTTLE_SW_THERMAL,
     Signal,
 )
+from gpu_advisor.promql.vocabulary import ScopeName
 
 Column = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -54,16 +61,22 @@ class Columns:
 
     facts: Facts
     gpus: Sequence[Gpu]
+    peers: Peers
     _signals: dict[str, Column] = field(default_factory=dict)
     _features: dict[str, Known] = field(default_factory=dict)
+    _names_by_scope: dict[ScopeName, Sequence[str]] = field(default_factory=dict)
 
     def signal(self, signal: Signal) -> Column:
         """NaN where there is no value."""
         if signal.name not in self._signals:
-            values = self.facts.values.get(signal.name, {})
-            names = [gpu.uuid if signal.scope == "gpu" else gpu.node for gpu in self.gpus]
-            self._signals[signal.name] = np.array([values.get(name, np.nan) for name in names], np.float64)
+            values, names = self.facts.values.get(signal.name, {}), self._names(signal.scope)
+            self._signals[signal.name] = np.fromiter(map(values.get, names, repeat(np.nan)), np.float64, len(names))
         return self._signals[signal.name]
+
+    def _names(self, scope: ScopeName) -> Sequence[str]:
+        if scope not in self._names_by_scope:
+            self._names_by_scope[scope] = [gpu.uuid if scope == "gpu" else gpu.node for gpu in self.gpus]
+        return self._names_by_scope[scope]
 
     def ratio(self, part: Signal, whole: Signal) -> Column:
         """As features.ratio_of."""
@@ -111,11 +124,23 @@ def _of_job(columns: Columns) -> Known:
     return Known(np.full(len(columns.gpus), np.nan), ~(busy & in_job))
 
 
+def _limit_of_peers(columns: Columns) -> Known:
+    """1 where all GPUs of the model have one limit, as nearly always."""
+    limits, peers = columns.signal(POWER_LIMIT), columns.peers
+    models = {gpu.name: gpu for gpu in columns.gpus}
+    alike = {
+        name for name, gpu in models.items() if peers.are_equal(model_group(gpu), POWER_LIMIT.name, MIN_MODEL_PEERS)
+    }
+    is_alike = np.array([gpu.name in alike for gpu in columns.gpus], np.bool_)
+    return Known(np.where(is_alike & (limits >= MIN_WHOLE), 1.0, np.nan), np.isnan(limits))
+
+
 #: Features other than plain values and ratios, as far as columns give them.
 PARTLY_KNOWN: Mapping[str, Callable[[Columns], Known]] = {
     "idleness": _idleness,
     "thermal": _thermal,
     "unexplained_clock": _unexplained_clock,
+    "limit_of_peers": _limit_of_peers,
     "communication_below_job": _of_job,
     "utilization_below_job": _of_job,
     "sm_activity_of_job": _of_job,

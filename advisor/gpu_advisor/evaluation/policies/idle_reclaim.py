@@ -12,7 +12,6 @@ from gpu_advisor.evaluation.diagnosis.idle import (
     IDLE_DIAGNOSIS,
     IDLE_MEMORY_ALLOCATED,
     Idleness,
-    idle_window_covered,
     idleness,
 )
 from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_gpu
@@ -20,7 +19,7 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.policies.gpu_processes import list_processes
-from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus, running_job_notes
+from gpu_advisor.evaluation.policies.idle_gpus import IDLE_STATES, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import SLURM, owner_actions
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import (
@@ -51,13 +50,14 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     pool = replace(pool, gpus=without_lost(facts, pool.gpus))  # the minimum is of GPUs that work
     if pool.settings.kind == "serving":
         return  # sized by demand, idle replicas included
-    unobserved = [gpu for gpu in pool.gpus if not _is_observed(facts, gpu)]
+    states = [(gpu, idleness(facts, gpu)) for gpu in pool.gpus]
+    unobserved = [gpu for gpu, state in states if state is None]
     if unobserved:
         yield from _abstain(facts, pool.scope, unobserved, len(pool.gpus))
-    verdicts = {gpu: judge_idle_gpu(facts, gpu) for gpu in idle_gpus(facts, pool.gpus)}
+    verdicts = {gpu: judge_idle_gpu(facts, gpu) for gpu, state in states if state in IDLE_STATES}
     idle = [gpu for gpu, found in verdicts.items() if found.verdict == "reclaim"]
     yield from _phases(pool.scope, {gpu: found for gpu, found in verdicts.items() if found.verdict == "phase"})
-    borderline = tuple(gpu.uuid for gpu in pool.gpus if idleness(facts, gpu) is Idleness.BORDERLINE)
+    borderline = tuple(gpu.uuid for gpu, state in states if state is Idleness.BORDERLINE)
     if borderline:
         message = f"{len(borderline)} of {len(pool.gpus)} GPUs: almost nothing ran. Idle or not? Check their workload"
         yield Abstention(Reason.CONFLICTING, KIND, pool.scope, message, borderline, (KIND,), resolves=True)
@@ -75,11 +75,6 @@ def _phases(scope: Scope, phases: Mapping[Gpu, IdleVerdict]) -> Iterator[Abstent
     for (why, observed), gpus in sorted(by_reason.items()):
         message, uuids = f"{len(gpus)} idle GPUs are left to their owners: {why}", tuple(gpu.uuid for gpu in gpus)
         yield Abstention(Reason.CONFLICTING, KIND, scope, message, uuids, (KIND,), resolves=observed)
-
-
-def _is_observed(facts: Facts, gpu: Gpu) -> bool:
-    has_value = facts.value(IDLE_UTILIZATION, gpu.uuid) is not None
-    return bool(gpu.up) and has_value and idle_window_covered(facts, facts.value(IDLE_COVERAGE, gpu.uuid))
 
 
 def _abstain(facts: Facts, scope: Scope, unobserved: list[Gpu], of: int) -> Iterator[Abstention]:

@@ -91,18 +91,38 @@ def inventory_queries(mappings: Iterable[ExporterMapping], window_seconds: int |
     return {mapping.name: mapping.identity_expression(window_seconds) for mapping in mappings}
 
 
+@dataclass(frozen=True, slots=True)
+class CanonicalRows:
+    """Identity rows under canonical label names, of one evaluation. With a `cluster_label`, rows that have it get the
+    label `cluster`.
+
+    Each series is read once: nearly all that are present are in the idle window as well, and name owners.
+    """
+
+    cluster_label: str = ""
+    _known: dict[str, dict[Labels, Row]] = field(default_factory=dict, repr=False, compare=False)
+
+    def of(self, mapping: ExporterMapping, series: Iterable[Labels]) -> list[Row]:
+        """The rows of one mapping, in the order of its series."""
+        known, wanted = self._known.setdefault(mapping.name, {}), list(series)
+        unread = [labels for labels in wanted if labels not in known]
+        known.update(zip(unread, canonical_rows(mapping, unread, self.cluster_label), strict=True))
+        return [known[labels] for labels in wanted]
+
+
 def merge_identities(
-    mappings: Sequence[ExporterMapping], results: Mapping[str, Vector], cluster_label: str = ""
+    mappings: Sequence[ExporterMapping], results: Mapping[str, Vector], canonical: CanonicalRows | None = None
 ) -> tuple[Labels, ...]:
     """Identity rows of all mappings under canonical label names, the lowest rank first.
 
     Rows without the identifying label are of another program. Each target counts for one family per scope: gpu-exporter
-    can serve DCGM's names as well. With a `cluster_label`, rows that have it get the label `cluster`.
+    can serve DCGM's names as well.
     """
+    canonical = canonical or CanonicalRows()
     rows: list[Labels] = []
     taken: dict[str, set[TargetKey]] = {}
     for mapping in mappings:
-        found = canonical_rows(mapping, sorted(results.get(mapping.name, {})), cluster_label)
+        found = canonical.of(mapping, sorted(results.get(mapping.name, {})))
         if mapping.companion:
             rows += [tuple(sorted(row.items())) for row in found]
             continue

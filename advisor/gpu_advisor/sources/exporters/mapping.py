@@ -279,19 +279,6 @@ class ExporterMapping(_StrictModel):
         found: Expression = union(*(Selector(metric, function, window_seconds) for metric in self.identity.metrics))
         return Aggregate("count", ("job", "instance"), found) if self.companion else found
 
-    def identities(self, rows: Iterable[Labels]) -> list[str | None]:
-        """The identifying label of each row, as canonical_identities has it; None for a row that identifies nothing."""
-        identifier = self.by[0]
-        prefix = self.prefixes.get(identifier, "")
-        gpu, part = self.candidates(identifier, "gpu"), self.candidates(identifier, "slice")
-        found: list[str | None] = []
-        for labels in rows:
-            original = dict(labels)
-            is_slice = self.slice_labels and identify(original, part)
-            identity = identify(original, part if is_slice else gpu, prefix)
-            found.append(None if identity is None else identity[0])
-        return found
-
     def canonical_identities(self, rows: Iterable[Labels]) -> list[dict[str, str]]:
         """Identity rows under canonical label names, in their order. `exporter` is this mapping's name; job, instance
         and node stay. A row that identifies nothing lacks the identifying label.

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class NodeNames:
+class NodeNames(NamedTuple):
     """What a GPU exporter's identity row, or node_exporter's, says about its node.
 
     `reported` is the exporter's own label, `target` the node that service discovery adds, `instance` the scraped
@@ -28,7 +28,7 @@ class NodeNames:
     @classmethod
     def of(cls, row: Mapping[str, str]) -> NodeNames:
         """Those of a canonical identity row."""
-        return cls(*(row.get(label, "") for label in ("cluster", "nodename", "node", "instance")))
+        return cls(row.get("cluster", ""), row.get("nodename", ""), row.get("node", ""), row.get("instance", ""))
 
     @property
     def names(self) -> tuple[str, ...]:
