@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+from gpu_advisor.evaluation import serving
 from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
@@ -34,6 +36,8 @@ BATCH_LIMIT = {**CALM, "running": 4.0, "running_max": 4.0, "waiting": 28.0, "wai
 FULL_CACHE = {**CALM, "running": 5.0, "running_max": 6.0, "waiting": 11.0, "waiting_now": 11.0, "kv_usage_max": 1.0,
               "preemption_rate": 1.5, "ttft_p50": 1.5, "ttft_p90": 2.0, "ttft_p95": 2.2}  # fmt: skip
 OBJECTIVES = Objectives(1.0, 0.05)
+#: Modules that read features besides the decision table.
+ADVISES = ("settings_advice", "capacity_advice", "recommend")
 VLLM = next(each for each in server_mappings() if each.name == "vllm")
 
 
@@ -68,6 +72,29 @@ def text_of(advice: Advice) -> str:
 @pytest.mark.parametrize(("values", "cause"), [(BATCH_LIMIT, "batch_limit_bound"), (FULL_CACHE, "kv_cache_bound")])
 def test_limits_need_no_objective(values: Mapping[str, float], cause: str, objectives: Objectives) -> None:
     assert causes(diagnosed(values, objectives=objectives)) == {cause}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"kv_usage": 0.97, "kv_usage_max": 1.0}, {"kv_cache_bound"}),
+        ({"kv_usage": 0.5, "kv_usage_max": 0.6}, {"batch_limit_bound"}),
+        ({"kv_usage": 0.97, "kv_usage_max": 1.0, "itl_mean": 0.2}, set()),
+        ({"kv_usage": 0.97, "kv_usage_max": 1.0, "preemption_rate": 0.0}, set()),
+    ],
+)
+def test_a_server_that_never_preempts_has_a_full_cache(changes: Mapping[str, float], expected: set[str]) -> None:
+    """TensorRT-LLM by default begins a request only with room for its whole answer (GUARANTEED_NO_EVICT)."""
+    never_preempts = {name: value for name, value in BATCH_LIMIT.items() if name != "preemption_rate"}
+    assert causes(diagnosed({**never_preempts, **changes})) == expected
+
+
+def test_every_feature_decides_or_advises() -> None:
+    used = {part.feature for row in ROWS for condition in row.conditions for part in condition.parts()}
+    sources = Path(serving.__file__).parent
+    text = "".join((sources / f"{name}.py").read_text("utf-8") for name in ADVISES)
+    idle = {name for name in diagnosed(CALM, CALM).features if name not in used and f'"{name}"' not in text}
+    assert idle == set()
 
 
 def test_a_calm_server_has_no_cause() -> None:

@@ -77,28 +77,18 @@ _PRESSED = above("pressed", 0.12, 0.09)
 _MET = below("missed_at_most", 0.035, 0.05)
 #: A few requests that miss by an inferred spread of latencies prove nothing: many do, or first tokens are late.
 _SURELY_MISSED = any_of(above("missed", 0.25, 0.22), above("ttft_missed", 0.10, 0.08), above("itl_missed", 0.40, 0.35))
-_SLOW = above("itl_load", 1.0, 0.95)
-_QUEUE, _WAIT, _NONE_WAIT = (
-    above("queue_share", 0.04, 0.03),
-    above("queue_share", 0.025, 0.02),
-    below("queue_share", 0.02, 0.025),
-)
-_FULL, _PREEMPTED = above("kv_usage_max", 0.95, 0.92), above("preemptions", 0.06, 0.055)
+_QUEUE = above("queue_share", 0.04, 0.03)
 #: Not where it is the spread of the load over replicas, or one that is missing.
 _EVEN = unless(below("even_itl", 0.90, 0.95))
 _ALL_ALIKE = (_EVEN, unless(above("started", 1.0, 0.0)))
-#: Tokens take as long as their objective allows while nobody waits; a request that is alone is fast enough.
-_SLOW_STEPS = (
-    above("itl_load", 0.82, 0.79),
-    below("queue_share", 0.04, 0.05),
-    below("lone_itl", 1.04, 1.06),
-    *_ALL_ALIKE,
+#: Prompts computed four times as fast would let tokens keep their objective; they are a visible part of the steps, and
+#: of the time to the first token.
+_PREFILL_HELPS = (
+    below("fast_prefill_itl", 1.08, 1.12),
+    above("prompt_share", 0.20, 0.18),
+    above("computing_share", 0.030, 0.025),
 )
-#: Of the time to the first token, a visible part is the prompt's own: the rest waits for a place in the batch.
-_PROMPTS_TAKE_PART, _PROMPTS_TAKE_MOST = above("computing_share", 0.055, 0.045), above("computing_share", 0.60, 0.55)
-_MOSTLY_PROMPTS = above("prompt_share", 0.90, 0.88)
-#: Prompts computed four times as fast would let tokens keep their objective.
-_PREFILL_HELPS = below("fast_prefill_itl", 1.08, 1.12)
+
 #: A server so far behind that no single change lets it keep up has no cause to be named.
 _CAN_KEEP_UP = below("backlog", 19, 21)
 
@@ -129,87 +119,37 @@ _HALF_FAIL = any_of(
 _SMALL_BATCH, _LARGE_BATCH = below("doubled_step", 1.095, 1.10), above("doubled_step", 1.10, 1.095)
 
 ROWS: tuple[CauseRow, ...] = (
-    CauseRow("kv_cache_bound", "preemptions", (
-        _PRESSED, _FULL, _PREEMPTED, unless(above("peak_itl", 0.95, 0.93)), unless(below("ttft_missed", 0.35, 0.37)))),
-    CauseRow("kv_cache_bound", "preemptions and slow steps", (
-        _PRESSED, _FULL, _PREEMPTED, below("itl_missed", 0.98, 0.99), below("fast_decode_itl", 0.48, 0.50),
-        above("kv_usage", 0.56, 0.54))),
-    CauseRow("kv_cache_bound", "preemptions on the only replica", (
-        _PRESSED, _FULL, _PREEMPTED, _WAIT, below("itl_load", 1.9, 2.0), below("replicas", 1.0, 2.0))),
-    CauseRow("kv_cache_bound", "prompts wait for room", (
-        _PRESSED, _FULL, above("backlog", 1.15, 1.05), below("stalls", 0.95, 0.955), _MOSTLY_PROMPTS)),
-    CauseRow("kv_cache_bound", "preemptions beside prompts", (
-        _PRESSED, above("preemptions", 0.0145, 0.0135), above("itl_spread", 2.20, 2.15),
-        above("mean_kv_usage", 0.50, 0.49), above("prompt_share", 0.55, 0.54))),
-    CauseRow("kv_cache_bound", "preemptions and a queue while tokens are fast", (
-        _PRESSED, above("preemptions", 0.030, 0.027), _QUEUE, below("itl_load", 0.62, 0.64))),
+    CauseRow("kv_cache_bound", "", (
+        _PRESSED, above("preemptions", 0.020, 0.015), unless(below("ttft_missed", 0.22, 0.25)),
+        unless(above("free_itl", 2.7, 2.5)), unless(above("prefill_load", 2.2, 2.0)))),
+    CauseRow("kv_cache_bound", "of a server that reserves room for a whole answer, and never preempts", (
+        _PRESSED, _QUEUE, above("reserved_kv_usage", 0.90, 0.85), unless(above("itl_load", 1.0, 0.95)))),
     CauseRow("batch_limit_bound", "", (
         _PRESSED, _QUEUE, above("plateau", 0.97, 0.96), below("kv_usage_max", 0.90, 0.95), _EVEN,
         unless(above("itl_load", 1.0, 0.95)))),
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
-    CauseRow("prefill_bound", "with a queue", (
-        _PRESSED, _PROMPTS_TAKE_PART, _WAIT, _CAN_KEEP_UP, *_ALL_ALIKE,
-        any_of(above("peak_itl", 0.62, 0.60), above("itl_stall", 0.67, 0.65), above("stalls", 1.11, 1.10)))),
-    CauseRow("prefill_bound", "answers stall", (
-        _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, below("ttft_spread", 14.5, 15.5),
-        any_of(above("stalls", 1.08, 1.07), above("itl_stall", 0.68, 0.65)))),
-    CauseRow("prefill_bound", "slow steps", (
-        _PRESSED, *_SLOW_STEPS, _PREFILL_HELPS, above("prompt_share", 0.26, 0.24))),
-    CauseRow("prefill_bound", "late first tokens", (
-        _PRESSED, _PROMPTS_TAKE_PART, _NONE_WAIT, _PREFILL_HELPS, *_ALL_ALIKE, above("queue_load", 0.095, 0.085),
-        below("itl_spread", 2.0, 2.1))),
-    CauseRow("prefill_bound", "answers stall often", (_PRESSED, *_ALL_ALIKE, above("stalls", 1.22, 1.20))),
-    CauseRow("prefill_bound", "a long queue and slow steps", (
-        _PRESSED, below("computing_share", 0.045, 0.055), *_ALL_ALIKE, above("fast_decode_itl", 0.40, 0.39),
-        above("prefill_share", 0.19, 0.18))),
-    CauseRow("prefill_bound", "long prompts stall answers", (
-        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.62, 0.60), above("longest_prefill", 2.5, 2.4))),
-    CauseRow("prefill_bound", "far behind with prompts beside decoding", (
-        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.945, 0.940), below("computing_share", 0.125, 0.130),
-        above("peak_itl", 0.85, 0.84))),
-    CauseRow("prefill_bound", "first tokens wait for their prompts", (
-        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.19, 0.18), below("prompt_share", 0.32, 0.34),
-        above("computing_share", 0.72, 0.70), below("fast_prefill_itl", 1.15, 1.20))),
-    CauseRow("prefill_bound", "only tokens beside prompts are late", (
-        _PRESSED, *_ALL_ALIKE, below("lone_itl", 0.22, 0.23), above("itl_load", 1.7, 1.6), above("stalls", 1.02, 1.01),
-        below("ttft_body", 0.47, 0.50))),
-    CauseRow("decode_bandwidth_bound", "steps of little but decoding", (
-        _PRESSED, *_ALL_ALIKE, below("prompt_share", 0.31, 0.32))),
-    CauseRow("decode_bandwidth_bound", "tokens beside prompts, unevenly", (
-        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.967, 0.965), above("itl_spread", 3.6, 3.5))),
-    CauseRow("decode_bandwidth_bound", "slow steps", (_PRESSED, *_SLOW_STEPS)),
-    CauseRow("decode_bandwidth_bound", "slow steps and a queue", (
-        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.90, 0.85), _QUEUE, below("queue_share", 0.84, 0.86),
-        below("lone_itl", 0.80, 0.83))),
-    CauseRow("decode_bandwidth_bound", "tokens beside prompts", (
-        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.96, 0.955), above("free_itl", 0.76, 0.74),
-        below("ttft_tail", 10, 10.4))),
-    CauseRow("decode_bandwidth_bound", "tokens beside prompts that are late", (
-        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.96, 0.955), above("free_itl", 0.76, 0.74),
-        above("ttft_tail", 10.4, 10), above("prefill_load", 5.8, 5.5), below("queue_load", 48, 52))),
-    CauseRow("decode_bandwidth_bound", "each request preempted", (
-        _PRESSED, *_ALL_ALIKE, above("preemptions", 1.4, 1.3), _SLOW)),
+    CauseRow("prefill_bound", "", (
+        _PRESSED, *_ALL_ALIKE, *_PREFILL_HELPS,
+        any_of(above("itl_load", 0.60, 0.55), below("computing_share", 0.80, 0.82)))),
+    CauseRow("prefill_bound", "prompts take long while tokens are late", (
+        _PRESSED, *_ALL_ALIKE, above("fast_prefill_itl", 1.05, 1.0), above("prefill_load", 0.30, 0.28), _CAN_KEEP_UP)),
+    CauseRow("prefill_bound", "answers stall", (_PRESSED, *_ALL_ALIKE, above("itl_stall", 0.60, 0.55))),
+    CauseRow("decode_bandwidth_bound", "slow steps", (
+        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.82, 0.79), below("lone_itl", 1.10, 1.13))),
+    CauseRow("decode_bandwidth_bound", "steps of half the length would be too slow", (
+        _PRESSED, *_ALL_ALIKE, above("fast_decode_itl", 1.10, 1.05), above("backlog", 1.0, 0.9))),
     CauseRow("under_batched", "", (*_HALF_SERVE, _SMALL_BATCH)),
-    CauseRow("head_of_line", "very late", (
-        _PRESSED, _PROMPTS_TAKE_MOST, *_ALL_ALIKE, above("ttft_spread", 12.2, 11.8), above("itl_spread", 1.88, 1.85))),
-    CauseRow("head_of_line", "late", (
-        _PRESSED, _PROMPTS_TAKE_MOST, *_ALL_ALIKE, below("ttft_spread", 11.8, 12.2), below("itl_missed", 0.15, 0.19),
-        above("prefill_load", 0.63, 0.61))),
-    CauseRow("head_of_line", "long prompts fill the cache", (
-        _PRESSED, _FULL, *_ALL_ALIKE, above("ttft_spread", 27, 26), above("computing_share", 0.09, 0.08))),
-    CauseRow("head_of_line", "prompts of their own while tokens are fast", (
-        _PRESSED, *_ALL_ALIKE, below("free_itl", 0.35, 0.36), above("computing_share", 0.80, 0.78),
-        above("itl_load", 0.25, 0.24), below("itl_stall", 0.56, 0.58))),
-    CauseRow("head_of_line", "long prompts take half of the cache", (
-        _PRESSED, *_ALL_ALIKE, above("prefill_load", 0.40, 0.39), below("itl_missed", 0.08, 0.09),
-        above("kv_usage", 0.51, 0.50), below("kv_usage", 0.95, 0.955))),
+    CauseRow("head_of_line", "prompts are in each other's way", (
+        _PRESSED, *_ALL_ALIKE, above("longest_prefill", 1.9, 1.7), above("computing_share", 0.81, 0.79),
+        below("itl_load", 0.78, 0.82))),
+    CauseRow("head_of_line", "long prompts wait for the cache", (
+        _PRESSED, *_ALL_ALIKE, above("ttft_spread", 16, 15), above("mean_kv_usage", 0.41, 0.39),
+        below("missed", 0.955, 0.965))),
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
                                 any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.12, 1.08)))),
     CauseRow("imbalance", "", (
         _PRESSED, _SURELY_MISSED, above("unevenness", 1.6, 1.5), below("even_itl", 0.95, 1.0))),
-    CauseRow("imbalance", "requests wait on the busiest replica only", (
-        _PRESSED, above("unevenness", 1.55, 1.50), above("waiting", 0.6, 0.5), above("plateau", 0.49, 0.47))),
     CauseRow("over_provisioned", "half of them do not serve", (*_FEWER_SERVE, _HALF_FAIL)),
     CauseRow("over_provisioned", "large batches", (*_FEWER_SERVE, _LARGE_BATCH)),
     CauseRow("wrong_gpu", "", (_PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55),

@@ -78,12 +78,11 @@ def _pressure(load: ReplicaLoad) -> dict[str, float | None]:
         "backlog": share_of(value("waiting_now"), running),
         "queue_share": None if waiting is None or not running else waiting / (running + waiting),
         "plateau": share_of(running if (usual := value("running_p50")) is None else usual, highest),
-        "kv_usage": value("kv_usage"),
+        "reserved_kv_usage": value("kv_usage") if preempted is None else None,
         "kv_usage_max": value("kv_usage_max"),
         "preemptions": None if preempted is None or not finished else preempted / finished,
         "ttft_missed": load.ttft_missed,
         "itl_missed": load.itl_missed,
-        "offered": load.offered,
         **_executions(load),
     }
 
@@ -103,9 +102,9 @@ def _executions(load: ReplicaLoad) -> dict[str, float | None]:
 
 def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
     """Latencies if something were relaxed, as shares of their objectives."""
-    names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "fast_decode_itl", "prefill_share", "itl_stall",
-             "ttft_body", "ttft_tail", "prompt_share", "peak_itl", "stalls", "computing_share", "queue_load",
-             "prefill_load", "longest_prefill", "ttft_spread", "itl_spread")  # fmt: skip
+    names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "fast_decode_itl", "itl_stall", "ttft_body",
+             "ttft_tail", "prompt_share", "peak_itl", "stalls", "computing_share", "prefill_load", "longest_prefill",
+             "ttft_spread")  # fmt: skip
     found: dict[str, float | None] = dict.fromkeys(names)
     value = load.value
     itl, ttft = value("itl_mean"), value("ttft_p50")
@@ -126,7 +125,6 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
     if curve is None or not output or not prompt:
         return found
     demand, ratio = load.offered * output, prompt / output
-    found["prefill_share"] = load.offered * prompt * curve.per_prompt_token
     if objectives.itl is not None:
         highest = value("running_max")
         found["peak_itl"] = None if highest is None else curve.itl(highest, ratio) / objectives.itl
@@ -138,17 +136,15 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
 
 
 def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
-    """What a first token waits for: a place in the batch, or its prompt's computation; and how much latencies vary."""
+    """What a first token waits for: a place in the batch, or its prompt's computation; and how much that varies."""
     found: dict[str, float | None] = {}
     queued, computing = load.value("queue_seconds"), load.value("prefill_seconds")
     if queued is not None and computing is not None and queued + computing > 0:
         found["computing_share"] = computing / (queued + computing)
     if objectives.ttft is not None:
-        found["queue_load"] = None if queued is None else queued / objectives.ttft
         found["prefill_load"] = None if computing is None else computing / objectives.ttft
         found["longest_prefill"] = share_of(load.value("prefill_p99"), objectives.ttft)
     found["ttft_spread"] = share_of(load.value("ttft_p90"), load.value("ttft_p50"))
-    found["itl_spread"] = share_of(load.value("itl_p95"), load.value("itl_mean"))
     return found
 
 
