@@ -92,7 +92,7 @@ def recommendation(issued: PublishedRecommendation, view: View) -> schema.Recomm
         "explanation": of.explanation,
         "confidence": of.confidence,
         "since": format_rfc3339(issued.since),
-        "held": issued.held,
+        "held": issued.stale,
         "last_seen": None if issued.last_seen is None else format_rfc3339(issued.last_seen),
         "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
         "feedback": feedback(issued.feedback) if issued.feedback else None,
@@ -246,7 +246,7 @@ def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int)
 
 
 def outcome(of: Outcome) -> schema.OutcomeDocument:
-    tracked = of.closed.promise
+    tracked = of.closed.tracked
     return {
         "id": tracked.id,
         "kind": tracked.kind,

@@ -78,21 +78,21 @@ def _savings(advice: Recommendation, gpus: Sequence[str], prices: Prices | None)
 def update_alerts(
     before: Iterable[Alert],
     firing: Iterable[Alert],
-    held: frozenset[str],
+    unconfirmed: frozenset[str],
     now: float,
     missing: Sequence[Abstention] = (),
 ) -> tuple[Alert, ...]:
     """The alerts after an evaluation: firing, stale, and resolved ones that are still re-sent.
 
-    `held` are ids of stale recommendations, `missing` the abstentions for missing data: of a recommendation that goes
-    on for others, the alert of an owner whose GPUs lack data is stale, too.
+    `unconfirmed` are ids of active recommendations that this evaluation did not make, `missing` the abstentions for
+    missing data: of a recommendation that goes on for others, the alert of an owner whose GPUs lack data is stale, too.
     """
     current = {alert.id: alert for alert in firing}
     goes_on = {alert.recommendation_id for alert in current.values()}
     for alert in before:
         if alert.id in current:
             continue
-        stale = alert.recommendation_id in held or (
+        stale = alert.recommendation_id in unconfirmed or (
             alert.recommendation_id in goes_on and any(_lacks_data(alert, abstention) for abstention in missing)
         )
         if stale and alert.resolved is None:

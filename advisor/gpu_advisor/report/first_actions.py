@@ -14,7 +14,7 @@ MAX_FIRST_ACTIONS = 3
 
 def first_actions(view: View, ranked: Sequence[RankedRecommendation], external_url: str) -> list[FirstAction]:
     """By money, then GPUs, then urgency, which is the order of `ranked`. Not those that are snoozed or stale."""
-    active = [each for each in ranked if not each.issued.snoozed and not each.issued.held]
+    active = [each for each in ranked if not each.issued.snoozed and not each.issued.stale]
     most = sorted(active, key=lambda each: (-(each.savings.money_per_hour or 0.0), -(each.savings.gpus or 0.0)))
     return [_document(view, each, external_url.rstrip("/")) for each in most[:MAX_FIRST_ACTIONS]]
 

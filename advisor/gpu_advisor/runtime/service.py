@@ -70,7 +70,7 @@ class AdvisorService:
         self._tracked, self._settling = ledger.tracked_recommendations()
         # Stored recommendations are stale until the first evaluation.
         former = [
-            PublishedRecommendation(id_, active.since, advice, held=True).without_commands()
+            PublishedRecommendation(id_, active.since, advice, stale=True).without_commands()
             for id_, (active, advice) in stored.items()
             if advice
         ]
@@ -147,8 +147,8 @@ class AdvisorService:
                 log.warning("source %s: %s", self._source.address, error)
             self._record_failure(error.kind.value, str(error))
             return self.view
-        issued, held = self._update_recommendations(evaluation, now)
-        judged = self._judge_outcomes(evaluation, issued, held)
+        issued, unconfirmed = self._update_recommendations(evaluation, now)
+        judged = self._judge_outcomes(evaluation, issued, unconfirmed)
         self._publish(
             source=replace(self.view.source, up=True, error="", message="", last_success=now),
             evaluation=evaluation,
@@ -158,7 +158,7 @@ class AdvisorService:
             evaluations=self.view.evaluations + 1,
             outcomes=self.view.outcomes.with_added(judged) if judged else self.view.outcomes,
         )
-        self._send_alerts([each for each in self.view.issued if each.id not in held], held)
+        self._send_alerts([each for each in self.view.issued if each.id not in unconfirmed], unconfirmed)
         return self.view
 
     def _record_failure(self, error: str, message: str) -> None:
@@ -174,27 +174,29 @@ class AdvisorService:
         """The recommendations with their start times; and the ids of those that this evaluation did not make."""
         fresh = {advice.id(self.settings.cluster): advice for advice in evaluation.recommendations}
         found = update_active(self._active, fresh, evaluation)
-        self._active, unconfirmed = found.active, found.held | found.lingering
+        self._active, unconfirmed = found.active, found.stale | found.lingering
         issued = [PublishedRecommendation(id_, found.active[id_].since, advice) for id_, advice in fresh.items()]
         self._write_ledger(lambda: self._ledger.record_recommendations(now, issued, unconfirmed))
         former = [
-            replace(each, held=True).without_commands()
-            if each.id in found.held
-            else replace(each, held=False, last_seen=found.active[each.id].seen)
+            replace(each, stale=True).without_commands()
+            if each.id in found.stale
+            else replace(each, stale=False, last_seen=found.active[each.id].seen)
             for each in self.view.issued
             if each.id in unconfirmed
         ]
         return tuple(by_urgency((*issued, *former))), unconfirmed
 
     def _judge_outcomes(
-        self, evaluation: Evaluation, issued: Iterable[PublishedRecommendation], held: frozenset[str]
+        self, evaluation: Evaluation, issued: Iterable[PublishedRecommendation], unconfirmed: frozenset[str]
     ) -> tuple[outcomes.Outcome, ...]:
         """The outcomes of closed recommendations that have settled."""
         snapshot = outcomes.take_snapshot(evaluation)
         current = [
-            outcomes.track(each.id, each.since, each.recommendation, snapshot) for each in issued if each.id not in held
+            outcomes.track(each.id, each.since, each.recommendation, snapshot)
+            for each in issued
+            if each.id not in unconfirmed
         ]
-        self._tracked, closed = outcomes.close_ended(self._tracked, current, held, snapshot)
+        self._tracked, closed = outcomes.close_ended(self._tracked, current, unconfirmed, snapshot)
         settle = self.settings.outcomes.settle_seconds
         self._settling, judged = outcomes.judge_settled((*self._settling, *closed), snapshot, settle)
         self._write_ledger(lambda: self._ledger.save_tracked(self._tracked, self._settling, judged))
@@ -254,7 +256,7 @@ class AdvisorService:
             suggestions = tuple(suggest(self._feedback, self.settings.evaluation))
             self._replace_view(feedback=self._feedback, suggestions=suggestions)
 
-    def _send_alerts(self, firing: Iterable[PublishedRecommendation], held: frozenset[str]) -> None:
+    def _send_alerts(self, firing: Iterable[PublishedRecommendation], unconfirmed: frozenset[str]) -> None:
         """Update and send all alerts. Not with the evaluation's time: a slow evaluation would shorten their TTL."""
         now, before = self._clock(), self._alerts
         snoozed = active_snoozes(self._snoozes, now).keys()
@@ -269,7 +271,7 @@ class AdvisorService:
             )
         ]
         missing = missing_data(evaluation) if evaluation else ()
-        self._alerts = alerts.update_alerts(before, fresh, held - snoozed, now, missing)
+        self._alerts = alerts.update_alerts(before, fresh, unconfirmed - snoozed, now, missing)
         self._write_ledger(lambda: self._ledger.save_alerts(self._alerts))
         self.alertmanagers.send(self._alerts, now)
 

@@ -1,7 +1,7 @@
 """Active recommendations and snoozes between evaluations. Pure.
 
 A recommendation resolves when the data shows that its cause is over. While data is missing it stays active and is
-marked stale (`held`). Advice on how a job works stays active for a while longer (`lingering`): a job that trains and
+marked stale. Advice on how a job works stays active for a while longer (`lingering`): a job that trains and
 evaluates in turns shows its cause in turns, and would begin and end with each.
 """
 
@@ -66,7 +66,7 @@ class Continuity:
     """The active recommendations after an evaluation, by id, and which of them it did not make itself."""
 
     active: Mapping[str, ActiveRecommendation]
-    held: frozenset[str]
+    stale: frozenset[str]
     lingering: frozenset[str]
 
 
@@ -75,9 +75,9 @@ def update_active(
 ) -> Continuity:
     """`fresh` are the evaluation's recommendations by id."""
     now = evaluation.at
-    held = held_ids(before, frozenset(fresh), evaluation)
+    stale = stale_ids(before, frozenset(fresh), evaluation)
     facts = evaluation.facts
-    candidates = {id_: former for id_, former in before.items() if id_ not in fresh and id_ not in held}
+    candidates = {id_: former for id_, former in before.items() if id_ not in fresh and id_ not in stale}
     present = frozenset(gpu.uuid for gpu in facts.gpus) if candidates else frozenset()
     jobs = frozenset((*facts.jobs.values(), *facts.reported_jobs.values())) if candidates else frozenset()
     lingering = frozenset(id_ for id_, former in candidates.items() if _lingers(former, facts, present, jobs))
@@ -93,8 +93,8 @@ def update_active(
         for id_, advice in fresh.items()
     }
     # While data is missing, no time passes: it may be the turn without the cause that is not seen.
-    stale = {id_: replace(before[id_], seen=now) for id_ in held}
-    return Continuity({**stale, **{id_: before[id_] for id_ in lingering}, **made}, held, lingering)
+    kept = {id_: replace(before[id_], seen=now) for id_ in stale}
+    return Continuity({**kept, **{id_: before[id_] for id_ in lingering}, **made}, stale, lingering)
 
 
 def _lingers(former: ActiveRecommendation, facts: Facts, gpus: frozenset[str], jobs: frozenset[str]) -> bool:
@@ -117,7 +117,7 @@ def _batch_sizes(facts: Facts, gpus: Iterable[str]) -> frozenset[float]:
     return frozenset(size for size in found if size is not None)
 
 
-def held_ids(
+def stale_ids(
     active: Mapping[str, ActiveRecommendation], repeated: frozenset[str], evaluation: Evaluation
 ) -> frozenset[str]:
     """Ids of active recommendations that were not repeated, and cannot be resolved because their data is missing."""

@@ -80,13 +80,13 @@ class Ledger:
         }
 
     def record_recommendations(
-        self, now: float, recommendations: Iterable[PublishedRecommendation], held: Iterable[str]
+        self, now: float, recommendations: Iterable[PublishedRecommendation], unconfirmed: Iterable[str]
     ) -> None:
-        """Store the current recommendations, and mark those as ended that are neither current nor stale (`held`)."""
+        """Store the current recommendations, and mark those as ended that are neither current nor `unconfirmed`."""
         fresh = {each.id: each for each in recommendations}
         keys = {id_: _key(each) for id_, each in fresh.items()}
         changed = [each for id_, each in fresh.items() if self._last_written_keys.get(id_) != keys[id_]]
-        still_active = {*fresh, *held}
+        still_active = {*fresh, *unconfirmed}
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             active = {id_ for (id_,) in self._db.execute("SELECT id FROM given WHERE ended IS NULL")}

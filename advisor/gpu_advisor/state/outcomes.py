@@ -76,7 +76,7 @@ class TrackedRecommendation:
 class ClosedRecommendation:
     """A tracked recommendation that resolved or was acted upon at `at`, and the size then (None: not about a size)."""
 
-    promise: TrackedRecommendation
+    tracked: TrackedRecommendation
     at: float
     size: float | None
 
@@ -113,7 +113,7 @@ class Outcomes:
         judged = tuple(judged)
         counts, errors = dict(self.counts), dict(self.errors)
         for each in judged:
-            kind = each.closed.promise.kind
+            kind = each.closed.tracked.kind
             counts[kind, each.result.value] = counts.get((kind, each.result.value), 0) + 1
             if each.error_ratio is not None:
                 number, total = errors.get(kind, (0, 0.0))
@@ -152,7 +152,7 @@ def track(id_: str, since: float, advice: Recommendation, snapshot: UtilizationS
 def close_ended(
     open_: Mapping[str, TrackedRecommendation],
     new_tracked: Iterable[TrackedRecommendation],
-    held: frozenset[str],
+    unconfirmed: frozenset[str],
     snapshot: UtilizationSnapshot,
 ) -> tuple[dict[str, TrackedRecommendation], tuple[ClosedRecommendation, ...]]:
     """The tracked recommendations that are open after an evaluation, and those that it closed.
@@ -164,7 +164,7 @@ def close_ended(
     still, closed = dict(now), []
     for id_, former in open_.items():
         present = now.get(id_)
-        if id_ in held:
+        if id_ in unconfirmed:
             still[id_] = former
         elif present is None:
             closed.append(ClosedRecommendation(former, snapshot.at, snapshot.size(former)))
@@ -188,7 +188,7 @@ def judge_settled(
     for each in settling:
         closed = replace(each, at=snapshot.at) if each.at > snapshot.at else each
         age = snapshot.at - closed.at
-        is_observed = _key(closed.promise.scope) in snapshot.utilization or _is_measured(closed.promise, snapshot)
+        is_observed = _key(closed.tracked.scope) in snapshot.utilization or _is_measured(closed.tracked, snapshot)
         if age < settle_seconds or (not is_observed and age < MAX_SETTLE_PERIODS * settle_seconds):
             waiting.append(closed)
         else:
@@ -197,7 +197,7 @@ def judge_settled(
 
 
 def _outcome(closed: ClosedRecommendation, snapshot: UtilizationSnapshot) -> Outcome:
-    tracked, result = closed.promise, _result(closed)
+    tracked, result = closed.tracked, _result(closed)
     observed = snapshot.utilization.get(_key(tracked.scope))
     if snapshot.size(tracked) != closed.size:
         observed = None  # resized again since: the utilization now is not this recommendation's effect
@@ -218,7 +218,7 @@ def _is_measured(tracked: TrackedRecommendation, snapshot: UtilizationSnapshot) 
 
 
 def _result(closed: ClosedRecommendation) -> OutcomeResult:
-    tracked = closed.promise
+    tracked = closed.tracked
     if closed.size is None or closed.size == tracked.current:
         return OutcomeResult.CAUSE_GONE
     sign = 1 if tracked.recommended >= tracked.current else -1

@@ -38,7 +38,7 @@ def alert_name(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRecommendation:
-    """A published recommendation. `held` means stale: an earlier evaluation made it, and its data is missing now.
+    """A published recommendation. `stale`: an earlier evaluation made it, and its data is missing now.
 
     `last_seen` is when an evaluation last made it (Unix time), if not the present one: its cause may come again soon.
     """
@@ -46,7 +46,7 @@ class PublishedRecommendation:
     id: str
     since: float
     recommendation: Recommendation
-    held: bool = False
+    stale: bool = False
     snoozed: Snooze | None = None
     feedback: Feedback | None = None
     last_seen: float | None = None

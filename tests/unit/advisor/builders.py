@@ -311,8 +311,8 @@ class ServiceHarness:
 
     @property
     def given(self) -> dict[str, tuple[float, bool]]:
-        """id -> (since, held)"""
-        return {each.id: (each.since, each.held) for each in self.service.view.issued}
+        """id -> (since, stale)"""
+        return {each.id: (each.since, each.stale) for each in self.service.view.issued}
 
     def close(self) -> None:
         self.ledger.close()

@@ -23,10 +23,10 @@ from gpu_advisor.state.outcomes import (
 )
 
 from tests.unit.advisor.builders import AT
-from tests.unit.advisor.test_outcomes import promise
+from tests.unit.advisor.test_outcomes import tracked
 
 YEAR = 366 * 86400.0
-CLOSED = ClosedRecommendation(promise(2, 4), AT, 4)
+CLOSED = ClosedRecommendation(tracked(2, 4), AT, 4)
 OUTCOME = Outcome(CLOSED, AT + 60, OutcomeResult.APPLIED, 0.5, True, 0.1)
 
 
@@ -69,8 +69,8 @@ def test_outcomes_that_could_not_be_written_are_written_later(tmp_path: Path, fa
     [
         lambda ledger: ledger.save_snooze("1", Snooze(LONG, AT, AT + 60)),
         lambda ledger: ledger.add_feedback(Feedback("1", "k", "accepted", LONG, "", AT)),
-        lambda ledger: ledger.save_tracked({"1": replace(promise(2, 4), scope=Scope("gpu", LONG))}, [], []),
-        lambda ledger: ledger.save_tracked({}, [replace(CLOSED, promise=replace(CLOSED.promise, unit=LONG))], []),
+        lambda ledger: ledger.save_tracked({"1": replace(tracked(2, 4), scope=Scope("gpu", LONG))}, [], []),
+        lambda ledger: ledger.save_tracked({}, [replace(CLOSED, tracked=replace(CLOSED.tracked, unit=LONG))], []),
     ],
 )
 def test_a_write_that_fails_changes_nothing_and_may_be_repeated(
@@ -121,7 +121,7 @@ def filled(path: Path) -> None:
     ledger = Ledger(path)
     ledger.save_snooze("1", Snooze("why", AT, AT + 60))
     ledger.add_feedback(Feedback("1", "k", "accepted", "", "", AT))
-    ledger.save_tracked({"1": promise(2, 4)}, [CLOSED], [OUTCOME])
+    ledger.save_tracked({"1": tracked(2, 4)}, [CLOSED], [OUTCOME])
     ledger._db.execute("INSERT INTO given VALUES ('1', ?, NULL, 'k', 'gpu', 'g', '[]', '{}')", (AT,))
     ledger._db.execute("INSERT INTO alerts VALUES ('1', '{}')")
     ledger.close()

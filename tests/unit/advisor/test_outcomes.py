@@ -22,7 +22,7 @@ SCOPE = Scope("pool", "p")
 POOL: tuple[str, str] = (SCOPE.kind, SCOPE.name)
 
 
-def promise(
+def tracked(
     current: float, recommended: float, direction: str = "up", id_: str = "1", unit: str = "replicas"
 ) -> TrackedRecommendation:
     return TrackedRecommendation(id_, "scale", direction, SCOPE, unit, AT, current, recommended, 0.5, 0.7)
@@ -51,7 +51,7 @@ def observe(at: float, replicas: float | None, utilization: float | None) -> Uti
 def test_results(current: float, recommended: float, found: float | None, result: OutcomeResult) -> None:
     direction = "up" if recommended > current else "down"
     left, closed = close_ended(
-        {"1": promise(current, recommended, direction)}, (), frozenset(), observe(AT, found, 0.7)
+        {"1": tracked(current, recommended, direction)}, (), frozenset(), observe(AT, found, 0.7)
     )
     assert left == {}
     waiting, (outcome,) = judge_settled(closed, observe(AT + SETTLE, found, 0.7), SETTLE)
@@ -69,55 +69,57 @@ def test_results(current: float, recommended: float, found: float | None, result
 def test_improvement_is_relief_for_what_grows_and_use_for_all_else(
     direction: str, observed: float | None, improved: bool | None
 ) -> None:
-    closed = ClosedRecommendation(promise(2, 2, direction, unit="workers"), AT, None)
+    closed = ClosedRecommendation(tracked(2, 2, direction, unit="workers"), AT, None)
     _, (outcome,) = judge_settled([closed], observe(AT + 10 * SETTLE, 2, observed), SETTLE)
     assert (outcome.result, outcome.improved) == (OutcomeResult.CAUSE_GONE, improved)
 
 
 def test_a_size_that_changed_again_leaves_no_utilization_to_judge_by() -> None:
-    closed = ClosedRecommendation(promise(2, 4), AT, 4.0)
+    closed = ClosedRecommendation(tracked(2, 4), AT, 4.0)
     _, (outcome,) = judge_settled([closed], observe(AT + SETTLE, 6, 0.7), SETTLE)
     assert (outcome.result, outcome.improved, outcome.error_ratio) == (OutcomeResult.APPLIED, None, None)
 
 
 def test_while_the_scope_is_out_of_sight_the_judgement_waits_but_not_for_ever() -> None:
-    closed = ClosedRecommendation(promise(2, 4), AT, 4.0)
+    closed = ClosedRecommendation(tracked(2, 4), AT, 4.0)
     assert judge_settled([closed], observe(AT + 3 * SETTLE, 4, None), SETTLE) == ((closed,), ())
     _, (outcome,) = judge_settled([closed], observe(AT + 4 * SETTLE, 4, None), SETTLE)
     assert (outcome.utilization_ratio, outcome.improved, outcome.error_ratio) == (None, None, None)
 
 
 def test_advice_that_goes_on_after_a_change_of_size_closes_one_promise_and_makes_another() -> None:
-    first, second = promise(2, 4), promise(4, 6)
+    first, second = tracked(2, 4), tracked(4, 6)
     left, (closed,) = close_ended({"1": first}, [second], frozenset(), observe(AT + 60, 4, 0.9))
     assert left == {"1": second}
-    assert (closed.promise, closed.size) == (first, 4)
+    assert (closed.tracked, closed.size) == (first, 4)
 
 
 def test_while_advice_stays_the_same_its_first_promise_counts() -> None:
     later = TrackedRecommendation("1", "scale", "up", SCOPE, "replicas", AT, 2, 4, 0.9, 0.6)
-    assert close_ended({"1": promise(2, 4)}, [later], frozenset(), observe(AT, 2, 0.9)) == ({"1": promise(2, 4)}, ())
+    assert close_ended({"1": tracked(2, 4)}, [later], frozenset(), observe(AT, 2, 0.9)) == ({"1": tracked(2, 4)}, ())
     more = TrackedRecommendation("1", "scale", "up", SCOPE, "replicas", AT + 99, 2, 5, 0.9, 0.6)
-    left, closed = close_ended({"1": promise(2, 4)}, [more], frozenset(), observe(AT, 2, 0.9))
+    left, closed = close_ended({"1": tracked(2, 4)}, [more], frozenset(), observe(AT, 2, 0.9))
     assert (left["1"].recommended, left["1"].given, closed) == (5, AT, ())
 
 
 @given(st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd")))
 def test_every_promise_is_kept_or_closed_and_what_is_stale_never_closes(
-    before: set[str], made: set[str], held: set[str]
+    before: set[str], made: set[str], unconfirmed: set[str]
 ) -> None:
-    held -= made
-    open_ = {id_: promise(2, 4, id_=id_) for id_ in before}
-    left, closed = close_ended(open_, [promise(2, 4, id_=id_) for id_ in made], frozenset(held), observe(AT, 2, 0.9))
-    assert {each.promise.id for each in closed} == before - made - held
-    assert set(left) == made | (before & held)
+    unconfirmed -= made
+    open_ = {id_: tracked(2, 4, id_=id_) for id_ in before}
+    left, closed = close_ended(
+        open_, [tracked(2, 4, id_=id_) for id_ in made], frozenset(unconfirmed), observe(AT, 2, 0.9)
+    )
+    assert {each.tracked.id for each in closed} == before - made - unconfirmed
+    assert set(left) == made | (before & unconfirmed)
 
 
 def test_counts_go_on_beyond_the_list() -> None:
     found: Outcomes = NO_OUTCOMES
     for _ in range(3):
         _, judged = judge_settled(
-            [ClosedRecommendation(promise(2, 4), AT, 4.0)] * 500, observe(AT + SETTLE, 4, 0.6), SETTLE
+            [ClosedRecommendation(tracked(2, 4), AT, 4.0)] * 500, observe(AT + SETTLE, 4, 0.6), SETTLE
         )
         found = found.with_added(judged)
     assert len(found.recent) == 1000

@@ -14,7 +14,7 @@ from gpu_advisor.evaluation.policies.mixed_precision import formats_of
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation, Scope
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.active import ActiveRecommendation, held_ids
+from gpu_advisor.state.active import ActiveRecommendation, stale_ids
 
 from benchmarks.situations.classes import CLASSES, draw
 from benchmarks.situations.facts_adapter import ObservedSituation
@@ -186,11 +186,11 @@ def test_within_the_dead_band_advice_is_neither_begun_nor_ended() -> None:
         "c": ActiveRecommendation(0.0, "scale_up", before.scope, frozenset(before.gpus)),
         "d": ActiveRecommendation(0.0, before.kind, Scope("job", "other"), frozenset({"GPU-elsewhere"})),
     }
-    assert held_ids(active, frozenset(), decide(near, TRAINING)) == {"a", "b"}
+    assert stale_ids(active, frozenset(), decide(near, TRAINING)) == {"a", "b"}
     well = fleet(
         8, {signals.JOB_STEP_TIME: 1.0, signals.JOB_DATA_WAIT: 0.02, signals.SM_ACTIVITY: 0.8}, utilization=0.95
     )
-    assert not held_ids(active, frozenset(), decide(well, TRAINING))
+    assert not stale_ids(active, frozenset(), decide(well, TRAINING))
 
 
 def test_insufficient_data_names_one_input_and_how_to_get_it() -> None:

@@ -152,7 +152,7 @@ def test_advice_is_stale_over_a_restart_while_its_exporter_is_silent(start: Star
     said = advisor.service.view.issued[0].recommendation
     advisor.source.targets[0].up, advisor.source.lost_at = False, advisor.clock.now + 1
     (issued,) = start().after(15).service.view.issued
-    assert (issued.since, issued.held) == (AT, True)
+    assert (issued.since, issued.stale) == (AT, True)
     assert issued.recommendation.summary == said.summary
     assert [each.promql for each in issued.recommendation.evidence] == [each.promql for each in said.evidence]
     assert [each.value for each in issued.recommendation.evidence] == [each.value for each in said.evidence]
@@ -206,7 +206,7 @@ def test_what_became_of_advice_is_judged_when_it_has_settled_restarts_or_not(sta
     again = start(outcomes={"settle_seconds": 60}).after(30)
     assert again.service.view.outcomes.recent == ()
     (outcome,) = again.after(30).service.view.outcomes.recent
-    assert (outcome.closed.promise.id, outcome.result.value, outcome.improved) == (id_, "applied", True)
+    assert (outcome.closed.tracked.id, outcome.result.value, outcome.improved) == (id_, "applied", True)
     assert outcome.error_ratio == pytest.approx(0.0, abs=1e-9)  # the projection was right
     view = start().service.view
     assert view.outcomes.recent == (outcome,)

@@ -74,7 +74,7 @@ def view() -> View:
     """Three hours after the advice began, with one snoozed and one stale."""
     found = whole()
     issued = [dataclasses.replace(each, since=AT - 3 * 3600) for each in found.issued]
-    issued[1] = dataclasses.replace(issued[1], held=True)
+    issued[1] = dataclasses.replace(issued[1], stale=True)
     assert found.evaluation
     owned = [GpuOwner(namespace="ml", pod="notebook-alice-7d9"), GpuOwner(user="bob"), GpuOwner(job="1234", user="eve")]
     owners = {uuid: tuple(owned) for uuid in issued[0].recommendation.gpus}

@@ -73,11 +73,11 @@ def report_of(
 
 
 def outcome(before: float | None, projected: float | None, after: float | None) -> Outcomes:
-    promise = TrackedRecommendation(
+    tracked = TrackedRecommendation(
         "0" * 16, "idle_reclaim", "down", Scope("pool", "chat"), "GPUs", END - 9000, 8, 4, before, projected
     )
     error = None if after is None or projected is None else after - projected
-    closed = ClosedRecommendation(promise, END - 7200, 4)
+    closed = ClosedRecommendation(tracked, END - 7200, 4)
     return Outcomes().with_added([Outcome(closed, END - 6000, OutcomeResult.APPLIED, after, True, error)])
 
 

@@ -23,7 +23,7 @@ NAMES = {"A10": "NVIDIA A10", "L4": "NVIDIA L4", "T4": "Tesla T4", "H100": "NVID
 PRICES = {"A10": 1, "L4": 3, "T4": 2, "H100": 4}
 
 
-def report(external_url: str = "", snoozed: str = "", held: str = "", prices: bool = True) -> Report:
+def report(external_url: str = "", snoozed: str = "", stale: str = "", prices: bool = True) -> Report:
     """A lost GPU of each model; the one with most money is said to be the least urgent."""
     settings = Settings.model_validate(
         {
@@ -48,7 +48,7 @@ def report(external_url: str = "", snoozed: str = "", held: str = "", prices: bo
             each.id("c"),
             END,
             each,
-            held=each.gpus == (f"GPU-{held}",),
+            stale=each.gpus == (f"GPU-{stale}",),
             snoozed=Snooze("later", END, END + 60) if each.gpus == (f"GPU-{snoozed}",) else None,
         )
         for each in advice
@@ -71,7 +71,7 @@ def test_the_three_with_most_money_come_first_whatever_their_urgency() -> None:
     assert found["recommendations"][-1]["id"] == found["first_actions"][0]["id"]  # it is the least urgent
 
 
-@pytest.mark.parametrize("left_out", [{"snoozed": "H100"}, {"held": "H100"}])
+@pytest.mark.parametrize("left_out", [{"snoozed": "H100"}, {"stale": "H100"}])
 def test_neither_snoozed_nor_stale_ones_are_to_do(left_out: dict[str, str]) -> None:
     assert [name for name, _ in first(report(**left_out))] == ["L4", "T4", "A10"]  # type: ignore[arg-type]
 

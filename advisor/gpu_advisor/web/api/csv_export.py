@@ -43,7 +43,7 @@ def _row(issued: PublishedRecommendation) -> tuple[object, ...]:
     of, worth = issued.recommendation, savings_fields(issued.recommendation.savings)
     return (
             issued.id, of.kind, of.severity, of.scope.kind, escape_formula(of.scope.name), of.current, of.recommended,
-            of.unit, of.diagnosis, of.confidence, format_rfc3339(issued.since), str(issued.held).lower(),
+            of.unit, of.diagnosis, of.confidence, format_rfc3339(issued.since), str(issued.stale).lower(),
             of.projection.utilization_ratio, of.projection.cost_change_per_hour, escape_formula(of.summary),
             worth["savings_per_hour"], worth["savings_per_month"], worth["savings_bound"], worth["currency"],
             None if worth["estimated"] is None else str(worth["estimated"]).lower(),

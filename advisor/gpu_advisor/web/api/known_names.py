@@ -17,14 +17,14 @@ def _kinds(view: View) -> set[str]:
     return {
         *KINDS,
         *(each.recommendation.kind for each in view.issued),
-        *(each.closed.promise.kind for each in view.outcomes.recent),
+        *(each.closed.tracked.kind for each in view.outcomes.recent),
     }
 
 
 def _pools(view: View) -> set[str]:
     scopes = [
         *(each.recommendation.scope for each in view.issued),
-        *(each.closed.promise.scope for each in view.outcomes.recent),
+        *(each.closed.tracked.scope for each in view.outcomes.recent),
     ]
     present = (state.pool.settings.name for state in view.evaluation.pools) if view.evaluation else ()
     return {*present, *(scope.name for scope in scopes if scope.kind == "pool")}

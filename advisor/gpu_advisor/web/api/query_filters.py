@@ -48,8 +48,8 @@ def find_recommendation(view: View, id_: str) -> PublishedRecommendation:
 def kind_of_recommendation(view: View, id_: str) -> str:
     """Of an active recommendation, or of one with a recent outcome. Raises ProblemError if there is none."""
     for outcome in reversed(view.outcomes.recent):
-        if outcome.closed.promise.id == id_:
-            return outcome.closed.promise.kind
+        if outcome.closed.tracked.id == id_:
+            return outcome.closed.tracked.kind
     return find_recommendation(view, id_).recommendation.kind
 
 
@@ -80,8 +80,8 @@ def filter_outcomes(view: View, query: Mapping[str, Any]) -> list[Outcome]:
     return [
         each
         for each in reversed(view.outcomes.recent)
-        if query["kind"] in (None, each.closed.promise.kind)
-        and (query["pool"] is None or _is(each.closed.promise.scope, "pool", query["pool"]))
+        if query["kind"] in (None, each.closed.tracked.kind)
+        and (query["pool"] is None or _is(each.closed.tracked.scope, "pool", query["pool"]))
     ]
 
 

@@ -202,7 +202,7 @@ class _Pages:
         model = self._models.of(view)
         each = next((each for each in model.ranked if each.issued.id == id_), None)
         if each is None:
-            ended = [outcome for outcome in view.outcomes.recent if outcome.closed.promise.id == id_]
+            ended = [outcome for outcome in view.outcomes.recent if outcome.closed.tracked.id == id_]
             title = "This recommendation has been resolved"
             return self._not_found(f"no active recommendation {id_!r}: see the page /", view, title, ended)
         return self._page(
