@@ -14,6 +14,7 @@ from gpu_advisor.optimizing.change_files import change_files, describe_change, d
 from gpu_advisor.optimizing.target_overrides import TargetOverrides, hint_for
 from gpu_advisor.optimizing.writer import WriteRefusedError, write_files
 from gpu_advisor.rendering.escaping import one_line
+from gpu_advisor.rendering.names import humanize
 
 _PERCENT = click.FloatRange(0, 100, min_open=True)
 
@@ -128,7 +129,7 @@ def _item(each: schema.CheckDocument) -> str:
 def _change(number: int, each: schema.RecommendationSummary) -> Iterator[str]:
     projection = each["projection"]
     yield one_line(f"{number}. [{each['severity']}] {each['summary']}")
-    yield one_line(f"   {describe_change(each)}; cause: {each['diagnosis'].replace('_', ' ')}; "
+    yield one_line(f"   {describe_change(each)}; cause: {humanize(each['diagnosis'])}; "
                           f"confidence: {each['confidence']}; projected utilization: "
                           f"{output.format_ratio(projection['utilization_ratio'])}")  # fmt: skip
     if projection["cost_change_per_hour"] is not None:

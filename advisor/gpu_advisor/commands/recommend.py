@@ -14,6 +14,7 @@ from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.short_ids import short_ids
 from gpu_advisor.evaluation.recommendation import Severity
 from gpu_advisor.rendering.escaping import one_line
+from gpu_advisor.rendering.names import humanize
 
 if TYPE_CHECKING:
     from gpu_advisor.documents import schema
@@ -144,7 +145,7 @@ def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     yield one_line(each["explanation"])
     projected = output.format_ratio(each["projection"]["utilization_ratio"])
     yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
-    yield f"diagnosis: {each['diagnosis']}; confidence: {each['confidence']}"
+    yield f"diagnosis: {humanize(each['diagnosis'])}; confidence: {each['confidence']}"
     yield f"savings: {money.format_savings(each)}"
     yield one_line(f"owners: {'; '.join(each['owners']) or 'none known'}")
     yield "\nHow to apply it:"

@@ -56,6 +56,11 @@ class TargetBand:
     below: Severity = "warning"
     above: Severity = "warning"
 
+    def edge(self, value: float) -> float:
+        """The edge that the value misses, or is nearest to. Edges at 0 and 1 cannot be missed."""
+        edges = [each for each in (self.low, self.high) if 0.0 < each < 1.0] or [self.high]
+        return min(edges, key=lambda each: abs(value - each))
+
 
 @dataclass(frozen=True, slots=True)
 class NodeCheck:
@@ -225,14 +230,16 @@ def _mean(
         first = next(gpu for gpu in gpus if gpu.uuid not in missing)
         why = _explain_unknown(facts, signal, first, first.scope)
         message = (
-            why.message if not known and len(gpus) == 1 else f"{len(known)} of {len(gpus)} GPUs seen: {why.message}"
+            why.message if not known and len(gpus) == 1 else f"{len(known)} of {len(gpus)} GPUs observed: {why.message}"
         )
         return _unknown_check(item, title, scope, replace(why, scope=scope, message=message))
     value = facts.mean(signal, known)
     if value is None:
         raise ValueError(f"{item} of {scope} has no value to check")
-    found = _judge(item, title, scope, value, band, facts.evidence_on_demand(signal, known, band.low, coverage=share))
-    return found if share == 1 else replace(found, message=f"seen {len(known)} of {len(gpus)} GPUs")
+    found = _judge(
+        item, title, scope, value, band, facts.evidence_on_demand(signal, known, band.edge(value), coverage=share)
+    )
+    return found if share == 1 else replace(found, message=f"{len(known)} of {len(gpus)} GPUs observed")
 
 
 def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool], known: KnownGpus) -> Iterator[Check]:
@@ -250,7 +257,7 @@ def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: Ta
     if not known or value is None:
         return _unknown_check(item, title, gpu.scope, _explain_unknown(facts, signal, gpu, gpu.scope))
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
-    evidence = facts.evidence_on_demand(signal, (gpu.uuid,), band.low, coverage=coverage)
+    evidence = facts.evidence_on_demand(signal, (gpu.uuid,), band.edge(value), coverage=coverage)
     return _judge(item, title, gpu.scope, value, band, evidence)
 
 
@@ -262,7 +269,7 @@ def _gpu_memory(facts: Facts, gpu: Gpu, band: TargetBand, is_need_known: bool) -
     peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
     both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
     value = needed / capacity
-    share = replace(peak, unit="ratio", value=value, expression=both, threshold=band.low)
+    share = replace(peak, unit="ratio", value=value, expression=both, threshold=band.edge(value))
     return _judge("gpu_memory", "GPU memory", gpu.scope, value, band, (share,))
 
 
@@ -317,7 +324,7 @@ def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
             judged = [
                 _judge(
                     item.name, item.title, node.scope, value, band,
-                    facts.evidence_on_demand(signal, (node.name,), band.high),
+                    facts.evidence_on_demand(signal, (node.name,), band.edge(value)),
                 )
                 for signal, band in bands
                 if (value := facts.value(signal, node.name)) is not None and _is_measured(value)

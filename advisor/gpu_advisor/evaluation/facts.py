@@ -207,6 +207,10 @@ class Facts:
             return ()
         return (Matcher(self.cluster_label, "=", cluster),)
 
+    def _explain_down(self, gpu: Gpu) -> str:
+        why = self.down_reasons.get(gpu.uuid)
+        return f"{gpu.scope} is down" + (f": {why}" if why else ": see gpu_down_info of the exporter for the reason")
+
     def explain_missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None) -> Abstention:
         """Why there is no value, as far as known, and how to fix it."""
         implausible = None if gpu is None else self.implausible_values.get(signal.name, {}).get(gpu.uuid)
@@ -226,7 +230,7 @@ class Facts:
         elif implausible is not None and gpu is not None:
             reason, message = Reason.CONFLICTING, _implausible_message(implausible, signal, gpu)
         elif gpu is not None and gpu.up is False:
-            reason, message = Reason.NO_DATA, f"{gpu.scope} is down: see gpu_down_info of the exporter for the reason"
+            reason, message = Reason.NO_DATA, self._explain_down(gpu)
         elif gpu is not None and gpu.up is None:
             reason, message = Reason.STALE, f"{gpu.scope} stopped reporting: check that its exporter is up"
         elif gpu is not None and (why := self._explain_mig(gpu)):

@@ -17,7 +17,8 @@ from gpu_advisor.documents.schema import ActionDocument, RecommendationSummary, 
 from gpu_advisor.evaluation.actions import ActionKind
 from gpu_advisor.optimizing.target_overrides import TargetOverrides
 from gpu_advisor.rendering.escaping import escape_markdown, one_line
-from gpu_advisor.report.formatting import humanize, percent, signed_money
+from gpu_advisor.rendering.names import humanize
+from gpu_advisor.report.formatting import percent, signed_money
 
 MANIFEST, SUMMARY, SETTINGS = "changes.json", "README.md", "advisor-settings.yml"
 

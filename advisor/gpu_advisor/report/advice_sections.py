@@ -13,11 +13,11 @@ from gpu_advisor.documents.schema import (
 )
 from gpu_advisor.evaluation.money import BOUND_WORDS
 from gpu_advisor.rendering.durations import duration
+from gpu_advisor.rendering.names import humanize
 from gpu_advisor.report.comparison_section import before_words
 from gpu_advisor.report.formatting import (
     UNKNOWN,
     gpus,
-    humanize,
     money,
     percent,
     percentage_points,
@@ -52,7 +52,7 @@ def checklist_section(document: Report) -> ReportSection:
         f"Evaluated at {to_minute(document['at'])} UTC." if document["at"] else "No evaluation has succeeded."
     ]
     if nodes:
-        paragraphs.append(f"Of {len(nodes)} checks of single nodes, {missed} are missed and {unknown} unknown.")
+        paragraphs.append(f"Checks of single nodes: {len(nodes)}, of which {missed} missed and {unknown} unknown.")
     table = ReportTable("Checklist", ("item", "scope", "status", "value", "target", "reason"), tuple(rows))
     return ReportSection("checklist", "Checklist", tuple(paragraphs), (table,) if rows else ())
 
@@ -75,7 +75,8 @@ def recommendations_section(document: Report) -> ReportSection:
         paragraphs.append(f"Together they recover up to {savings['gpus']:.2g} GPUs{_worth(document['summary'])}.")
     paragraphs.append("gpu-advisor recommend ID shows the evidence for one and how to apply it.")
     rows = tuple(_recommendation_row(document, number, each) for number, each in enumerate(listed))
-    head = ("severity", "recommendation", "change", "projected utilization", "saves per hour", "since (UTC)", "ID")
+    head = ("severity", "recommendation", "change", "projected utilization", f"saves {document['currency']} per hour",
+            "since (UTC)", "ID")  # fmt: skip
     table = ReportTable("Recommendations", head, rows)
     return ReportSection("advice", "Recommendations", tuple(paragraphs), (table, *_waste_tables(document)))
 
@@ -114,7 +115,7 @@ def _waste_row(document: Report, path: str, each: WasteGroupDocument) -> tuple[T
 
 def _recommendation_row(document: Report, number: int, each: RecommendationDocument) -> tuple[TableCell, ...]:
     path = f"/recommendations/{number}"
-    change = f"{each['current']:g} → {each['recommended']:g} {each['unit']}"
+    change = _change(each)
     marks = [name for name, true in (("stale", each["held"]), ("snoozed", each["snoozed"])) if true]
     return (
         TableCell(", ".join([each["severity"], *marks])),
@@ -127,12 +128,18 @@ def _recommendation_row(document: Report, number: int, each: RecommendationDocum
     )
 
 
+def _change(each: RecommendationDocument) -> str:
+    if each["unit"] == "affected GPUs":
+        return f"affects {each['current']:g} GPU{'' if each['current'] == 1 else 's'}"
+    return f"{each['current']:g} → {each['recommended']:g} {each['unit']}"
+
+
 def recommendation_anchor(id_: str) -> str:
     return f"recommendation-{id_}"
 
 
 def first_actions_table(document: Report) -> ReportTable | None:
-    """What to do first; None if nothing is recommended."""
+    """The recommendations that save most; None if nothing is recommended."""
     listed = {each["id"] for each in document["recommendations"]}
     rows = []
     for number, each in enumerate(document["first_actions"]):
@@ -147,7 +154,7 @@ def first_actions_table(document: Report) -> ReportTable | None:
             )
         )
     head = ("recommendation", "bound", f"saves {document['currency']} per month", "used by")
-    return _without_empty_columns(ReportTable("What to do first", head, tuple(rows))) if rows else None
+    return _without_empty_columns(ReportTable("Largest savings", head, tuple(rows))) if rows else None
 
 
 def _without_empty_columns(table: ReportTable) -> ReportTable:
@@ -210,7 +217,8 @@ def missing_data_section(document: Report) -> ReportSection:
 def _query_words(document: Report) -> str:
     compared = document["comparison"]
     before = f", and {compared['period']['queries']} for {before_words(compared['period'])}" if compared else ""
-    return f"Read in {document['period']['queries']} queries{before}, whatever the number of GPUs."
+    count = document["period"]["queries"]
+    return f"Read in {count} {'query' if count == 1 else 'queries'}{before}, whatever the number of GPUs."
 
 
 def method_section(document: Report) -> ReportSection:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from gpu_advisor.documents.schema import OutcomeDocument
 from gpu_advisor.rendering import svg
+from gpu_advisor.rendering.names import humanize
 from gpu_advisor.report import formatting
 from gpu_advisor.report.line_charts import WIDTH
 
@@ -33,7 +34,7 @@ def before_after_chart(outcomes: Sequence[OutcomeDocument]) -> Markup:
     elements, descriptions = list(_axis(area)), []
     for number, each in enumerate(outcomes):
         y = TOP + ROW * (number + 0.5)
-        name = f"{formatting.humanize(each['kind'])}, {each['scope']['label']}"
+        name = f"{humanize(each['kind'])}, {each['scope']['label']}"
         elements.append(svg.label(LEFT - 10, y + 4, formatting.truncate(name, 42), "end"))
         ratios = (
             each["utilization_before_ratio"], each["utilization_after_ratio"], each["utilization_projected_ratio"],

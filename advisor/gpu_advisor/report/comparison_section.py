@@ -28,7 +28,7 @@ _FLEET_ROWS: tuple[tuple[str, str, Formatter, Formatter], ...] = (
     ("gpu_memory_ratio", "GPU memory", percent, percentage_points),
     ("busy_per_day", "busy GPU-hours per day", hours, signed_hours),
     ("unused_per_day", "unused GPU-hours per day", hours, signed_hours),
-    ("idle_allocated_per_day", "thereof idle, memory allocated", hours, signed_hours),
+    ("idle_allocated_per_day", "of these idle, memory allocated", hours, signed_hours),
     ("cost_per_day", "cost per day", money, signed_money),
     ("cost_unused_per_day", "cost of unused GPU-hours per day", money, signed_money),
 )

@@ -75,10 +75,5 @@ def clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M")
 
 
-def humanize(name: str) -> str:
-    """`idle_reclaim` -> `idle reclaim`"""
-    return name.replace("_", " ")
-
-
 def truncate(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"

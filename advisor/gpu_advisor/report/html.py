@@ -79,8 +79,11 @@ def _section(document: Report, section: ReportSection) -> Markup:
     else:
         parts += tables
     if section.code:
-        terms = (Markup("<dt>{}</dt><dd><code>{}</code></dd>\n").format(about, text) for about, text in section.code)
-        parts.append(Markup('<dl class="code">\n{}</dl>\n').format(Markup("").join(terms)))
+        queries = (
+            Markup("<details><summary>{}</summary><code>{}</code></details>\n").format(about, text)
+            for about, text in section.code
+        )
+        parts.append(Markup('<div class="code">\n{}</div>\n').format(Markup("").join(queries)))
     return Markup("").join([*parts, Markup("</section>\n")])
 
 

@@ -41,17 +41,17 @@ def summary_section(document: Report) -> ReportSection:
     def row(about: str, path: str, tell: Formatter, should: str = "") -> tuple[TableCell, ...]:
         return TableCell(about), number_cell(document, f"/groups/0/{path}", tell), TableCell(should)
 
-    band = fleet["targets"]
+    band, currency = fleet["targets"], document["currency"]
     rows = (
         row("GPUs observed", "gpus", count),
         row("GPU utilization", "gpu_utilization_ratio", percent, should(band["gpu_utilization"])),
         row("GPU memory", "gpu_memory_ratio", percent, should(band["gpu_memory"])),
         row("CPU of the nodes", "cpu_ratio", percent, should(band["cpu"])),
         row("unused GPU-hours", "gpu_hours/unused", hours),
-        row("thereof idle, memory allocated", "gpu_hours/idle_allocated", hours),
-        row("cost of unused GPU-hours", "cost/unused", money),
+        row("of these idle, memory allocated", "gpu_hours/idle_allocated", hours),
+        row(f"cost of unused GPU-hours ({currency})", "cost/unused", money),
         row("GPU-hours of lost GPUs", "lost/gpu_hours", hours),
-        row("cost of lost GPUs", "lost/cost", money),
+        row(f"cost of lost GPUs ({currency})", "lost/cost", money),
         row("data coverage", "coverage_ratio", percent),
     )
     table = ReportTable("The fleet in this period", ("", "mean or sum", "target"), rows)
@@ -150,9 +150,9 @@ def cost_section(document: Report) -> ReportSection:
         "utilization",
         "unused GPU-hours",
         f"price per hour ({document['currency']})",
-        "cost",
-        "unused",
-        "idle, memory allocated",
+        f"cost ({document['currency']})",
+        "of it unused",
+        "of it idle, memory allocated",
     )
     tables = (ReportTable("GPU-hours", ("", *head), groups), ReportTable("By GPU model", columns, models))
     return ReportSection("cost", "Cost and waste", tuple(paragraphs), tables)

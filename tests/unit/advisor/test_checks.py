@@ -114,10 +114,10 @@ def test_a_mean_needs_nine_of_ten_gpus(silent: int) -> None:
             assert check.status is CheckStatus.MET
             assert check.value == pytest.approx(0.95)
             assert check.evidence[0].coverage == (11 - silent) / 11
-            assert check.message == ("seen 10 of 11 GPUs" if silent else "")
+            assert check.message == ("10 of 11 GPUs observed" if silent else "")
         else:
             assert (check.status, check.reason, check.value) == (CheckStatus.UNKNOWN, Reason.STALE, None)
-            assert check.message.startswith(f"{max(0, 11 - silent)} of 11 GPUs seen: ")
+            assert check.message.startswith(f"{max(0, 11 - silent)} of 11 GPUs observed: ")
 
 
 NODE = {"node_cpu": 0.8, "node_memory": 0.5, "node_io_pressure": 0.0, "node_network_receive": 0.1}
@@ -272,3 +272,13 @@ def test_the_band_of_several_pools_is_the_mean_of_their_bands_by_gpus(
     lows = [low / 100 if kind == "serving" else 0.9 for kind, low, _, count in found for _ in range(count)]
     highs = [high / 100 if kind == "serving" else 1.0 for kind, _, high, count in found for _ in range(count)]
     assert (band.low, band.high) == pytest.approx((sum(lows) / len(lows), sum(highs) / len(highs)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "edge"),
+    [(0.7, 0.9, 0.3, 0.7), (0.7, 0.9, 0.95, 0.9), (0.7, 0.9, 0.89, 0.9), (0.9, 1.0, 1.0, 0.9), (0.0, 0.8, 0.1, 0.8)],
+)
+def test_the_threshold_of_the_evidence_is_the_edge_that_is_missed(
+    low: float, high: float, value: float, edge: float
+) -> None:
+    assert checks.TargetBand(low, high).edge(value) == edge

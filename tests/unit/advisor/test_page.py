@@ -170,7 +170,7 @@ def wording_link(check: object) -> str:
 
 def test_resolved_recommendations_lead_on() -> None:
     client = client_of(whole())
-    assert "This recommendation has been resolved" in text_of(client, "/page/0123456789abcdef", 404)
+    assert "No such recommendation" in text_of(client, "/page/0123456789abcdef", 404)
     assert client.get("/page/0123456789abcdef").mimetype == "application/problem+json"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_power_advice_names_the_supply_or_the_limit() -> None:
     assert "?" not in cap.summary
     assert len({each.summary.rpartition(":")[2] for each in (brake, limit, cap)}) == 3
     default = power_limit.advise(finding({"clock": 0.6, "limit_of_default": 0.5}, variants=("default",)))
-    assert "60% of their maximum clock: their power limit is 50% of the model's default" in default.summary
+    assert "60% of its maximum clock: its power limit is 50% of the model's default" in default.summary
     assert default.rejected != limit.rejected
 
 
@@ -366,3 +367,29 @@ def test_the_mean_is_of_gpus_that_have_the_feature() -> None:
         False,
     )
     assert finding({"cpu": 0.5}).at_least("cpu", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "features", "variants"),
+    [
+        (communication, {}, [""]),
+        (communication, {"communication": 0.3}, [""]),
+        (data_loading, {}, [""]),
+        (data_loading, {"data_wait": 0.3}, [""]),
+        (mixed_precision, {"fp32_fill": 0.5}, [""]),
+        (power_limit, {"clock": 0.6, "limit_of_default": 0.5}, ["default"]),
+        (power_limit, {"clock_of_peers": 0.6, "limit_of_peers": 0.5}, ["limit"]),
+        (power_limit, {}, ["limit"]),
+    ],
+)
+def test_verbs_agree_with_the_number_of_gpus(
+    policy: Any, features: Mapping[str, float], variants: Sequence[str]
+) -> None:
+    """`1 GPU waits`, `2 GPUs wait`."""
+    one, two = (policy.advise(finding(features, gpus(count), variants)).summary for count in (1, 2))
+    found = re.findall(r"(?:1 GPU|2 GPUs) (\w+)", f"{one}\n{two}")
+    assert tuple(found) in {
+        ("waits", "wait"), ("computes", "compute"), ("runs", "run"), ("is", "are"),
+    }  # fmt: skip
+    assert "their" not in one
+    assert " its " not in two

@@ -88,4 +88,3 @@ def test_a_long_name_is_cut_to_its_length(name: str, length: int) -> None:
     found = formatting.truncate(name, length)
     assert len(found) <= length
     assert found == name or (len(name) > length and found == name[: length - 1] + "…")
-    assert formatting.humanize("idle_reclaim") == "idle reclaim"

@@ -15,7 +15,8 @@ KIND = "communication"
 
 def advise(finding: Finding) -> PolicyAdvice:
     waits = finding.mean("communication")
-    what = f"wait {waits:.0%} of each step for other ranks" if waits is not None else "wait for communication"
+    verb = finding.agreeing("waits", "wait")
+    what = f"{verb} {waits:.0%} of each step for other ranks" if waits is not None else f"{verb} for communication"
     # Fully overlapped with compute, communication costs nothing: the upper bound of the gain.
     max_gain = None if waits is None or waits >= 0.99 else 1 / (1 - waits)
     return PolicyAdvice(

@@ -18,7 +18,8 @@ CPU_BOUND_RATIO, IO_BOUND_RATIO = 0.80, 0.10
 def advise(finding: Finding) -> PolicyAdvice:
     """The remedy, chosen by host CPU, I/O pressure and bytes over PCIe, as far as they are known."""
     wait = finding.mean("data_wait")
-    what = f"wait for data {wait:.0%} of each step" if wait is not None else "wait between steps"
+    waits = finding.agreeing("waits", "wait")
+    what = f"{waits} for data {wait:.0%} of each step" if wait is not None else f"{waits} between steps"
     throughput = None if wait is None or wait >= 0.99 else 1 / (1 - wait)
     utilization = finding.mean("utilization")
     projected = None if throughput is None or utilization is None else min(1.0, utilization * throughput)

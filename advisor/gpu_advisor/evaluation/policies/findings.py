@@ -41,7 +41,11 @@ class Finding:
     @property
     def count(self) -> str:
         """The number of GPUs as text."""
-        return "1 GPU" if len(self.outcomes) == 1 else f"{len(self.outcomes)} GPUs"
+        return f"{len(self.outcomes)} {self.agreeing('GPU', 'GPUs')}"
+
+    def agreeing(self, one: str, several: str) -> str:
+        """The word that agrees with the number of GPUs: `waits` or `wait`."""
+        return one if len(self.outcomes) == 1 else several
 
     def has_variant(self, variant: str) -> bool:
         return any(row.variant == variant for row in self.rows)

@@ -46,8 +46,9 @@ def advise(finding: Finding) -> PolicyAdvice:
     if "fp8" in names:
         actions += notes("then, if accuracy allows: FP8 with Transformer Engine")
     return PolicyAdvice(
-        summary=f"{finding.scope}: {finding.count} compute in FP32 ({percent(finding.mean('fp32_fill'))} of busy time) "
-        f"and leave the tensor cores idle: use mixed precision ({common_formats(finding.gpus)})",
+        summary=f"{finding.scope}: {finding.count} {finding.agreeing('computes', 'compute')} in FP32 "
+        f"({percent(finding.mean('fp32_fill'))} of busy time) and {finding.agreeing('leaves', 'leave')} the tensor "
+        f"cores idle: use mixed precision ({common_formats(finding.gpus)})",
         actions=tuple(actions),
         rejected=(Alternative("more GPUs", "the tensor cores of these are idle"),),
         severity="info",

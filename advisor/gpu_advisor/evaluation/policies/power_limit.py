@@ -41,18 +41,23 @@ def advise(finding: Finding) -> PolicyAdvice:
 
 def _slowness(finding: Finding) -> tuple[str, float | None]:
     """How low the clocks are, and compared with which."""
-    for feature, whose in (("clock_of_peers", "their peers'"), ("clock", "their maximum")):
+    their = finding.agreeing("its", "their")
+    for feature, whose in (("clock_of_peers", "peers'"), ("clock", "maximum")):
         clock = finding.mean(feature)
         if clock is not None:
-            return f"run at {percent(clock)} of {whose} clock: ", clock
-    return "are slow: ", None
+            return f"{finding.agreeing('runs', 'run')} at {percent(clock)} of {their} {whose} clock: ", clock
+    return f"{finding.agreeing('is', 'are')} slow: ", None
 
 
 def _limit(finding: Finding) -> str:
+    their = finding.agreeing("its", "their")
+    power_limit = f"{their} power limit"
     if finding.has_variant("default"):
-        return f"their power limit is {percent(finding.mean('limit_of_default'))} of the model's default"
+        return f"{power_limit} is {percent(finding.mean('limit_of_default'))} of the model's default"
     limit = finding.mean("limit_of_peers")
-    return "their power limit throttles them" if limit is None else f"their power limit is {percent(limit)} of peers'"
+    if limit is None:
+        return f"{power_limit} throttles {finding.agreeing('it', 'them')}"
+    return f"{power_limit} is {percent(limit)} of {their} peers'"
 
 
 def _rejected(finding: Finding) -> Alternative:

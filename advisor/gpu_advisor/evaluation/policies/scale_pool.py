@@ -129,7 +129,7 @@ def _explain_too_few_seen(facts: Facts, pool: Pool) -> Abstention | None:
     if len(pool.gpus) - len(unseen) >= minimum * len(pool.gpus):
         return None
     message = (
-        f"{len(pool.gpus) - len(unseen)} of {len(pool.gpus)} GPUs seen for {minimum:.0%} of the last "
+        f"{len(pool.gpus) - len(unseen)} of {len(pool.gpus)} GPUs observed for {minimum:.0%} of the last "
         f"{facts.evaluation.window_seconds} s: wait before scaling down"
     )
     return Abstention(Reason.INSUFFICIENT_HISTORY, SUBJECT, pool.scope, message, tuple(unseen))

@@ -29,7 +29,8 @@ def advise(finding: Finding) -> PolicyAdvice:
         ),
     )
     return PolicyAdvice(
-        summary=f"{finding.scope}: {names} slower than the rest; {max(others, 0)} GPUs wait in each step",
+        summary=f"{finding.scope}: {names} slower than the rest; {max(others, 0)} "
+        f"{'GPU waits' if others == 1 else 'GPUs wait'} in each step",
         actions=tuple(actions),
         rejected=(
             Alternative("tune communication", "the others wait for this GPU, not for the network"),

@@ -167,8 +167,8 @@ def _scale_up(
     An SLO allows a single saturated step, unless the pool is new: a second one shows that the shortage lasts.
     """
     found = _required_size(forecast, min, window, limits, headroom)
-    above = "" if headroom.prior else f"above {limits.scale_up_ratio:.0%} or "
-    found = replace(found, why=f"{found.why}: {above}short of headroom")
+    above = "" if headroom.prior else f"utilization above {limits.scale_up_ratio:.0%} or "
+    found = replace(found, why=f"{found.why}: {above}too little headroom")
     if run is None or run.points < window + (headroom.prior and not run.history_is_short):
         return found
     if run.exhausted:

@@ -11,9 +11,9 @@ from gpu_advisor import __version__
 from gpu_advisor.documents import schema
 from gpu_advisor.web.api.base import Operation
 from gpu_advisor.web.api.operations import OPERATIONS
+from gpu_advisor.web.api.problem_details import PROBLEM_JSON
 from gpu_advisor.web.api.query_parameters import Parameter
 
-PROBLEM = "application/problem+json"
 _REF_PREFIX = "#/components/schemas/"
 
 
@@ -81,7 +81,7 @@ def _operation(
     for status in sorted(errors):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": {PROBLEM: {"schema": of[schema.ProblemDocument]}},
+            "content": {PROBLEM_JSON: {"schema": of[schema.ProblemDocument]}},
         }
     ids = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}] if "{id}" in each.path else []
     return {

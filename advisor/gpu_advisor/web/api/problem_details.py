@@ -10,6 +10,9 @@ from werkzeug.exceptions import HTTPException
 
 from gpu_advisor.documents import schema
 
+#: The media type of a problem document.
+PROBLEM_JSON = "application/problem+json"
+
 NO_EVALUATION = "no evaluation has succeeded yet: see `source` in GET /recommendations"
 
 
@@ -35,7 +38,7 @@ def problem_response(
         document["reasons"] = list(reasons)
     response = jsonify(document)
     response.status_code = status.value
-    response.content_type = "application/problem+json"
+    response.content_type = PROBLEM_JSON
     return response
 
 

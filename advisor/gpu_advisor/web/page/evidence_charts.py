@@ -61,10 +61,13 @@ def distinct_titles(evidence: Sequence[Evidence], names: Mapping[str, str]) -> l
     """
     titles = [each.about for each in evidence]
     for detail in (_window, partial(_subject, names)):
-        counts = Counter(titles)
+        details = [detail(each) for each in evidence]
+        differing: dict[str, set[str]] = {}
+        for title, words in zip(titles, details, strict=True):
+            differing.setdefault(title, set()).add(words)
         titles = [
-            f"{title}{detail(each)}" if counts[title] > 1 else title
-            for title, each in zip(titles, evidence, strict=True)
+            f"{title}{words}" if len(differing[title]) > 1 else title
+            for title, words in zip(titles, details, strict=True)
         ]
     counts, seen = Counter(titles), Counter[str]()
     for number, title in enumerate(titles):
@@ -82,7 +85,7 @@ def _subject(names: Mapping[str, str], evidence: Evidence) -> str:
     values = evidence.things.values if evidence.things else ()
     if len(values) == 1:
         return f", {names.get(values[0], values[0])}"
-    return f", mean over {len(values)}" if values else ""
+    return f", all {len(values)}" if values else ""
 
 
 def meter(value: float | None, low: float | None, high: float | None, kind: str) -> Markup:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from gpu_advisor.evaluation.recommendation import Check
+from gpu_advisor.rendering.names import humanize
 from gpu_advisor.state.view import PublishedRecommendation
 from gpu_advisor.web.page import evidence_charts
 from gpu_advisor.web.page.gpu_list import (
@@ -28,7 +29,7 @@ from gpu_advisor.web.page.gpu_list import (
     GpuQuery,
     GpuRow,
 )
-from gpu_advisor.web.page.template_filters import UNKNOWN, check_value, gpu_count, humanize, percent, value_text
+from gpu_advisor.web.page.template_filters import UNKNOWN, check_value, gpu_count, percent, value_text
 
 COLUMN_COUNT = 9
 
@@ -142,15 +143,18 @@ def _owners(owners: tuple[str, ...]) -> str:
     return shown + (f" and {len(owners) - MAX_PER_CELL} more" if len(owners) > MAX_PER_CELL else "") or _UNKNOWN
 
 
-def _check(check: Check | None, root: str, uuid: str) -> str:
-    """A check's value as a bar and a number, with a link to its evidence."""
+def _check(check: Check | None, root: str, uuid: str, instead: str = "") -> str:
+    """A check's value as a bar and a number, with a link to its evidence.
+
+    `instead` is shown for an unknown value; by default the reason.
+    """
     if check is None:
         return _UNKNOWN
     link = f'href="{root}page/check?item={check.item}&amp;kind=gpu&amp;of={uuid}"'
     status = check.status.value
     if status == "unknown" or check.value is None:
         word = humanize(check.reason.value) if check.reason else "unknown"
-        return f'<a class="unknown" {link} title="{escape(check.message)}">{escape(word)}</a>'
+        return f'<a class="unknown" {link} title="{escape(check.message)}">{escape(instead or word)}</a>'
     kind = status if status != "missed" else check.severity
     missed = '<span class="sr"> missed</span>' if status == "missed" else ""
     bar = _meter(round(check.value, 3), check.low, check.high, kind)
@@ -163,14 +167,18 @@ def _meter(value: float, low: float | None, high: float | None, kind: str) -> st
 
 
 def _memory(row: GpuRow, root: str, uuid: str) -> str:
-    used = _check(row.checks.get("gpu_memory"), root, uuid)
+    # Memory used may be known where the memory needed is not: a framework may have preallocated it.
+    used = _check(row.checks.get("gpu_memory"), root, uuid, "" if row.memory is None else percent(row.memory))
     if row.memory_total is None:
         return used
     return f"{used} <small>{'of ' if row.memory is not None else ''}{value_text(row.memory_total, 'bytes')}</small>"
 
 
 def _throttling(row: GpuRow) -> str:
-    return ", ".join(f"{escape(each.reason)} {percent(each.ratio)}" for each in row.throttling[:MAX_PER_CELL])
+    return ", ".join(
+        f'{escape(each.reason)} <span class="number">{percent(each.ratio)}</span>'
+        for each in row.throttling[:MAX_PER_CELL]
+    )
 
 
 def _advice(advice: tuple[PublishedRecommendation, ...], root: str) -> str:

@@ -18,8 +18,8 @@ _EXPLANATIONS: Mapping[Reason, tuple[str, str]] = {
                        "Give them a demand signal, such as the queue length (pools.demand)."),
     Reason.CONFLICTING: ("Some values contradict each other.",
                          "Scrape each exporter once, and check the exporters named in the details."),
-    Reason.UNSUPPORTED: ("The exporters present do not publish some signals.",
-                         "Run gpu-exporter next to them, or add a mapping (source.mappings_dir)."),
+    Reason.UNSUPPORTED: ("Some inputs are missing: an exporter does not publish them, or a setting is not set.",
+                         "The details name each with its fix; gpu-exporter publishes every signal of its GPUs."),
 }  # fmt: skip
 
 

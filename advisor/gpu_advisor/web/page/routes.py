@@ -21,7 +21,7 @@ from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
-from gpu_advisor.web.api.problem_details import ProblemError
+from gpu_advisor.web.api.problem_details import NO_EVALUATION, PROBLEM_JSON, ProblemError
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
 from gpu_advisor.web.page import (
     checklist,
@@ -62,6 +62,17 @@ MAX_OUTCOMES = 10
 
 #: GPUs on the overview; /page/gpus has all.
 OVERVIEW_GPUS = 25
+
+#: Titles of pages for requests that are refused before anything is read.
+REFUSALS = {
+    HTTPStatus.UNAUTHORIZED: "Sign-in required",
+    HTTPStatus.FORBIDDEN: "Refused",
+    HTTPStatus.MISDIRECTED_REQUEST: "Unknown host name",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many wrong passwords",
+}
+
+#: Data sources as people call them.
+SOURCE_NAMES = {"embedded": "embedded history", "prometheus": "Prometheus"}
 
 #: Jobs on one page; the rest have fewer GPUs and no advice.
 MAX_JOBS = 500
@@ -109,6 +120,7 @@ def register(app: Flask, page_context: PageContext) -> ProblemPage:
         ("/runbooks/<name>", "runbook", pages.runbook),
     ):
         app.add_url_rule(rule, name, handler)
+    app.after_request(pages.show_problem)
     return pages.problem
 
 
@@ -180,7 +192,12 @@ class _Pages:
         model = self._models.of(view)
         row = model.gpus.by_uuid.get(request.args.get("uuid", ""))
         if row is None or view.evaluation is None:
-            return self._not_found("no such GPU: see the page /page/gpus", view, "This GPU is not there")
+            return self._not_found(
+                "no such GPU: see the page /page/gpus",
+                view,
+                "No such GPU",
+                "No exporter reports a GPU with this UUID now. It may have been removed.",
+            )
         facts = view.evaluation.facts
         return self._page(
             "gpu.html", view, row=row, owners=facts.owners.get(row.gpu.uuid, ()),
@@ -203,8 +220,14 @@ class _Pages:
         each = next((each for each in model.ranked if each.issued.id == id_), None)
         if each is None:
             ended = [outcome for outcome in view.outcomes.recent if outcome.closed.tracked.id == id_]
-            title = "This recommendation has been resolved"
-            return self._not_found(f"no active recommendation {id_!r}: see the page /", view, title, ended)
+            title = "This recommendation has been resolved" if ended else "No such recommendation"
+            return self._not_found(
+                f"no active recommendation {id_!r}: see the page /",
+                view,
+                title,
+                "A recommendation resolves when its cause no longer applies.",
+                ended,
+            )
         return self._page(
             "recommendation.html", view, issued=each.issued, advice=each.advice, savings=each.savings,
             names={uuid: model.gpus.by_uuid[uuid].name for uuid in each.advice.gpus if uuid in model.gpus.by_uuid},
@@ -224,7 +247,12 @@ class _Pages:
                     related=related,
                     shown=self._evidence_with_charts(check.evidence, view),
                 )
-        return self._not_found("no such check: see the page /", view, "This check has ended")
+        return self._not_found(
+            "no such check: see the page /",
+            view,
+            "No such check",
+            "A check ends when its GPU, node or pool is removed.",
+        )
 
     def what_if(self) -> Response:
         view, settings = self._context.view(), self._context.settings
@@ -253,12 +281,39 @@ class _Pages:
         view = self._context.view()
         html = runbook_html(name.removesuffix(".md"))
         if html is None:
-            return self._not_found(f"no runbook {name!r}: see /runbooks/", view, "There is no such runbook")
+            return self._not_found(
+                f"no runbook {name!r}: see /runbooks/",
+                view,
+                "No such runbook",
+                "Each alert has a runbook under the alert's name.",
+            )
         return self._page("runbook.html", view, name=name.removesuffix(".md"), content=Markup(html))
+
+    def show_problem(self, response: Response) -> Response:
+        """A problem document as a page, where a browser asked. Whoever is refused is shown nothing of the view."""
+        if response.mimetype != PROBLEM_JSON or request.method not in ("GET", "HEAD") or not accepts_html():
+            return response
+        status, detail = HTTPStatus(response.status_code), str(response.get_json()["detail"])
+        if status in REFUSALS:  # anywhere; other problems of the API's operations stay documents
+            page = self._environment.get_template("refused.html").render(title=REFUSALS[status], detail=detail)
+        elif request.url_rule is None:
+            page = self._problem_html("Page not found" if status is HTTPStatus.NOT_FOUND else status.phrase, detail)
+        else:
+            return response
+        response.set_data(page.encode())
+        response.content_type = _HTML
+        response.headers.update(_SECURITY_HEADERS)
+        return response
 
     def problem(self, title: str, problem: ProblemError) -> Response:
         """For browsers; other clients get a problem document."""
-        return self._page("problem.html", self._context.view(), problem.status, title=title, detail=problem.detail)
+        return _response(self._problem_html(title, problem.detail).encode(), problem.status)
+
+    def _problem_html(self, title: str, detail: str) -> str:
+        model = self._models.of(self._context.view())
+        if detail == NO_EVALUATION:  # the page has the source's own message instead of the reference to it
+            detail = detail.partition(":")[0]
+        return self._render("problem.html", model, _root(), title=title, detail=detail)
 
     def _evidence_with_charts(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
         """Each piece of evidence with its chart."""
@@ -266,22 +321,33 @@ class _Pages:
         return [(each, _evidence_chart(each, curve)) for each, curve in zip(evidence, curves, strict=True)]
 
     def _page(self, template: str, view: View, status: HTTPStatus = HTTPStatus.OK, **values: object) -> Response:
-        # Relative links work behind a proxy that serves the page below a path prefix.
-        root = "../" * (request.path.count("/") - 1) or "./"
         values = {"host_url": request.host_url, **values}
-        return _response(self._render(template, self._models.of(view), root, **values).encode(), status)
+        return _response(self._render(template, self._models.of(view), _root(), **values).encode(), status)
 
     def _render(self, template: str, model: FleetModel, root: str, **values: object) -> str:
         """Without a request: the overview is also rendered in advance."""
         return self._environment.get_template(template).render(
-            root=root, view=model.view, rtl_names=model.rtl_names, **values
+            root=root,
+            view=model.view,
+            rtl_names=model.rtl_names,
+            currency=model.settings.cost.currency,
+            has_budget=model.settings.cost.budget_per_hour is not None,
+            source_name=SOURCE_NAMES.get(model.view.source.name, model.view.source.name),
+            **values,
         )
 
-    def _not_found(self, what: str, view: View, title: str, ended: Sequence[object] = ()) -> Response:
+    def _not_found(self, what: str, view: View, title: str, explanation: str, ended: Sequence[object] = ()) -> Response:
         """A page for browsers; a problem document for other clients."""
         if not accepts_html():
             raise ProblemError(HTTPStatus.NOT_FOUND, what)
-        return self._page("resolved.html", view, HTTPStatus.NOT_FOUND, title=title, ended=ended)
+        return self._page(
+            "resolved.html", view, HTTPStatus.NOT_FOUND, title=title, explanation=explanation, ended=ended
+        )
+
+
+def _root() -> str:
+    """Relative links work behind a proxy that serves the page below a path prefix."""
+    return "../" * (request.path.count("/") - 1) or "./"
 
 
 def accepts_html() -> bool:
@@ -326,7 +392,8 @@ def prometheus_link(promql: str | None, view: View) -> str:
 def _is_related(check: Check, advice: Recommendation) -> bool:
     of = check.scope
     return (
-        of == advice.scope
+        of.kind == "fleet"
+        or of == advice.scope
         or (of.kind == "gpu" and of.name in advice.gpus)
         or (of.kind == "node" and of.name in advice.nodes)
     )

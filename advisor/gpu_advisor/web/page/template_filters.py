@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import partial
 
 from gpu_advisor.evaluation.recommendation import Check
 from gpu_advisor.rendering.durations import duration
+from gpu_advisor.rendering.names import humanize
 
 UNKNOWN = "–"
 
 #: Steps of a thousand, and of 1024 for memory.
 _THOUSANDS = ("", "k", "M", "G", "T", "P")
 _KIBI = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-
-_ACRONYMS = {
-    "gpu": "GPU",
-    "gpus": "GPUs",
-    "cpu": "CPU",
-    "sm": "SM",
-    "io": "I/O",
-    "pcie": "PCIe",
-    "slo": "SLO",
-    "kv": "KV",
-}
 
 _SUFFIXES = {"celsius": " °C", "watts": " W", "seconds": " s", "tokens": " tokens", "per_second": "/s",
              "tokens_per_second": " tokens/s"}  # fmt: skip
@@ -58,13 +49,13 @@ def _scaled(value: float, base: int, names: tuple[str, ...]) -> str:
     return f"{value:.3g} {names[power]}"
 
 
-def check_value(check: Check) -> str:
-    return value_text(check.value, "ratio") if check.item != "cost" else money(check.value)
+def check_value(check: Check, currency: str = "") -> str:
+    return value_text(check.value, "ratio") if check.item != "cost" else money(check.value, currency)
 
 
-def format_target(check: Check) -> str:
+def format_target(check: Check, currency: str = "") -> str:
     """The target range."""
-    format_value = money if check.item == "cost" else percent
+    format_value = partial(money, currency=currency) if check.item == "cost" else percent
     if check.low and check.high is not None and (check.high < 1 or check.item == "cost"):
         return f"{format_value(check.low)} to {format_value(check.high)}"
     if check.low:
@@ -72,11 +63,11 @@ def format_target(check: Check) -> str:
     return f"at most {format_value(check.high)}" if check.high is not None else ""
 
 
-def format_deviation(check: Check) -> str:
+def format_deviation(check: Check, currency: str = "") -> str:
     """`19 points too low`: percentage points, or money."""
     if check.missed_by is None:
         return ""
-    far = f"{abs(check.missed_by):.2f} per hour" if check.item == "cost" else _points(abs(check.missed_by))
+    far = money(abs(check.missed_by), currency) if check.item == "cost" else _points(abs(check.missed_by))
     return f"{far} too {'high' if check.missed_by > 0 else 'low'}"
 
 
@@ -85,17 +76,12 @@ def _points(ratio: float) -> str:
     return f"{points:.0f} points" if points >= 9.5 else f"{points:.1f} points"
 
 
-def money(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.2f} per hour"
+def money(value: float | None, currency: str) -> str:
+    return UNKNOWN if value is None else f"{value:,.2f} {currency} per hour"
 
 
-def signed_money(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:+.2f} per hour"
-
-
-def humanize(name: str) -> str:
-    """`idle_holding_memory` -> `idle holding memory`, `lost_gpu` -> `lost GPU`"""
-    return " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
+def signed_money(value: float | None, currency: str) -> str:
+    return UNKNOWN if value is None else f"{value:+,.2f} {currency} per hour"
 
 
 def time_of_day(seconds: float) -> str:

@@ -107,13 +107,14 @@ def _limits(name: str, path: SettingPath, limits: BaseModel) -> Iterator[FormFie
 
 def _cost_fields(settings: Settings, models: Mapping[str, GpuPrice | None]) -> Iterator[FormField]:
     cost = settings.cost
-    yield FormField("budget", "budget", "per hour", ("cost", "budget_per_hour"), cost.budget_per_hour, 0, 200, 0.5)
+    per_hour = f"{cost.currency} per hour"
+    yield FormField("budget", "budget", per_hour, ("cost", "budget_per_hour"), cost.budget_per_hour, 0, 200, 0.5)
     names = sorted({*models, *cost.gpu_price_per_hour} - {""})
     for number, model in enumerate(names):
         path = ("cost", "gpu_price_per_hour", model)
         price, present = cost.gpu_price_per_hour.get(model), models.get(model)
         estimate = present if present and present.estimated else None
-        yield FormField(f"price{number}", f"price of {model}", "per hour", path, price, 0, 10, 0.05, estimate=estimate)
+        yield FormField(f"price{number}", f"price of {model}", per_hour, path, price, 0, 10, 0.05, estimate=estimate)
 
 
 def fill_form(form: Sequence[FieldGroup], given: Mapping[str, str]) -> list[FieldGroup]:
