@@ -130,7 +130,7 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
     CauseRow("prefill_bound", "", (
-        _PRESSED, *_ALL_ALIKE, *_PREFILL_HELPS,
+        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS,
         any_of(above("itl_load", 0.60, 0.55), below("computing_share", 0.80, 0.82)))),
     CauseRow("prefill_bound", "prompts take long while tokens are late", (
         _PRESSED, *_ALL_ALIKE, above("fast_prefill_itl", 1.05, 1.0), above("prefill_load", 0.30, 0.28), _CAN_KEEP_UP)),
