@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from gpu_advisor.evaluation.activity import Pauses, find_pauses
+from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
 from gpu_advisor.observation.owners import date_owners, owners_from_info, owners_from_pods, pod_start_selector
 from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey
 from gpu_advisor.sources.exporters.mapping import mappings
 
 from tests.owner_days import judge_days
 from tests.owner_histories import CLASSES
-from tests.unit.advisor.builders import labels
+from tests.unit.advisor.builders import AT, GpuSpec, facts, labels
 
 STEP = 300.0
 
@@ -81,3 +82,17 @@ def test_a_pod_label_of_the_target_is_the_exporters_own() -> None:
     east, west = (labels(namespace="ml", pod="infer", cluster=cluster) for cluster in ("east", "west"))
     for starts in ({east: 50.0, west: 20.0}, {west: 20.0, east: 50.0}):
         assert date_owners(found, starts)["GPU-3"][0].is_older_than(40.0) is False  # the youngest of one name
+
+
+@pytest.mark.parametrize(
+    ("shares", "why"),
+    [
+        ((BUSY, QUIET, QUIET), "something ran 10 min ago"),
+        ((BUSY, *(QUIET,) * 120, BUSY, *(QUIET,) * 8), "it worked again 45 min ago after a pause"),
+        ((BUSY, *(QUIET,) * 120, BUSY, *(QUIET,) * 100), "it paused for up to 10 h before"),
+    ],
+)
+def test_why_an_idle_gpu_is_left_to_its_owner(shares: tuple[float, ...], why: str) -> None:
+    past = tuple((AT - STEP * (len(shares) - 1 - n), share) for n, share in enumerate(shares))
+    known = facts([GpuSpec("a", 0.0)], activity={"a": past})
+    assert judge_idle_gpu(known, known.gpus[0]).why == why

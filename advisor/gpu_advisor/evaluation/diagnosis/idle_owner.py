@@ -9,6 +9,7 @@ from gpu_advisor.evaluation.activity import find_pauses
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.signals import JOB_STEP_TIME, NODE_CPU, NODE_IO_PRESSURE, NODE_NETWORK_RECEIVE, UTILIZATION
+from gpu_advisor.rendering.durations import duration
 
 #: `reclaim` it, `report` its job as hung, ask the `lessee`, or leave it: it belongs to a `phase` of its owner's work.
 Verdict = Literal["reclaim", "report", "lessee", "phase"]
@@ -78,17 +79,15 @@ def _judge_pause(facts: Facts, gpu: Gpu, owners: tuple[GpuOwner, ...]) -> IdleVe
         return IdleVerdict("phase", "its activity could not be read", observed=False)
     begun = facts.at - found.current
     if found.any_activity and found.current < window:
-        return IdleVerdict("phase", f"something ran {found.current / 60:.0f} min ago")
+        return IdleVerdict("phase", f"something ran {_rounded(found.current)} ago")
     if found.ended_idle is not None and facts.at - found.ended_idle < HOLD_OFF_SECONDS:
-        return IdleVerdict("phase", f"it worked again {(facts.at - found.ended_idle) / 60:.0f} min ago after a pause")
+        return IdleVerdict("phase", f"it worked again {_rounded(facts.at - found.ended_idle)} ago after a pause")
     shared = len(owners) > 1
     needed = (SHARED_FACTOR if shared else PAUSE_FACTOR) * (found.longest_before or 0.0)
     if shared:
         needed = max(needed, SHARED_FACTOR * window)
     if found.any_activity and found.current <= needed + (facts.activity_step_seconds if found.longest_before else 0):
-        return IdleVerdict(
-            "phase", f"it paused for up to {(found.longest_before or window) / 60:.0f} min before", begun
-        )
+        return IdleVerdict("phase", f"it paused for up to {_rounded(found.longest_before or window)} before", begun)
     return IdleVerdict("reclaim", "", begun)
 
 
@@ -108,4 +107,8 @@ def _youngest(owners: list[GpuOwner]) -> GpuOwner:
 
 
 def _ago(facts: Facts, started: float | None) -> str:
-    return "a moment ago" if started is None else f"{max(0.0, facts.at - started) / 60:.0f} min ago"
+    return "a moment ago" if started is None else f"{_rounded(facts.at - started)} ago"
+
+
+def _rounded(seconds: float) -> str:
+    return duration(max(60.0, seconds), decimals=0)

@@ -13,6 +13,7 @@ from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, JOB_STEP_TIME
+from gpu_advisor.rendering.durations import duration
 from gpu_advisor.settings import Settings
 
 KIND = "hung_job"
@@ -32,14 +33,14 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 def _recommendation(facts: Facts, job: str, gpus: list[Gpu]) -> Recommendation:
     uuids = tuple(gpu.uuid for gpu in gpus)
-    minutes = facts.evaluation.idle_window_seconds / 60
+    window = duration(facts.evaluation.idle_window_seconds)
     count = "its GPU is" if len(gpus) == 1 else f"its {len(gpus)} GPUs are"
     return Recommendation(
         kind=KIND,
         direction="change",
         scope=Scope("job", job),
         severity="warning",
-        summary=f"{job} makes no training step, and {count} idle for {minutes:g} min: does it hang?",
+        summary=f"{job} makes no training step, and {count} idle for {window}: does it hang?",
         current=len(gpus),
         recommended=0,
         unit="GPUs of the job",
