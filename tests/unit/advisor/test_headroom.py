@@ -16,6 +16,7 @@ from gpu_advisor.evaluation.scaling.forecast import Horizon
 from gpu_advisor.evaluation.scaling.headroom import Headroom, TunedHeadroom, tuning_time
 from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
 from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_persistence
+from gpu_advisor.evaluation.scaling.replay_steps import prepare_steps
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, decide_size, sizing_rules, tuned_headroom
 from gpu_advisor.settings import EvaluationSettings, Settings
 from hypothesis import given, settings
@@ -205,6 +206,18 @@ def test_a_shortage_is_as_large_as_more_replicas_showed(
     )
     assert found.demanded >= least - 1e-9
     assert found.demanded - least < 3  # of saturated steps, the expectation of what was not recorded
+
+
+def test_replicas_that_were_saturated_too_show_only_the_least() -> None:
+    """A burst outgrew each size, and ended at the last: all of its steps may have had more than that."""
+    work, capacity = (4.0, 4.0, 8.0, 16.0, 3.0), (4.0, 4.0, 8.0, 16.0, 16.0)
+    saturated = tuple(done == size for done, size in zip(work, capacity, strict=True))
+    before = (2.0, 3.0) * 30
+    record = RecordedDemand((*before, *work), (4.0,) * 60 + capacity, (False,) * 60 + saturated, has_signal=False)
+    steps = prepare_steps(record, RULES)
+    assert list(steps.work[-5:]) == [16, 16, 16, 16, 3]
+    assert [excess > 0 for excess in steps.mean_excess[-5:]] == [True, True, True, True, False]
+    assert list(steps.capacity[-5:-1]) == [16] * 4
 
 
 def test_a_packed_past_is_the_same() -> None:

@@ -124,9 +124,8 @@ def _shortages(steps: ReplaySteps, ready: Floats) -> tuple[Floats, Floats]:
     hidden = steps.mean_excess > 0
     spare, mean = ready - steps.capacity, np.where(hidden, steps.mean_excess, 1.0)
     probability = np.exp(-np.maximum(0.0, spare) / mean)
-    beyond = np.where(spare > 0, mean * probability, mean - spare)
-    known = steps.work > ready
+    beyond = mean * probability + np.maximum(0.0, -spare)
     return (
-        np.where(hidden, probability, known.astype(np.float64)),
+        np.where(hidden, probability, (steps.work > ready).astype(np.float64)),
         np.where(hidden, beyond, np.maximum(0.0, steps.work - ready)),
     )

@@ -7,7 +7,7 @@ Where utilization was saturated, the demand beyond the capacity was not recorded
 find no shortage with the headroom that the pool had, and tuning would reduce it further and further. If more replicas
 showed more work at the end of a shortage, that was the demand in all of it. Otherwise the demand beyond the capacity is
 taken as exponentially distributed with a mean of MEAN_EXCESS_DEVIATIONS: what is measured on generated days whose
-demand is known (benchmarks/demand.py).
+demand is known.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from gpu_advisor.evaluation.scaling.forecast import (
 )
 from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_persistence
 
-#: Mean demand beyond the capacity of a saturated step, in deviations.
-MEAN_EXCESS_DEVIATIONS = 0.85
+#: Mean demand beyond the capacity that hid it, in deviations (benchmarks/hidden_demand.py).
+MEAN_EXCESS_DEVIATIONS = 0.6
 
 #: Steps at the start of a replay that are not counted: its first size is arbitrary.
 WARM_UP_STEPS = 30
@@ -73,8 +73,9 @@ class Need:
 class ReplaySteps:
     """Arrays by step, in replicas. `counted`: recorded, and after the warm-up.
 
-    `work` came, and `mean_excess` beyond it that the `capacity` hid; 0 if it was not saturated. Needs are those for
-    scaling up, from the lowest of their window, and for scaling down, from the highest, as is `peak_level`.
+    `work` came, and `mean_excess` beyond the `capacity` that hid it, the step's own or that of the steps after it; 0 if
+    nothing was hidden. Needs are those for scaling up, from the lowest of their window, and for scaling down, from the
+    highest, as is `peak_level`.
     """
 
     counted: NDArray[np.bool_]
@@ -98,15 +99,14 @@ def prepare_steps(record: RecordedDemand, rules: SizingRules) -> ReplaySteps:
     deviations = np.array(running_deviations(bounds, persistence, horizon, rules.history_steps))
     low = _lowest(expected, rules.up_steps)
     high = -_lowest(-expected, rules.down_steps)
-    demanded, capacity = np.array(_reveal_shortages(work, record)), np.array(record.capacity)
-    hidden = np.array(record.saturated, dtype=bool) & (demanded <= capacity)
-    shown = _lowest(np.array(work), rules.up_steps) if record.has_signal else np.zeros(len(work))
+    demanded, hidden = _reveal_shortages(work, record)
     recorded = np.array([value is not None for value in record.work], dtype=bool)
+    shown = _lowest(np.array(work), rules.up_steps) if record.has_signal else np.zeros(len(work))
     return ReplaySteps(
         counted=recorded & (np.arange(len(work)) >= WARM_UP_STEPS),
         work=demanded,
         mean_excess=np.where(hidden, MEAN_EXCESS_DEVIATIONS * deviations * _scales(np.array(levels)), 0.0),
-        capacity=capacity,
+        capacity=np.maximum(demanded, record.capacity),
         up=Need(low, deviations * _scales(low), np.maximum(shown, low / rules.scale_up_ratio)),
         down=Need(
             high,
@@ -128,11 +128,15 @@ def _lowest(values: Floats, window: int) -> Floats:
     return lowest[1:]
 
 
-def _reveal_shortages(work: Sequence[float], record: RecordedDemand) -> list[float]:
-    """The work of each step; in a shortage that more replicas ended, at least what they showed then."""
-    demanded = list(work)
+def _reveal_shortages(work: Sequence[float], record: RecordedDemand) -> tuple[Floats, NDArray[np.bool_]]:
+    """The work of each step, and whether more may have come.
+
+    In a shortage that more replicas ended, it is at least what they showed then; nothing more is known if these were
+    saturated, too.
+    """
+    demanded, hidden = list(work), list(record.saturated)
     for index in range(len(work) - 2, -1, -1):
         grew = record.capacity[index + 1] > record.capacity[index]
-        if record.saturated[index] and (grew or record.saturated[index + 1]):
-            demanded[index] = max(work[index], demanded[index + 1])
-    return demanded
+        if record.saturated[index] and (grew or record.saturated[index + 1]) and demanded[index + 1] >= work[index]:
+            demanded[index], hidden[index] = demanded[index + 1], hidden[index + 1]
+    return np.array(demanded), np.array(hidden, dtype=bool)
