@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -71,69 +72,108 @@ def build_drivers(settings: ExporterSettings, fleet: tuple[SimulatedGpu, ...]) -
     return {name: factory(paths) for name, factory in DRIVERS.items() if name not in settings.disabled}
 
 
+#: A collector, and its part of the page.
+CollectorPart = tuple[CollectorTask, RenderedPage]
+
+
 def build_sampler(settings: ExporterSettings, drivers: Mapping[str, Driver]) -> Sampler:
     """The sampler with all enabled collectors. It does not run until `start`."""
     _warn_of_missing_paths(settings)
-    interval, timeout = parse_duration(settings.sampling_interval), parse_duration(settings.time_limit)
+    timing = _Timing(parse_duration(settings.sampling_interval), parse_duration(settings.time_limit))
     cache = DeviceCache(settings.nodename)
-    has_host = _has_host_collectors(settings)
-    host_pages = _host_pages(settings) if has_host else {}
-    host_thread = SharedThread("collect-host")
-    pages: list[tuple[CollectorTask, RenderedPage]] = [
-        (
+    host_pages = _host_pages(settings) if _has_host_collectors(settings) else {}
+    owners = _owner_parts(settings, cache, timing)
+    _derive_compat_families(settings, cache, lambda: owners.page.samples if owners else ())
+    return Sampler(
+        cache,
+        [DriverTask(name, driver, cache, timing.interval, timing.timeout) for name, driver in drivers.items()],
+        [
+            *_quick_parts(settings, host_pages, timing),
+            *_textfile_parts(settings, bool(host_pages), timing),
+            *_slurm_queue_parts(settings, timing),
+            *([(owners.task, owners.page)] if owners else []),
+        ],
+        owners.background_tasks if owners else (),
+        [simulated_info(settings.simulate)] if settings.simulate else (),
+        host_pages,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """Seconds between two runs of a collector, unless it has its own interval, and after which a run is overdue."""
+
+    interval: float
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnerParts:
+    """The collector of owners, and what it reads in the background."""
+
+    page: CollectorPage
+    task: CollectorTask
+    background_tasks: Sequence[CollectorTask]
+
+
+def _quick_parts(
+    settings: ExporterSettings, host_pages: Mapping[str, CollectorPage], timing: _Timing
+) -> Iterator[CollectorPart]:
+    """The collectors of the host and of this process: those that cannot block share a thread."""
+    thread = SharedThread("collect-host")
+    for name, page in host_pages.items():
+        yield (
             CollectorTask(
                 name,
                 page.run,
-                max(interval, MIN_INTERVAL_SECONDS.get(name, 0.0)),
-                timeout,
-                shared_thread=None if name in MAY_BLOCK else host_thread,
+                max(timing.interval, MIN_INTERVAL_SECONDS.get(name, 0.0)),
+                timing.timeout,
+                shared_thread=None if name in MAY_BLOCK else thread,
                 is_needed=partial(page.is_outdated, HOST_MAX_AGE_SECONDS),
             ),
             page,
         )
-        for name, page in host_pages.items()
-    ]
     if "process" not in settings.disabled:
         process = CollectorPage(ProcessCollector() if IS_LINUX else PortableProcessCollector())
-        period = max(interval, PROCESS_INTERVAL_SECONDS)
-        pages.append(
-            (CollectorTask("process", process.run, period, timeout, shared_thread=host_thread), process),
-        )
+        period = max(timing.interval, PROCESS_INTERVAL_SECONDS)
+        yield CollectorTask("process", process.run, period, timing.timeout, shared_thread=thread), process
+
+
+def _textfile_parts(settings: ExporterSettings, has_host: bool, timing: _Timing) -> Iterator[CollectorPart]:
     if settings.textfile_directory and "textfile" not in settings.disabled:
-        is_reserved = reserved_name_matcher(host=has_host)
-        textfiles = TextfilePage([settings.textfile_directory], is_reserved)
-        pages.append((CollectorTask("textfile", textfiles.run, interval, timeout), textfiles))
+        page = TextfilePage([settings.textfile_directory], reserved_name_matcher(host=has_host))
+        yield CollectorTask("textfile", page.run, timing.interval, timing.timeout), page
+
+
+def _slurm_queue_parts(settings: ExporterSettings, timing: _Timing) -> Iterator[CollectorPart]:
     if settings.slurm_queue and not settings.simulate:
-        pages.append(_slurm_queue_page(settings, timeout))
-    background_tasks: list[CollectorTask] = []
-    owners: CollectorPage | None = None
-    if "owners" not in settings.disabled and not settings.simulate and IS_LINUX:
-        pods = PodResourcesClient(Path(settings.pod_resources_socket))
-        nodename = settings.node_name or settings.nodename.partition(".")[0]  # as Slurm names nodes
-        paths = OwnerSettings(
-            Path(settings.path_procfs), Path(settings.path_sysfs), Path(settings.path_rootfs), nodename,
-            settings.slurm_config,
-        )  # fmt: skip
-        scontrol = _scontrol_client(settings, nodename)
-        owners = CollectorPage(OwnerCollector(cache.devices, paths, pods, scontrol=scontrol))
-        pages.append((CollectorTask("owners", owners.run, max(interval, OWNERS_INTERVAL_SECONDS), timeout), owners))
-        background_tasks.append(CollectorTask("pod_resources", pods.refresh, POD_RESOURCES_INTERVAL_SECONDS, timeout))
-        if scontrol:
-            period = scontrol.interval_seconds
-            # Not all nodes at once: the controller is one for the whole cluster.
-            offset = period * int.from_bytes(os.urandom(4), "big") / 2**32
-            background_tasks.append(
-                CollectorTask("scontrol", scontrol.refresh, period, CALL_TIMEOUT_SECONDS + timeout, offset)
-            )
-    _derive_compat_families(settings, cache, lambda: owners.samples if owners else ())
-    return Sampler(
-        cache,
-        [DriverTask(name, driver, cache, interval, timeout) for name, driver in drivers.items()],
-        pages,
-        background_tasks,
-        [simulated_info(settings.simulate)] if settings.simulate else (),
-        host_pages,
-    )
+        page = CollectorPage(SlurmQueueCollector())
+        period = parse_duration(settings.slurm_queue_interval)
+        yield CollectorTask("slurm_queue", page.run, period, QUEUE_TIMEOUT_SECONDS + timing.timeout), page
+
+
+def _owner_parts(settings: ExporterSettings, cache: DeviceCache, timing: _Timing) -> _OwnerParts | None:
+    """None if owners are disabled or cannot be known: of simulated GPUs, and where there are no cgroups."""
+    if "owners" in settings.disabled or settings.simulate or not IS_LINUX:
+        return None
+    pods = PodResourcesClient(Path(settings.pod_resources_socket))
+    nodename = settings.node_name or settings.nodename.partition(".")[0]  # as Slurm names nodes
+    paths = OwnerSettings(
+        Path(settings.path_procfs), Path(settings.path_sysfs), Path(settings.path_rootfs), nodename,
+        settings.slurm_config,
+    )  # fmt: skip
+    scontrol = _scontrol_client(settings, nodename)
+    page = CollectorPage(OwnerCollector(cache.devices, paths, pods, scontrol=scontrol))
+    task = CollectorTask("owners", page.run, max(timing.interval, OWNERS_INTERVAL_SECONDS), timing.timeout)
+    background = [CollectorTask("pod_resources", pods.refresh, POD_RESOURCES_INTERVAL_SECONDS, timing.timeout)]
+    if scontrol:
+        period = scontrol.interval_seconds
+        # Not all nodes at once: the controller is one for the whole cluster.
+        offset = period * int.from_bytes(os.urandom(4), "big") / 2**32
+        background.append(
+            CollectorTask("scontrol", scontrol.refresh, period, CALL_TIMEOUT_SECONDS + timing.timeout, offset)
+        )
+    return _OwnerParts(page, task, background)
 
 
 def _warn_of_missing_paths(settings: ExporterSettings) -> None:
@@ -146,12 +186,6 @@ def _warn_of_missing_paths(settings: ExporterSettings) -> None:
     ):
         if path not in ("", default) and not (os.path.exists(path) or find_program(path)):
             log.warning("%s: %s does not exist; until it does, its part is missing", settings.place(key), path)
-
-
-def _slurm_queue_page(settings: ExporterSettings, timeout: float) -> tuple[CollectorTask, CollectorPage]:
-    page = CollectorPage(SlurmQueueCollector())
-    period = parse_duration(settings.slurm_queue_interval)
-    return CollectorTask("slurm_queue", page.run, period, QUEUE_TIMEOUT_SECONDS + timeout), page
 
 
 def _scontrol_client(settings: ExporterSettings, nodename: str) -> ScontrolClient | None:
