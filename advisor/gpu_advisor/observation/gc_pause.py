@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: New objects between two collections, instead of 700: a collection of so many takes some milliseconds.
-RARE_THRESHOLD = 100_000
+RARE_THRESHOLD = 300_000
 
 _lock = threading.Lock()
 _usual: list[tuple[int, int, int]] = []  # thresholds to return to, one for each block under way

@@ -50,13 +50,15 @@ def test_the_diagnosis_is_that_of_the_whole_table(gpus: list[dict[signals.Signal
     known = fleet(with_limit(gpus, limit))
     peers = build_peers(known, known.gpus)
     columns = Columns(known, known.gpus, peers)
-    for gpu, rows in zip(known.gpus, possible_rows(columns, DECISION_TABLE), strict=True):
+    for gpu, screened in zip(known.gpus, possible_rows(columns, DECISION_TABLE), strict=True):
         features = LazyFeatures(GpuSignals(known, gpu, peers, "training"))
-        assert match_row(features, rows) == match_row(features)
+        expected = match_row(features)
+        assert match_row(features, screened.rows) == expected
+        assert not screened.is_decided or (screened.rows[0], (), ()) == expected
     for row in TABLE:
-        for gpu, rows in zip(known.gpus, possible_rows(columns, (row,)), strict=True):
+        for gpu, screened in zip(known.gpus, possible_rows(columns, (row,)), strict=True):
             features = LazyFeatures(GpuSignals(known, gpu, peers, "training"))
-            assert (row in rows) or all_of(row.conditions, features) in (Truth.NO, Truth.MISSING)
+            assert (row in screened.rows) or all_of(row.conditions, features) in (Truth.NO, Truth.MISSING)
 
 
 @hypothesis_settings(deadline=None, max_examples=100)
@@ -76,6 +78,16 @@ def test_most_rows_are_left_out_for_a_busy_gpu() -> None:
     busy = {signals.IDLE_UTILIZATION: 0.95, signals.IDLE_MEMORY_USED: 0.5, signals.SM_ACTIVITY: 0.8,
             signals.TENSOR_ACTIVITY: 0.4, signals.DRAM_ACTIVITY: 0.4, signals.THROTTLE_HW_THERMAL: 0.0}  # fmt: skip
     known = dataclasses.replace(fleet([busy]), jobs={})
-    [rows] = possible_rows(Columns(known, known.gpus, build_peers(known, known.gpus)), DECISION_TABLE)
+    [(rows, _)] = possible_rows(Columns(known, known.gpus, build_peers(known, known.gpus)), DECISION_TABLE)
     assert rows[-1].diagnosis == HEALTHY
     assert len(rows) <= 3
+
+
+def test_a_healthy_gpu_is_decided_by_its_columns() -> None:
+    busy = {signals.IDLE_UTILIZATION: 0.95, signals.IDLE_MEMORY_USED: 0.5, signals.SM_ACTIVITY: 0.8,
+            signals.TENSOR_ACTIVITY: 0.4, signals.DRAM_ACTIVITY: 0.4, signals.THROTTLE_HW_THERMAL: 0.0,
+            signals.POWER: 600.0, signals.POWER_LIMIT: 700.0}  # fmt: skip
+    known = dataclasses.replace(fleet([busy] * 4), jobs={})
+    for rows, is_decided in possible_rows(Columns(known, known.gpus, build_peers(known, known.gpus)), DECISION_TABLE):
+        assert is_decided == (len(rows) == 1)
+        assert rows[-1].diagnosis == HEALTHY

@@ -17,7 +17,7 @@ from gpu_advisor.evaluation.diagnosis.decision_table import (
 )
 from gpu_advisor.evaluation.diagnosis.features import FEATURES_BY_NAME, GpuSignals, LazyFeatures
 from gpu_advisor.evaluation.diagnosis.peers import Peers
-from gpu_advisor.evaluation.diagnosis.screening import Columns, possible_rows
+from gpu_advisor.evaluation.diagnosis.screening import Columns, Screened, possible_rows
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION, Signal
@@ -34,6 +34,7 @@ NOT_WAITING = ("busy_but_empty", "")
 
 #: Screening costs a pool a millisecond and saves 20 microseconds a GPU: rows of smaller pools are not screened.
 SCREENED_FROM = 64
+UNSCREENED = Screened(DECISION_TABLE, is_decided=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,13 @@ def diagnose(facts: Facts, peers: Peers, pools: Sequence[Pool]) -> tuple[GpuDiag
 def _diagnose_pool(facts: Facts, peers: Peers, pool: Pool) -> Iterator[GpuDiagnosis]:
     if len(pool.gpus) < SCREENED_FROM:
         for gpu in pool.gpus:
-            yield _diagnose_gpu(facts, peers, pool, gpu, DECISION_TABLE, SECONDARY_ROWS)
+            yield _diagnose_gpu(facts, peers, pool, gpu, UNSCREENED, SECONDARY_ROWS)
         return
     columns = Columns(facts, pool.gpus, peers)
     primary = possible_rows(columns, DECISION_TABLE)
     secondary = [possible_rows(columns, (row,)) for row in SECONDARY_ROWS]  # each holds or not, whatever the others do
-    for gpu, rows, *others in zip(pool.gpus, primary, *secondary, strict=True):
-        yield _diagnose_gpu(facts, peers, pool, gpu, rows, [row for found in others for row in found])
+    for gpu, screened, *others in zip(pool.gpus, primary, *secondary, strict=True):
+        yield _diagnose_gpu(facts, peers, pool, gpu, screened, [row for found in others for row in found.rows])
 
 
 def _diagnose_gpu(
@@ -107,7 +108,7 @@ def _diagnose_gpu(
     peers: Peers,
     pool: Pool,
     gpu: Gpu,
-    rows: Sequence[DecisionRow],
+    screened: Screened,
     secondary_rows: Sequence[DecisionRow],
 ) -> GpuDiagnosis:
     """The diagnosis by those rows that may match."""
@@ -117,7 +118,9 @@ def _diagnose_gpu(
     if coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
         return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
     features = LazyFeatures(GpuSignals(facts, gpu, peers, pool.kind_of(gpu)))
-    row, missing_features, borderline = match_row(features, rows)
+    row, missing_features, borderline = (
+        (screened.rows[0], (), ()) if screened.is_decided else match_row(features, screened.rows)
+    )
     secondary_found = tuple(row for row in secondary_rows if all_of(row.conditions, features) is Truth.YES)
     return GpuDiagnosis(
         gpu,

@@ -105,9 +105,12 @@ class CanonicalRows:
     def of(self, mapping: ExporterMapping, series: Iterable[Labels]) -> list[Row]:
         """The rows of one mapping, in the order of its series."""
         known, wanted = self._known.setdefault(mapping.name, {}), list(series)
-        unread = [labels for labels in wanted if labels not in known]
-        known.update(zip(unread, canonical_rows(mapping, unread, self.cluster_label), strict=True))
-        return [known[labels] for labels in wanted]
+        rows = list(map(known.get, wanted))
+        unread = [labels for labels, row in zip(wanted, rows, strict=True) if row is None]
+        read = canonical_rows(mapping, unread, self.cluster_label)
+        known.update(zip(unread, read, strict=True))
+        following = iter(read)
+        return [next(following) if row is None else row for row in rows]
 
 
 def merge_identities(

@@ -23,6 +23,7 @@ _TAIL = b"]}}"
 _BEGIN = b'{"metric":{'
 _END = b'"]}'  # of a result: its value's quote, and two brackets
 _SEPARATOR = "\\"  # in no response that is read here
+_NAME = ',"__name__":"'  # where the metric's name comes first
 #: About as many results as response_parser.py accepts.
 MAX_FAST_BYTES = 16 << 20
 #: Takes a millisecond: the GIL is held meanwhile, and the next query is not sent.
@@ -44,7 +45,10 @@ class LabelCache(dict[str, Labels]):
         self._same: dict[Labels, Labels] = {}
 
     def __missing__(self, text: str) -> Labels:
-        labels = self._parse(text)
+        if text.startswith(_NAME):  # of an instant vector; those of windows have the other labels only
+            labels = self[text[text.index('"', len(_NAME)) + 1 :]]
+        else:
+            labels = self._parse(text)
         labels = self[text] = self._same.setdefault(labels, labels)
         return labels
 
