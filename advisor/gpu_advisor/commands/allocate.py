@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -87,8 +87,7 @@ def command(
 
     Exit code 3: matching GPUs exist, but are not free now.
     """
-    actions = [name for name, given in (("GPUS", gpus), ("--list", list_), ("--nodes", nodes), ("--renew", renew),
-                                       ("--release", release)) if given]  # fmt: skip
+    actions = _given({"GPUS": gpus, "--list": list_, "--nodes": nodes, "--renew": renew, "--release": release})
     if len(actions) != 1:
         raise click.UsageError(
             f"give exactly one of GPUS, --list, --nodes, --renew ID and --release ID, not {len(actions)}"
@@ -100,10 +99,9 @@ def command(
         )  # fmt: skip
         _ask_slurm(wanted, submit, dry_run, list_, nodes, renew, release, format_)
         return
-    if slurm_only := [
-        name for name, given in (("COMMAND", job_command), ("--submit", submit), ("--partition", partition),
-                                 ("--account", account), ("--job-name", job_name)) if given
-    ]:  # fmt: skip
+    of_slurm = {"COMMAND": job_command, "--submit": submit, "--partition": partition, "--account": account,
+                "--job-name": job_name}  # fmt: skip
+    if slurm_only := _given(of_slurm):
         raise click.UsageError(f"{slurm_only[0]} is for --backend slurm")
     allocations_api = _AllocationClient(AdvisorHttpClient(advisor, read_token(token_file), ca_file))
     until = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
@@ -123,6 +121,11 @@ def command(
         else:
             named = {} if token is None else {"client_token": token}
             _show([allocations_api.ask("POST", "/allocate", {**body, **until, **named})], format_)
+
+
+def _given(options: Mapping[str, object]) -> list[str]:
+    """The names of the options that have a value."""
+    return [name for name, value in options.items() if value]
 
 
 def _ask_slurm(

@@ -23,7 +23,7 @@ from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
 from gpu_advisor.runtime.wiring import one_shot_source
-from gpu_advisor.settings import PoolSettings, Settings, load_settings
+from gpu_advisor.settings import EvaluationSettings, PoolSettings, Settings, load_settings
 from gpu_advisor.settings.slo import SloSettings
 from gpu_advisor.sources.base import SourceError
 
@@ -119,25 +119,34 @@ def command(
     fewest, most = gpu.replica_limits(chosen.gpus_per_replica)
     if gpu.max is None:
         most = max(start, fewest, oracle_replicas(max(filter(None, demand.demand), default=0.0)))
-    fleet = SimulatedPool(
-        start=start,
-        min=fewest if min_ is None else min_,
-        max=most if max_ is None else max_,
-        start_delay_seconds=chosen.start_delay_seconds if start_delay is None else start_delay,
+    fleet = _simulated_pool(
+        start,
+        fewest if min_ is None else min_,
+        most if max_ is None else max_,
+        chosen.start_delay_seconds if start_delay is None else start_delay,
     )
-    if not fleet.min <= fleet.start <= fleet.max:
-        raise click.UsageError(
-            f"--start ({fleet.start}) must lie between --min ({fleet.min}) and --max ({fleet.max}): change one of them"
-        )
-    own = chosen.headroom_deviations
-    evaluation = (
-        settings.evaluation if own is None else settings.evaluation.model_copy(update={"headroom_deviations": own})
-    )
+    evaluation = _evaluation_settings(settings, chosen)
     advisor = advisor_policy(demand, fleet, gpu, evaluation, chosen.unserved_ratio if unserved is None else unserved)
     found = compare_policies(demand, fleet, gpu, evaluation, advisor)
     size = chosen.gpus_per_replica
     tuned = advisor.headroom if isinstance(advisor.headroom, TunedHeadroom) else None
     _PRINTERS[form]({name: replace(each, gpu_hours=each.gpu_hours * size) for name, each in found.items()}, tuned, size)
+
+
+def _simulated_pool(start: int, fewest: int, most: int, start_delay: int) -> SimulatedPool:
+    """Raises UsageError."""
+    if not fewest <= start <= most:
+        raise click.UsageError(
+            f"--start ({start}) must lie between --min ({fewest}) and --max ({most}): change one of them"
+        )
+    return SimulatedPool(start=start, min=fewest, max=most, start_delay_seconds=start_delay)
+
+
+def _evaluation_settings(settings: Settings, pool: PoolSettings) -> EvaluationSettings:
+    """With the pool's own headroom, if it has one."""
+    if pool.headroom_deviations is None:
+        return settings.evaluation
+    return settings.evaluation.model_copy(update={"headroom_deviations": pool.headroom_deviations})
 
 
 def _read_trace(settings: Settings, pool: PoolSettings, since: int, interval: int) -> Trace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,10 @@ from gpu_advisor.calibration.serving_probe import ServingProbe, run_serving_prob
 from gpu_advisor.commands.batch_size import parse_memory, parse_sizes
 from gpu_advisor.extras import install_hint
 from gpu_advisor.settings.slo import parse_latency
+
+if TYPE_CHECKING:
+    from gpu_advisor.calibration.probe import IncompleteProbeError, ProbeRequest
+    from gpu_advisor.calibration.profile import Profile
 
 
 def _limit(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -113,35 +118,16 @@ def command(
         )
         _probe_server(probe)
         return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from gpu_advisor.calibration.probe import IncompleteProbeError, ProbeRequest, run_probe, with_trace
+    from gpu_advisor.calibration.probe import ProbeRequest
     from gpu_advisor.calibration.profile import SUFFIX, check_writable, profile_file_name, write_profile, write_textfile
 
     _require_torch()
-    incomplete: IncompleteProbeError | None = None
     request = ProbeRequest(workload, sizes, device, precision, limit, timeout, seconds, threads)
     is_file = output.name.endswith(SUFFIX)
     try:
         for folder in filter(None, (output.parent if is_file else output, textfile)):
             check_writable(folder)
-        with Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task(f"probing {workload}", total=len(sizes))
-
-            def show(size: int, outcome: str) -> None:
-                bar.update(task, advance=1, description=f"{workload} at {size}: {outcome.replace('_', ' ')}")
-
-            try:
-                profile = run_probe(request, progress=show)
-            except IncompleteProbeError as error:  # what was measured is kept
-                incomplete, profile = error, error.profile
-            if trace:
-                bar.update(task, description=f"tracing {workload}")
-                try:
-                    profile = with_trace(profile, timeout)
-                except CalibrationError as error:  # the measurements stand without it
-                    click.echo(f"not traced: {error}", err=True)
+        profile, incomplete = _measure(request, trace)
         profile = profile.model_copy(update={"workload": job, "factory": workload}) if job else profile
         path = output if is_file else output / profile_file_name(profile)
         write_profile(profile, path)
@@ -149,14 +135,45 @@ def command(
             write_textfile(profile, textfile)
     except CalibrationError as error:
         raise click.ClickException(str(error)) from error
-    for measured in profile.measurements:
-        rate = measured.samples_per_second or 0.0
-        click.echo(f"{measured.batch_size:>8}  {format_bytes(measured.peak_memory_bytes):>10}  {rate:.4g} samples/s")
-    for size in profile.out_of_memory_batch_sizes:
-        click.echo(f"{size:>8}  out of memory")
+    _print(profile)
     click.echo(f"memory is {profile.memory_kind}; profile {path}")
     if incomplete is not None:
         raise click.ClickException(str(incomplete))
+
+
+def _measure(request: ProbeRequest, trace: bool) -> tuple[Profile, IncompleteProbeError | None]:
+    """The profile, and why it is incomplete, if it is. Raises CalibrationError."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gpu_advisor.calibration.probe import IncompleteProbeError, run_probe, with_trace
+
+    incomplete: IncompleteProbeError | None = None
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"probing {request.workload}", total=len(request.batch_sizes))
+
+        def show(size: int, outcome: str) -> None:
+            bar.update(task, advance=1, description=f"{request.workload} at {size}: {outcome.replace('_', ' ')}")
+
+        try:
+            profile = run_probe(request, progress=show)
+        except IncompleteProbeError as error:  # what was measured is kept
+            incomplete, profile = error, error.profile
+        if trace:
+            bar.update(task, description=f"tracing {request.workload}")
+            try:
+                profile = with_trace(profile, request.size_timeout_seconds)
+            except CalibrationError as error:  # the measurements stand without it
+                click.echo(f"not traced: {error}", err=True)
+    return profile, incomplete
+
+
+def _print(profile: Profile) -> None:
+    for measured in profile.measurements:
+        rate = "-" if measured.samples_per_second is None else f"{measured.samples_per_second:.4g}"
+        click.echo(f"{measured.batch_size:>8}  {format_bytes(measured.peak_memory_bytes):>10}  {rate} samples/s")
+    for size in profile.out_of_memory_batch_sizes:
+        click.echo(f"{size:>8}  out of memory")
 
 
 def _require_torch() -> None:
