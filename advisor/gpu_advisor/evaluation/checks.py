@@ -187,7 +187,13 @@ def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool], known: Know
         if pool.gpus:
             yield from _group(facts, settings, [pool], pool.scope, known)
         else:
-            message = f"no GPU matches pool {pool.settings.name}: check its selectors"
+            name = pool.settings.name
+            message = f"no GPU matches pool {name}: check its selectors"
+            if pool.settings.joins_servers:
+                message = (
+                    f"no GPU is known to serve pool {name}: scrape its inference servers, and the owners of GPUs, or "
+                    f"give the pool selectors (match)"
+                )
             yield _unknown_check(
                 "gpu_utilization",
                 "GPU utilization",

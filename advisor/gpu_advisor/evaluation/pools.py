@@ -69,10 +69,11 @@ class PoolUsage:
 def assign_pools(
     gpus: Sequence[Gpu], configured: Sequence[PoolSettings], served: Mapping[str, PoolSettings] | None = None
 ) -> tuple[Pool, ...]:
-    """Assign each GPU to its first matching pool, else to the pool of what it serves, which `served` has by uuid; the
-    rest form one pool per model, of unspecified kind. A board in MIG mode goes where its first slice goes.
+    """Assign each GPU to its first matching pool, or, before or else, to that of what it serves, which `served` has by
+    uuid; the rest form one pool per model, of unspecified kind. A board in MIG mode goes where its first slice goes.
     """
     served = served or {}
+    order = {pool.name: number for number, pool in enumerate(configured)}
     members: dict[str, list[Gpu]] = {pool.name: [] for pool in configured}
     pool_of_board: dict[str, str] = {}
     settings = {pool.name: pool for pool in configured}
@@ -81,7 +82,8 @@ def assign_pools(
     for gpu in gpus:
         if gpu.uuid in partitioned:
             continue
-        pool = find(gpu) or served.get(gpu.uuid)
+        found = [each for each in (find(gpu), served.get(gpu.uuid)) if each is not None]
+        pool = min(found, key=lambda each: order.get(each.name, len(order)), default=None)
         name = pool.name if pool else _default_pool_name(gpu, configured)
         if name not in settings:
             settings[name] = pool or PoolSettings(name=name)
@@ -92,7 +94,7 @@ def assign_pools(
     for uuid, name in pool_of_board.items():
         boards.setdefault(name, []).append(partitioned[uuid])
     return tuple(
-        Pool(settings[name], tuple(found), boards=tuple(boards.get(name, ()))) for name, found in members.items()
+        Pool(settings[name], tuple(each), boards=tuple(boards.get(name, ()))) for name, each in members.items()
     )
 
 
@@ -117,9 +119,13 @@ def _default_pool_name(gpu: Gpu, configured: Sequence[PoolSettings]) -> str:
 
 
 def _first_match(configured: Sequence[PoolSettings]) -> Callable[[Gpu], PoolSettings | None]:
-    """The first matching pool of a GPU. With a thousand pools: each pattern is compiled once, and GPUs that differ in
-    nothing that a pool looks at are matched once."""
-    patterns = [(pool, [(key, re.compile(text)) for key, text in pool.match.items()]) for pool in configured]
+    """The first pool whose selectors match a GPU. With a thousand pools: each pattern is compiled once, and GPUs that
+    differ in nothing that a pool looks at are matched once."""
+    patterns = [
+        (pool, [(key, re.compile(text)) for key, text in pool.match.items()])
+        for pool in configured
+        if not pool.joins_servers
+    ]
     keys = sorted({key for pool in configured for key in pool.match})
     known: dict[tuple[str, ...], PoolSettings | None] = {}
 

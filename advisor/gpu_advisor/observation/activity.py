@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from gpu_advisor.evaluation.diagnosis.idle import idle_window_covered
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import assign_pools
+from gpu_advisor.evaluation.serving.recommend import joined_pools
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION
 from gpu_advisor.observation.demand import QUERY_ERROR_KINDS
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, restrict_to_values
@@ -30,7 +31,7 @@ def idle_candidates(facts: Facts, settings: Settings) -> tuple[str, ...]:
     limit = settings.evaluation.idle_utilization / 100
     return tuple(
         gpu.uuid
-        for pool in assign_pools(facts.gpus, settings.pools)
+        for pool in assign_pools(facts.gpus, settings.pools, joined_pools(facts.serving, settings.pools))
         if pool.settings.kind != "serving"
         for gpu in pool.gpus
         if gpu.up

@@ -12,6 +12,7 @@ from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.owners import Lease
 from gpu_advisor.evaluation.pools import assign_pools
+from gpu_advisor.evaluation.serving.recommend import joined_pools
 from gpu_advisor.observation import activity, demand, utilization_history
 from gpu_advisor.observation.build import build_facts
 from gpu_advisor.observation.compile import compile_by_exporter, discarded_readings, limited_readings, step_utilization
@@ -222,8 +223,9 @@ def _serving_pool_uuids(facts: Facts, inventory: GpuInventory, settings: Setting
         return {}
     present = {gpu.uuid for gpu in facts.gpus}
     former = build_gpus(GpuInventory(present=inventory.recent), {}, {}, {}, facts.nodes)
-    found = assign_pools([*facts.gpus, *(gpu for gpu in former if gpu.uuid not in present)], settings.pools)
-    non_empty = {pool.settings.name for pool in assign_pools(facts.gpus, settings.pools) if pool.gpus}
+    joined = joined_pools(facts.serving, settings.pools)
+    found = assign_pools([*facts.gpus, *(gpu for gpu in former if gpu.uuid not in present)], settings.pools, joined)
+    non_empty = {pool.settings.name for pool in assign_pools(facts.gpus, settings.pools, joined) if pool.gpus}
     return {
         pool.settings.name: pool.uuids
         for pool in found

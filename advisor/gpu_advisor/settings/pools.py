@@ -112,7 +112,10 @@ class PoolSettings(StrictModel):
         "for diagnoses as far as jobs, servers and owners show it",
     )
     match: dict[Literal["uuid", "name", "node", "vendor"], Regex] = Field(
-        default_factory=dict, description="regular expressions, each matching the whole value of a GPU property"
+        default_factory=dict,
+        description="regular expressions, each matching the whole value of a GPU property. Without any, a pool with "
+        "slo.ttft_p95 or slo.itl_p95 has the inference servers of the model it is named after, or, named after none, "
+        "all that no other pool has; any other pool has all GPUs",
     )
     gpus_per_replica: int = Field(1, ge=1, description="GPUs per replica; default: tensor_parallel x pipeline_parallel")
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share each layer")
@@ -139,6 +142,12 @@ class PoolSettings(StrictModel):
     def unserved_ratio(self) -> float | None:
         """The objective of `slo.unserved` as a ratio (0..1): the headroom is tuned to it. None without one."""
         return self.slo.unserved_ratio if self.slo else None
+
+    @property
+    def joins_servers(self) -> bool:
+        """Whether it has the GPUs of inference servers, not those of selectors: objectives of language models say
+        nothing on other GPUs."""
+        return not self.match and self.slo is not None and self.slo.is_of_requests
 
     @model_validator(mode="after")
     def _check_one_headroom(self) -> PoolSettings:

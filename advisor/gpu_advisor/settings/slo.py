@@ -79,6 +79,11 @@ class SloSettings(StrictModel):
         return self
 
     @property
+    def is_of_requests(self) -> bool:
+        """Whether it has objectives for the latencies of requests to a language model."""
+        return self.ttft_p95 is not None or self.itl_p95 is not None
+
+    @property
     def unserved_ratio(self) -> float | None:
         """The objective as a ratio (0..1); None without one."""
         return None if self.unserved is None else self.unserved / 100

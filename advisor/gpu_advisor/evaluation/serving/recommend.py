@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +26,8 @@ from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
 from gpu_advisor.evaluation.serving.advisers import advise, near_misses
 from gpu_advisor.evaluation.serving.decision_table import FEWER_KIND, SIZE_KINDS, ServingCause
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
-from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.facts import ServingFacts
+from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup, serving_groups
 from gpu_advisor.evaluation.serving.signals import BY_NAME
 from gpu_advisor.evaluation.serving.sizing import size_group
 from gpu_advisor.evaluation.serving.step_model import MIN_POINTS
@@ -66,10 +67,16 @@ class ServedPool:
 
 
 def pools_by_gpu(groups: Sequence[ServingGroup], configured: Sequence[PoolSettings]) -> dict[str, PoolSettings]:
-    """The pool, of kind serving, of each GPU of a group, for GPUs that no configured pool matches."""
+    """The pool of each GPU of a group: a configured one that joins servers, or, for GPUs that no selectors match, one
+    of kind serving by itself."""
     taken = {pool.name for pool in configured}
+    find = _joined_pool(groups, configured)
     found: dict[str, PoolSettings] = {}
     for group in groups:
+        joined = find(group)
+        if joined is not None:
+            found |= dict.fromkeys(group.gpus, joined)
+            continue
         if group.name in taken:
             continue
         replicas = len(group.replicas)
@@ -79,16 +86,38 @@ def pools_by_gpu(groups: Sequence[ServingGroup], configured: Sequence[PoolSettin
     return found
 
 
+def joined_pools(serving: ServingFacts, configured: Sequence[PoolSettings]) -> dict[str, PoolSettings]:
+    """Configured pools that join servers, by GPU."""
+    if not any(pool.joins_servers for pool in configured):
+        return {}
+    names = {pool.name for pool in configured}
+    found = pools_by_gpu(serving_groups(serving, 0.0), configured)
+    return {uuid: pool for uuid, pool in found.items() if pool.name in names}
+
+
+def _joined_pool(
+    groups: Sequence[ServingGroup], configured: Sequence[PoolSettings]
+) -> Callable[[ServingGroup], PoolSettings | None]:
+    """Which of the pools that join servers a group belongs to: the one of its name, else the first of no group's."""
+    joining = {pool.name: pool for pool in configured if pool.joins_servers}
+    names = {name for group in groups for name in (group.name, group.model)}
+    of_others = next((pool for name, pool in joining.items() if name not in names), None)
+    return lambda group: joining.get(group.name) or joining.get(group.model) or of_others
+
+
 def served_pools(groups: Sequence[ServingGroup], pools: Sequence[Pool], settings: Settings) -> tuple[ServedPool, ...]:
-    """Each group with its pool: the one that has its GPUs, else the one of its model's name."""
+    """Each group with its pool: the one that has its GPUs, else the one of its model's name, else one for others."""
     by_uuid = {uuid: pool for pool in pools for uuid in pool.uuids}
     by_name = {pool.settings.name: pool for pool in pools}
     configured = {pool.name for pool in settings.pools}
+    find = _joined_pool(groups, settings.pools)
     found = []
     for group in groups:
         of = {by_uuid[uuid].settings.name for uuid in group.gpus if uuid in by_uuid}
         name = of.pop() if len(of) == 1 else next((each for each in (group.name, group.model) if each in by_name), "")
-        pool = by_name.get(name) or Pool(PoolSettings(name=group.name, kind="serving"), ())
+        joined = find(group)
+        pool = by_name.get(name) or (by_name[joined.name] if joined else None)
+        pool = pool or Pool(PoolSettings(name=group.name, kind="serving"), ())
         found.append((group, pool))
     names = [pool.settings.name for _, pool in found]
     return tuple(
