@@ -418,10 +418,11 @@ def test_an_ambiguous_error_that_stays_is_raised_unchanged():
         MemoryManager(net).backward(data(16), AmbiguousFailure(0))
 
 
-def test_an_ambiguous_error_is_memory_while_memory_is_nearly_full():
+@pytest.mark.parametrize("full", [{"reserved_bytes": 79 * GIB}, {"free_bytes": GIB}, {"free_bytes": 0}])
+def test_an_ambiguous_error_is_memory_while_memory_is_nearly_full(full: dict[str, int]):
     class Full:
         def read(self) -> MemoryStats:
-            return reading(reserved_bytes=79 * GIB)
+            return reading(**full)
 
         def reset_peak(self) -> None: ...
 

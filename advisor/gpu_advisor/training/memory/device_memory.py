@@ -23,6 +23,12 @@ class MemoryStats:
     allocation_retries: int = 0
     out_of_memory_errors: int = 0
 
+    @property
+    def used_bytes(self) -> int:
+        """What this process has reserved, or all that is not free, if that is known and more."""
+        taken = 0 if self.free_bytes is None else self.limit_bytes - self.free_bytes
+        return max(self.reserved_bytes, taken)
+
 
 class DeviceMemory(Protocol):
     """Thread-safe to read."""

@@ -246,8 +246,7 @@ class MemoryManager:
         if failure is MemoryFailure.AMBIGUOUS:
             if self.memory is not None:
                 reading = self.memory.read()
-                used = max(reading.reserved_bytes, reading.limit_bytes - (reading.free_bytes or reading.limit_bytes))
-                if is_nearly_full(used, reading.limit_bytes):
+                if is_nearly_full(reading.used_bytes, reading.limit_bytes):
                     return True
             first = self._suspected_error is None
             self._suspected_error = self._suspected_error or error
