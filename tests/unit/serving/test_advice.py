@@ -18,7 +18,8 @@ from gpu_advisor.evaluation.serving.decision_table import CAUSES, ROWS
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_window
 from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, make_group
-from gpu_advisor.evaluation.serving.step_model import fit_step_model
+from gpu_advisor.evaluation.serving.projection import LoadChange, project
+from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
 from gpu_advisor.sources.exporters.serving.mapping import server_mappings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +133,14 @@ def test_projection_beyond_the_loads_observed_is_marked() -> None:
     assert advice.confidence == "medium"
     (known,) = advice_of(diagnosed(BATCH_LIMIT, loads=(1, 2, 4, 9))).values()
     assert "extrapolation" not in known.note
+
+
+@pytest.mark.parametrize(("target", "factor"), [(8, 1), (40, 1), (80, 2), (2, 2), (1, 4)])
+def test_projections_are_as_much_wider_as_they_leave_the_loads_observed(target: float, factor: float) -> None:
+    """The history knew 4 to 40 requests at a time."""
+    curve = StepModel(0.01, 0.0005, 0.0, 0.0, 40)
+    low, high = project(curve, 10, LoadChange(20, target, 0.02, 0.0)).intervals["itl_seconds"]
+    assert (high - low) / (high + low) == pytest.approx(0.1 * factor, rel=0.02)
 
 
 @pytest.mark.parametrize("shared", [True, None])

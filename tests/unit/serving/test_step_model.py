@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from gpu_advisor.evaluation.serving.facts import CurvePoint
 from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
+from hypothesis import given
+from hypothesis import strategies as st
 
 BASE, PER_SEQUENCE, PER_PROMPT_TOKEN = 0.012, 0.0004, 0.00003
 
@@ -51,3 +54,48 @@ def test_the_error_is_that_of_points_held_out(itl_error: float) -> None:
     errors = [scraped(seed, loads, itl_error=itl_error).error_ratio for seed in range(10)]
 
     assert sum(errors) / len(errors) == pytest.approx(itl_error / 2, rel=0.35, abs=1e-6)
+
+
+CONCURRENCIES = (1, 4, 8, 16, 32, 64, 128)
+
+
+def served(base: float, per_sequence: float, per_root: float, noise: float = 0.0, seed: int = 0) -> list[CurvePoint]:
+    draw = random.Random(seed)
+    times = [base + n * per_sequence + per_root * math.sqrt(n) for n in CONCURRENCIES]
+    return [
+        CurvePoint(n, n / itl, itl)
+        for n, exact in zip(CONCURRENCIES, times, strict=True)
+        for itl in [exact * (1 + draw.gauss(0, noise))]
+    ]
+
+
+def test_a_mixture_of_experts_slows_down_by_the_root_of_its_load() -> None:
+    points = served(0.006, 0.0002, 0.003)
+    found = fit_step_model([points[each] for each in (0, 3, 6)])
+
+    assert found is not None
+    for point in points:
+        assert found.itl(point.concurrency, 0.0) == pytest.approx(point.itl_seconds, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_is_no_root(seed: int) -> None:
+    points = [each for hour in range(5) for each in served(0.012, 0.0004, 0.0, 0.04, 100 * seed + hour)]
+    found = fit_step_model(points)
+    assert found is not None
+    assert found.per_root == 0
+
+
+@given(
+    st.floats(0.001, 0.05), st.floats(0, 0.001), st.floats(0, 0.01), st.floats(0, 0.0001), st.floats(1, 200),
+    st.floats(0, 8),
+)  # fmt: skip
+def test_the_load_that_settles_and_the_largest_are_the_curve_s(
+    base: float, each: float, root: float, prompt: float, running: float, ratio: float
+) -> None:
+    model = StepModel(base, each, prompt, 0.0, 100, root)
+    itl = model.itl(running, ratio)
+
+    assert model.settled_itl(running / itl, ratio) == pytest.approx(itl, rel=1e-6)
+    if each + ratio * prompt + root > 1e-9:
+        assert model.itl(model.largest(itl, ratio), ratio) == pytest.approx(itl, rel=1e-6)

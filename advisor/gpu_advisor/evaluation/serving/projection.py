@@ -41,7 +41,7 @@ def project(curve: StepModel | None, span: float, change: LoadChange) -> Project
     if curve is not None and span >= MIN_SPAN and change.prompt_ratio is not None:
         now, then = (curve.itl(each, change.prompt_ratio) for each in (change.running, change.target))
         growth = then / now if now > 0 else 1.0
-        width = min(MOST_WIDTH, max(LEAST_WIDTH, 2 * curve.error_ratio) * _extrapolation(curve, change.target))
+        width = min(MOST_WIDTH, max(LEAST_WIDTH, 2 * curve.error_ratio) * _extrapolation(curve, span, change.target))
         low, high = growth * (1 - width), growth * (1 + width)
     else:
         ratio = change.target / change.running
@@ -57,9 +57,11 @@ def project(curve: StepModel | None, span: float, change: LoadChange) -> Project
     return Projection(throughput_ratio=round(math.sqrt(throughput[0] * throughput[1]), 3), intervals=intervals)
 
 
-def _extrapolation(curve: StepModel, target: float) -> float:
-    """How much wider an interval is beyond the loads observed."""
-    return max(1.0, target / curve.seen) if curve.seen > 0 else 2.0
+def _extrapolation(curve: StepModel, span: float, target: float) -> float:
+    """How much wider an interval is beyond the loads observed, above them and below."""
+    if curve.seen <= 0 or target <= 0:
+        return MOST_STEP
+    return max(1.0, target / curve.seen, curve.seen / span / target)
 
 
 def _queue_seconds(change: LoadChange, throughput: tuple[float, float]) -> tuple[float, float] | None:

@@ -5,6 +5,10 @@ and for each prompt token beside: seconds between tokens = base + per_sequence x
 With X tokens demanded per second and r prompt tokens per generated one, Little's law (running = X x seconds between
 tokens) gives the load at which a server settles: base / (1 - X x (per_sequence + r x per_prompt_token)).
 Sources: https://arxiv.org/abs/2211.05102 (costs of a step), https://arxiv.org/abs/2403.02310 (prompts beside decoding).
+
+A mixture of experts reads the weights of the experts that its tokens need: few for one sequence, nearly all for many
+(https://arxiv.org/abs/2201.05596). Its steps grow by the root of the sequences as well: that term is fitted only where
+the line without it leaves a clear error that the term removes (CONCAVE_ERROR, CONCAVE_GAIN).
 """
 
 from __future__ import annotations
@@ -21,21 +25,29 @@ from gpu_advisor.evaluation.serving.facts import CurvePoint
 #: Points at different loads that a fit needs.
 MIN_POINTS = 3
 
+#: The least root mean square of a line's relative errors at which a root is tried, and the share of it that the root
+#: may leave: it does not halve noise. Set on the tables of benchmarks/serving/published_curves.csv that are not marked
+#: as held out.
+CONCAVE_ERROR, CONCAVE_GAIN = 0.02, 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class StepModel:
-    """Seconds: of a step, per running sequence, per prompt token. `error_ratio` is the median relative error at
-    points held out, `seen` the most requests that were seen running: beyond, it extrapolates."""
+    """Seconds: of a step, per running sequence, per prompt token, and per root of the sequences. `error_ratio` is the
+    median relative error at points held out, `seen` the most requests that were seen running: beyond, it extrapolates.
+    """
 
     base: float
     per_sequence: float
     per_prompt_token: float
     error_ratio: float
     seen: float
+    per_root: float = 0.0
 
     def itl(self, running: float, prompt_ratio: float) -> float:
         """Seconds between two tokens with so many requests running, and prompt tokens per generated one."""
-        return self.base + running * (self.per_sequence + prompt_ratio * self.per_prompt_token)
+        each = self.per_sequence + prompt_ratio * self.per_prompt_token
+        return self.base + running * each + self.per_root * math.sqrt(running)
 
     def tokens_per_second(self, running: float, prompt_ratio: float) -> float:
         return running / self.itl(running, prompt_ratio)
@@ -46,13 +58,30 @@ class StepModel:
         `demand` is in generated tokens per second; `decode` and `prefill` speed up the one or the other.
         """
         growth = demand * (self.per_sequence / decode + prompt_ratio * self.per_prompt_token / prefill)
-        return math.inf if growth >= 1 else self.base / decode / (1 - growth)
+        if growth >= 1:
+            return math.inf
+        # By Little's law, running = demand x time: (1 - growth) x time - root x sqrt(time) - base = 0.
+        root = self.per_root / decode * math.sqrt(demand)
+        return float(_positive_root(1 - growth, root, self.base / decode) ** 2)
 
     def largest(self, itl: float, prompt_ratio: float) -> float:
         """The most requests running within an inter-token latency (seconds); infinite if nothing adds to a step."""
         each = self.per_sequence + prompt_ratio * self.per_prompt_token
         room = itl - self.base
-        return max(0.0, room / each) if each > 0 else (math.inf if room >= 0 else 0.0)
+        if room < 0:
+            return 0.0
+        if self.per_root > 0:  # each x running + per_root x sqrt(running) = room
+            return _positive_root(each, -self.per_root, room) ** 2
+        return room / each if each > 0 else math.inf
+
+
+def _positive_root(square: float, linear: float, constant: float) -> float:
+    """The positive x with square x^2 = linear x + constant, none of which but `linear` is negative.
+
+    In the form that does not subtract two numbers of nearly the same size.
+    """
+    root = math.sqrt(linear * linear + 4 * square * constant)
+    return 2 * constant / (root - linear) if linear < 0 else (linear + root) / (2 * square)
 
 
 def fit_step_model(points: Sequence[CurvePoint]) -> StepModel | None:
@@ -60,26 +89,41 @@ def fit_step_model(points: Sequence[CurvePoint]) -> StepModel | None:
     known = [each for each in points if each.concurrency > 0 and each.itl_seconds > 0]
     if len(known) < MIN_POINTS:
         return None
-    itl = np.array([each.itl_seconds for each in known])
-    columns = np.array([(1.0, *_load_of_steps(each)) for each in known])
-    weighted = columns / itl[:, None]
-    solution = _non_negative(weighted, np.ones(len(known)))
+    loads = [_load_of_steps(each) for each in known]
+    columns = np.array([(1.0, sequences, prompts, math.sqrt(sequences)) for sequences, prompts in loads])
+    weighted = columns / np.array([each.itl_seconds for each in known])[:, None]
+    base, per_sequence, per_prompt_token, per_root = map(float, _fit(weighted))
     seen = max(each.concurrency for each in known)
-    base, per_sequence, per_prompt_token = map(float, solution)
-    return StepModel(base, per_sequence, per_prompt_token, _error_ratio(weighted, solution), seen)
+    return StepModel(base, per_sequence, per_prompt_token, _error_ratio(weighted), seen, per_root)
 
 
-def _error_ratio(weighted: NDArray[np.float64], solution: NDArray[np.float64]) -> float:
+def _fit(weighted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The coefficients of columns divided by the times that they explain. The last, of the root, is seldom used."""
+    target, line = np.ones(len(weighted)), _fit_line(weighted)
+    error = _root_mean_square(weighted @ line - 1)
+    if error < CONCAVE_ERROR:
+        return line
+    curved = _non_negative(weighted, target)
+    return curved if _root_mean_square(weighted @ curved - 1) <= CONCAVE_GAIN * error else line
+
+
+def _fit_line(weighted: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.append(_non_negative(weighted[:, :-1], np.ones(len(weighted))), 0.0)
+
+
+def _root_mean_square(errors: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def _error_ratio(weighted: NDArray[np.float64]) -> float:
     """The median relative error of every other point by a fit to those between, and the reverse.
 
-    With too few points for two fits, that of all points by the fit to them.
+    With too few points for two fits, that of all points by the line fitted to them: a root fits any three.
     """
     if len(weighted) < 2 * MIN_POINTS:
-        return float(np.median(np.abs(weighted @ solution - 1)))
+        return float(np.median(np.abs(weighted @ _fit_line(weighted) - 1)))
     halves = weighted[::2], weighted[1::2]
-    errors = [
-        np.abs(test @ _non_negative(train, np.ones(len(train))) - 1) for train, test in (halves, reversed(halves))
-    ]
+    errors = [np.abs(test @ _fit(train) - 1) for train, test in (halves, reversed(halves))]
     return float(np.median(np.concatenate(errors)))
 
 
