@@ -191,10 +191,21 @@ def test_measuring_leaves_the_job_as_it_was():
     assert dataset.opened_by is None, "read in the job's process, so that workers inherit what it opens"
 
 
+class UnknownLength:
+    """Batches that stop when they stop: samplers need no length, and one over a stream has none to give."""
+
+    def __iter__(self) -> Any:
+        yield from ([0, 1, 2], [3], [4, 5])
+
+    def __len__(self) -> int:
+        raise TypeError("its length is unknown")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {"batch_sampler": [[0, 1, 2], [3], [4, 5]]},
+        {"batch_sampler": UnknownLength()},
         {"sampler": [5, 4, 3]},
         {"batch_size": None},
         {"batch_size": 3, "collate_fn": lambda samples: {"index": [sample["index"] for sample in samples]}},

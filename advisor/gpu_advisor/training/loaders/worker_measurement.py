@@ -189,7 +189,8 @@ class _BatchOrder:
         self._units: list[Any]
         if arguments.get("batch_sampler") is not None or not self.batched:
             # The user's own batches, or single samples: take them unchanged.
-            self._units = list(itertools.islice(loader.batch_sampler or loader.sampler, MAX_INDICES))
+            units = loader.sampler if loader.batch_sampler is None else loader.batch_sampler  # either may have no length
+            self._units = list(itertools.islice(units, MAX_INDICES))
         else:
             indices = list(itertools.islice(loader.sampler, MAX_INDICES))
             self.sample, read = _time_samples(plan.dataset, indices)
