@@ -18,19 +18,28 @@ from grafana.panels import (
     format_state_column,
     override_column,
     set_column_widths,
+    sort_table,
     stat_panel,
     table_panel,
     threshold_steps,
     value_mappings,
 )
-from grafana.queries import OPEN_RECOMMENDATION_COUNT, OPEN_RECOMMENDATIONS, RECOMMENDED_SINCE, RUNBOOKS
+from grafana.queries import (
+    OPEN_RECOMMENDATION_COUNT,
+    OPEN_RECOMMENDATIONS,
+    RECOMMENDED_SINCE,
+    RUNBOOKS,
+    severity_rank,
+)
 
 #: Shown while Prometheus has no metrics from an advisor. No recommendations would be 0.
 NO_ADVISOR = "advisor down"
 COLUMN_WIDTHS = {
-    "Severity": 90, "Scope": 70, "GPUs": 70, "Cost change/h": 120, "Since": 140, "Runbook": 230, "Evidence": 170,
+    "Severity": 90, "Scope": 70, "GPUs": 70, "Saves per hour": 125, "Currency": 90, "Since": 140, "Runbook": 230,
+    "Evidence": 170,
 }  # fmt: skip
-SEVERITIES = {"critical": ("critical", BAD), "warning": ("warning", WARNING), "info": ("info", PLAIN)}
+#: By severity_rank.
+SEVERITIES = {"1": ("critical", BAD), "2": ("warning", WARNING), "3": ("info", PLAIN)}
 STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknown", WARNING)}
 
 
@@ -73,15 +82,17 @@ def recommendations_table(title: str, description: str, advice: str = OPEN_RECOM
             advice,
             RECOMMENDED_SINCE,
             "max by (id) (gpu_advisor_recommendation_gpus)",
-            "max by (id) (gpu_advisor_recommendation_cost_change_per_hour)",
+            "max by (id, currency) (gpu_advisor_recommendation_savings_per_hour)",
+            severity_rank("gpu_advisor_recommendation_info", "id"),
         ],
         {
-            "severity": "Severity",
+            "Value #E": "Severity",
             "kind": "Recommendation",
             "scope_kind": "Scope",
             "scope": "Name",
             "Value #C": "GPUs",
-            "Value #D": "Cost change/h",
+            "Value #D": "Saves per hour",
+            "currency": "Currency",
             "Value #B": "Since",
             "alert": "Runbook",
             "id": "Evidence",
@@ -91,11 +102,14 @@ def recommendations_table(title: str, description: str, advice: str = OPEN_RECOM
     panel = set_column_widths(panel, COLUMN_WIDTHS)
     panel = format_state_column(panel, "Severity", SEVERITIES)
     panel = override_column(panel, "Since", unit="dateTimeFromNow")
-    panel = override_column(panel, "Cost change/h", decimals=2)
+    panel = override_column(panel, "Saves per hour", decimals=2)
+    panel = sort_table(panel, "Severity")
     panel = add_column_links(
         panel,
         "Evidence",
         external_link("Evidence and how to apply it", f"${{advisor:raw}}/page/{cell_value('Evidence')}"),
     )
     panel = add_column_links(panel, "Runbook", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Runbook')}.md"))
-    return add_column_links(panel, "Recommendation", dashboard_link("recommendations", "All recommendations"))
+    return add_column_links(
+        panel, "Recommendation", dashboard_link("recommendations", "All recommendations", keep_cluster=False)
+    )

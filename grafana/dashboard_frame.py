@@ -36,15 +36,19 @@ def new_dashboard(name: str, title: str, description: str, time_from: str = "now
             .type(model.DashboardLinkType.DASHBOARDS)
             .tags([TAG])
             .keep_time(True)
-            .include_vars(False)
+            .include_vars(True)
         )
         .with_variable(datasource_variable())
     )
 
 
-def dashboard_link(name: str, title: str, **variables: str) -> build.DashboardLink:
-    """Link from a cell or a series to another dashboard, with values for its variables."""
-    chosen = "".join(f"&var-{variable}={value}" for variable, value in variables.items())
+def dashboard_link(name: str, title: str, keep_cluster: bool = True, **variables: str) -> build.DashboardLink:
+    """Link from a cell or a series to another dashboard, with values for its variables.
+
+    Both dashboards have the variable `cluster`, whose value is kept, unless `keep_cluster` is False.
+    """
+    chosen = "&${cluster:queryparam}" if keep_cluster else ""
+    chosen += "".join(f"&var-{variable}={value}" for variable, value in variables.items())
     return external_link(title, f"/d/{uid(name)}?{_LINK_PARAMETERS}{chosen}")
 
 

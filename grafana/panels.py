@@ -13,6 +13,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders.common import (
     GraphThresholdsStyleConfig,
     ReduceDataOptions,
+    StackingConfig,
     TableSortByFieldState,
     VizLegendOptions,
     VizTooltipOptions,
@@ -23,19 +24,45 @@ from grafana_foundation_sdk.models.common import (
     BarGaugeValueMode,
     BigValueColorMode,
     BigValueGraphMode,
+    BigValueTextMode,
     DataSourceRef,
     GraphThresholdsStyleMode,
     LegendDisplayMode,
     LegendPlacement,
     SortOrder,
+    StackingMode,
     TooltipDisplayMode,
     VisibilityMode,
     VizOrientation,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from grafana.queries import MEMORY_BAND, MEMORY_FULL
+
 #: Selected by the user; the provisioned one is the default.
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+#: Grafana's units of currencies; another currency is shown without a sign, its name beside the number.
+CURRENCY_UNITS = {
+    code: f"currency{code}"
+    for code in (
+        "USD",
+        "EUR",
+        "GBP",
+        "CHF",
+        "JPY",
+        "INR",
+        "KRW",
+        "BRL",
+        "ZAR",
+        "SEK",
+        "NOK",
+        "DKK",
+        "PLN",
+        "CZK",
+        "ILS",
+    )
+}
 
 GOOD, WARNING, BAD, PLAIN = "green", "orange", "red", "text"
 
@@ -103,6 +130,27 @@ def ratio_panel(title: str, description: str, expr: str, target: float, low: flo
     ).decimals(0)
 
 
+def memory_panel(title: str, description: str, expr: str) -> stat.Panel:
+    """Memory used: green within the band around its target, red where it is nearly full."""
+    return stat_panel(title, description, expr, memory_thresholds(), "percentunit").decimals(0)
+
+
+def memory_thresholds() -> build.ThresholdsConfig:
+    low, high = MEMORY_BAND
+    return threshold_steps(WARNING, (low, GOOD), (high, WARNING), (MEMORY_FULL, BAD))
+
+
+def money_panel(
+    title: str, description: str, expr: str, thresholds: build.ThresholdsConfig | None = None
+) -> stat.Panel:
+    """An amount with the sign of its currency: `expr` has one result a currency, with the label `currency`."""
+    panel = stat_panel(title, description, expr, thresholds, no_value="no prices")
+    panel = panel.decimals(2).targets([instant_query(expr).legend_format("{{currency}}")])
+    for code, unit in CURRENCY_UNITS.items():
+        panel = panel.override_by_name(code, [model.DynamicConfigValue("unit", unit)])
+    return panel.text_mode(BigValueTextMode.VALUE_AND_NAME)
+
+
 def timeseries_panel(title: str, description: str, unit: str, *queries: tuple[str, str]) -> timeseries.Panel:
     """Series over time from (query, legend) pairs. Gaps stay gaps."""
     panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE)
@@ -119,11 +167,21 @@ def timeseries_panel(title: str, description: str, unit: str, *queries: tuple[st
             .display_mode(LegendDisplayMode.TABLE)
             .placement(LegendPlacement.RIGHT)
             .calcs(["lastNotNull"])
+            .sort_by("Name")
+            .sort_desc(False)
         )
         .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
         .span(12)
         .height(8)
     )
+
+
+def stacked(panel: timeseries.Panel, colors: Mapping[str, str]) -> timeseries.Panel:
+    """Filled areas on top of each other: parts of a whole, with a colour each by its legend."""
+    for legend, color in colors.items():
+        fixed = {"mode": "fixed", "fixedColor": color}
+        panel = panel.override_by_name(legend, [model.DynamicConfigValue("color", fixed)])
+    return panel.stacking(StackingConfig().mode(StackingMode.NORMAL)).fill_opacity(60).line_width(0)
 
 
 def ratio_timeseries_panel(
@@ -220,6 +278,15 @@ def sort_table(panel: table.Panel, heading: str, descending: bool = False) -> ta
 def format_ratio_column(panel: table.Panel, heading: str, target: float | None = None) -> table.Panel:
     """Show a column of ratios as bars in percent, green from the target."""
     colors = threshold_steps("blue") if target is None else threshold_steps(BAD, (0.6, WARNING), (target, GOOD))
+    return _bar_column(panel, heading, colors)
+
+
+def format_memory_column(panel: table.Panel, heading: str) -> table.Panel:
+    """Show a column of memory used as bars in percent, coloured as by `memory_panel`."""
+    return _bar_column(panel, heading, memory_thresholds())
+
+
+def _bar_column(panel: table.Panel, heading: str, colors: build.ThresholdsConfig) -> table.Panel:
     properties = {"custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}}
     return override_column(
         panel, heading, unit="percentunit", decimals=0, min=0, max=1, thresholds=colors.build(), **properties
@@ -257,6 +324,11 @@ def multi_value_variable(name: str, label: str, metric: str, matchers: str = "")
         .all_value(".*")
         .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )
+
+
+def cluster_variable(metric: str = "gpu:identity:info") -> build.QueryVariable:
+    """Select clusters; without the label, all series are of one."""
+    return multi_value_variable("cluster", "Cluster", metric)
 
 
 def single_value_variable(name: str, label: str, query: str, regex: str = "") -> build.QueryVariable:

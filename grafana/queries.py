@@ -9,13 +9,19 @@ from __future__ import annotations
 
 #: The advisor's default targets, as ratios.
 GPU_TARGET, MEMORY_TARGET, CPU_TARGET = 0.90, 0.85, 0.80
+#: Memory meets its target within this band; from the last value on, the next allocation may fail.
+MEMORY_BAND, MEMORY_FULL = (0.80, 0.90), 0.95
 #: Threshold of the alert GpuTooHot, in degrees Celsius.
 HOT_CELSIUS = 87
 
 RUNBOOKS = "https://github.com/gpu-advisor/gpu-advisor/blob/main/docs/runbooks"
 
 #: Matchers for `host:` series and `gpu:identity:info` from the dashboard's variables.
-SELECTED_GPUS = '{nodename=~"$nodename", name=~"$name"}'
+SELECTED_GPUS = '{cluster=~"$cluster", nodename=~"$nodename", name=~"$name"}'
+#: Names of the selected clusters' nodes, for a variable.
+NODES = 'label_values(gpu:identity:info{cluster=~"$cluster"}, nodename)'
+#: Prices per hour by model and currency.
+PRICE = "max by (name, currency) (gpu_advisor_gpu_price_per_hour)"
 #: Legend of a GPU.
 GPU_LEGEND = "{{nodename}} GPU {{index}}"
 
@@ -38,13 +44,37 @@ def memory_used_ratio(matchers: str = SELECTED_GPUS, by: str = "") -> str:
     return f"sum{grouping}({used}) / sum{grouping}({total})"
 
 
-def with_node_name(series: str, matchers: str = '{nodename=~"$nodename"}') -> str:
+def with_node_name(series: str, matchers: str = '{cluster=~"$cluster", nodename=~"$nodename"}') -> str:
     """A `node:` series, which is identified by instance, with the node's name."""
     return f"{series} * on (cluster, instance) group_left (nodename) node:identity:info{matchers}"
 
 
+def extremes(expr: str, label: str, choose: str = "topk", step: str = "5m") -> str:
+    """The ten results with the highest (`topk`) or lowest (`bottomk`) mean in the time range; `label` tells them apart.
+
+    Chosen once for the whole range, so that a large fleet has ten curves, and none of them ends within it.
+    """
+    return f"({expr}) and on (cluster, {label}) {choose}(10, avg_over_time(({expr})[$__range:{step}] @ end()))"
+
+
+def in_range(expr: str, low: float | None, high: float | None) -> str:
+    """How many results are at least `low` and below `high`; 0 only where there are results at all."""
+    limits = [f" {op} {limit}" for op, limit in ((">=", low), ("<", high)) if limit is not None]
+    return f"count({expr}{''.join(limits)}) or 0 * count({expr})"
+
+
 #: Open recommendations; one row each, whatever the number of advisors.
 OPEN_RECOMMENDATIONS = "max by (id, kind, scope_kind, scope, severity, alert) (gpu_advisor_recommendation_info)"
+
+
+def severity_rank(metric: str, by: str, matchers: str = "") -> str:
+    """1 for critical, 2 for warning, 3 for info: names of severities do not sort by urgency."""
+    return " or ".join(
+        f'{rank} * max by ({by}) ({metric}{{severity="{severity}"{matchers}}})'
+        for rank, severity in enumerate(("critical", "warning", "info"), 1)
+    )
+
+
 RECOMMENDED_SINCE = "max by (id) (gpu_advisor_recommendation_since_timestamp_seconds) * 1000"
 #: Their number: 0 only if an advisor with a working data source reports none.
 OPEN_RECOMMENDATION_COUNT = (
@@ -57,14 +87,20 @@ def recommendations_for_gpus(gpus: str, advice: str = OPEN_RECOMMENDATIONS) -> s
     return f"{advice} and on (id) (gpu_advisor_recommendation_gpu_info and on (uuid) {gpus})"
 
 
+def _of_jobs(job: str) -> str:
+    """Matchers of the training jobs of the selected clusters and namespaces."""
+    selected = 'cluster=~"$cluster", owner_namespace=~"$owner_namespace"'
+    return f'{{{selected}, training_job=~"{job}", training_job!=""}}'
+
+
 def gpus_of_jobs(job: str = "$training_job") -> str:
     """GPUs (UUIDs) of each training job; a GPU shared by two jobs appears twice."""
-    return f'max by (cluster, uuid, training_job) (gpu_owner_info{{training_job=~"{job}", training_job!=""}})'
+    return f"max by (cluster, uuid, training_job) (gpu_owner_info{_of_jobs(job)})"
 
 
 def owner_series(record: str, job: str = "$training_job") -> str:
     """An `owner:` series, restricted to training jobs."""
-    return f'owner:{record}{{training_job=~"{job}", training_job!=""}}'
+    return f"owner:{record}{_of_jobs(job)}"
 
 
 def job_utilization(by: str = " by (training_job) ") -> str:

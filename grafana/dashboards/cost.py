@@ -11,13 +11,16 @@ from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
 from grafana.dashboard_frame import cell_value, dashboard_link, label_value, new_dashboard
+from grafana.money_panels import cost_panel, savings_panel
 from grafana.panels import (
     BAD,
     GOOD,
     WARNING,
     add_column_links,
     bar_gauge_panel,
+    cluster_variable,
     format_ratio_column,
+    money_panel,
     multi_value_variable,
     override_column,
     ratio_panel,
@@ -28,29 +31,36 @@ from grafana.panels import (
     threshold_steps,
     timeseries_panel,
 )
-from grafana.queries import GPU_TARGET
+from grafana.queries import GPU_TARGET, PRICE, extremes
 
-MODEL = '{name=~"$name"}'
-BUSY, MEASURED = f"model:gpus_busy:mean5m{MODEL}", f"model:gpus_measured:count{MODEL}"
-PRICE = "max by (name) (gpu_advisor_gpu_price_per_hour)"
-#: GPU-hours within the time range: one sample every 5 minutes, each worth 1/12 hour. Unobserved time is in neither
-#: term, so it does not count as waste.
-HOURS = "sum_over_time({}[$__range:5m]) / 12"
-WIDTHS = {"GPUs": 60, "Utilization": 130, "Unused GPU-hours": 145, "Price per hour": 115, "Cost of unused hours": 190}
-NO_PRICES = "no prices"
+MODEL = '{cluster=~"$cluster", name=~"$name"}'
+BUSY, MEASURED = f"sum by (name) (model:gpus_busy:mean5m{MODEL})", f"sum by (name) (model:gpus_measured:count{MODEL})"
+TEAM = 'team=~"$team", namespace=~"$namespace"'
+WIDTHS = {
+    "GPUs": 60, "Utilization": 130, "Unused GPU-hours": 145, "Price per hour": 115, "Cost of unused hours": 160,
+    "Currency": 85,
+}  # fmt: skip
 
 
-def hours(expr: str) -> str:
-    return HOURS.format(f"({expr})")
+def hours(expr: str, step_minutes: int = 5) -> str:
+    """GPU-hours within the time range, from one sample a step. Unobserved time is in no term, so it is no waste."""
+    return f"sum_over_time(({expr})[$__range:{step_minutes}m]) / {60 // step_minutes}"
 
 
 def dashboard() -> Dashboard:
     board = new_dashboard(
         "cost", "GPU cost and waste", "How much GPU time is unused, where, and what does it cost?",
         "now-24h",
-    ).with_variable(multi_value_variable("name", "GPU model", "gpu:identity:info"))  # fmt: skip
+    )  # fmt: skip
+    board = (
+        board.with_variable(cluster_variable())
+        .with_variable(multi_value_variable("name", "GPU model", "gpu:identity:info", '{cluster=~"$cluster"}'))
+        .with_variable(multi_value_variable("team", "Team", "gpu_advisor_team_gpus"))
+        .with_variable(multi_value_variable("namespace", "Namespace", "gpu_advisor_team_gpus", '{team=~"$team"}'))
+    )
     for panel in overview():
         board = board.with_panel(panel)
+    board = board.with_row(Row("Teams")).with_panel(teams()).with_panel(teams_over_time())
     board = board.with_row(Row("Trends"))
     for graph in over_time():
         board = board.with_panel(graph)
@@ -64,7 +74,8 @@ def overview() -> list[Stat]:
             "GPU utilization in the time range",
             "Busy time of the selected GPUs divided by their observed time, within the time range. Green from the "
             "target of 90 %.",
-            f"sum(avg_over_time({BUSY}[$__range])) / sum(avg_over_time({MEASURED}[$__range]))",
+            f"sum(avg_over_time(model:gpus_busy:mean5m{MODEL}[$__range]))"
+            f" / sum(avg_over_time(model:gpus_measured:count{MODEL}[$__range]))",
             GPU_TARGET,
         ),
         stat_panel(
@@ -79,27 +90,14 @@ def overview() -> list[Stat]:
             f"sum({hours(f'model:gpus_idle_holding:sum30m{MODEL}')})",
             threshold_steps(GOOD, (0.1, BAD)),
         ).decimals(1),
-        stat_panel(
-            "GPU cost per hour",
-            "All GPUs of models whose price is known: from the advisor's settings (cost.gpu_price_per_hour), or an "
-            "estimate at list prices.",
-            f"sum(model:gpus:count{MODEL} * on (name) {PRICE})",
-            no_value=NO_PRICES,
-        ).decimals(2),
-        stat_panel(
+        cost_panel(MODEL),
+        money_panel(
             "Cost of unused GPU-hours",
             "Unused GPU-hours of models that have a price, times the price, within the time range.",
-            f"sum({hours(f'{MEASURED} - {BUSY}')} * on (name) {PRICE})",
+            f"sum by (currency) ({hours(f'{MEASURED} - {BUSY}')} * on (name) group_left (currency) {PRICE})",
             threshold_steps(WARNING),
-            no_value=NO_PRICES,
-        ).decimals(2),
-        stat_panel(
-            "Potential savings per hour",
-            "Of all open recommendations that are not snoozed; no GPU counts twice. No data if it is unknown.",
-            "max by (currency, estimated, bound) (gpu_advisor_savings_per_hour)",
-            threshold_steps(GOOD),
-            no_value=NO_PRICES,
-        ).decimals(2),
+        ),
+        savings_panel(),
     ]
 
 
@@ -118,7 +116,7 @@ def over_time() -> list[TimeSeries]:
             "Unused GPUs by model",
             "Number of GPUs minus the sum of their utilization.",
             "short",
-            (f"{MEASURED} - on (name) {BUSY}", "{{name}}"),
+            (f"{MEASURED} - {BUSY}", "{{name}}"),
         ),
     ]
 
@@ -129,11 +127,12 @@ def models() -> Table:
         "Use and cost by model",
         "Within the time range. Cost for models whose price is set, or estimated at list prices.",
         [
-            f"model:gpus:count{MODEL}",
-            f"avg_over_time({BUSY}[$__range]) / avg_over_time({MEASURED}[$__range])",
+            f"sum by (name) (model:gpus:count{MODEL})",
+            f"sum by (name) (avg_over_time(model:gpus_busy:mean5m{MODEL}[$__range]))"
+            f" / sum by (name) (avg_over_time(model:gpus_measured:count{MODEL}[$__range]))",
             hours(unused),
             f"{PRICE} and on (name) model:gpus:count{MODEL}",
-            f"{hours(unused)} * on (name) {PRICE}",
+            f"{hours(unused)} * on (name) group_left (currency) {PRICE}",
         ],
         {
             "name": "Model",
@@ -142,12 +141,57 @@ def models() -> Table:
             "Value #C": "Unused GPU-hours",
             "Value #D": "Price per hour",
             "Value #E": "Cost of unused hours",
+            "currency": "Currency",
         },
         wanted="name",
     ).span(14)
     panel = override_column(format_ratio_column(panel, "Utilization", GPU_TARGET), "Unused GPU-hours", decimals=1)
     panel = sort_table(set_column_widths(panel, WIDTHS), "Unused GPU-hours", descending=True)
     return override_column(override_column(panel, "Price per hour", decimals=2), "Cost of unused hours", decimals=2)
+
+
+def teams() -> Table:
+    busy, measured = (f"sum by (team, namespace) ({_of_teams(state)})" for state in ("busy", "measured"))
+    unused_cost = f"gpu_advisor_team_unused_cost_per_hour{{{TEAM}}}"
+    panel = table_panel(
+        "Use and cost by team and namespace",
+        "Within the time range, for the GPUs that each had. Teams are those of the advisor's settings. Owners that "
+        "share a GPU are one row.",
+        [
+            f"sum by (team, namespace) ({_of_teams('all')})",
+            f"avg_over_time(({busy})[$__range:1m]) / avg_over_time(({measured})[$__range:1m])",
+            hours(f"{measured} - {busy}", 1),
+            hours(f"max by (team, namespace, currency) ({unused_cost})", 1),
+        ],
+        {
+            "team": "Team",
+            "namespace": "Namespace",
+            "Value #A": "GPUs",
+            "Value #B": "Utilization",
+            "Value #C": "Unused GPU-hours",
+            "Value #D": "Cost of unused hours",
+            "currency": "Currency",
+        },
+        wanted="team",
+    ).span(14)
+    panel = override_column(format_ratio_column(panel, "Utilization", GPU_TARGET), "Unused GPU-hours", decimals=1)
+    panel = override_column(set_column_widths(panel, WIDTHS), "Cost of unused hours", decimals=2)
+    return sort_table(panel, "Unused GPU-hours", descending=True)
+
+
+def teams_over_time() -> TimeSeries:
+    unused = f"sum by (team) ({_of_teams('measured')}) - sum by (team) ({_of_teams('busy')})"
+    return timeseries_panel(
+        "Unused GPUs by team",
+        "Number of GPUs minus the sum of their utilization; the ten teams with the most in the time range.",
+        "short",
+        (extremes(unused, "team", step="1m"), "{{team}}"),
+    ).span(10)
+
+
+def _of_teams(state: str) -> str:
+    """One series a team and namespace, whatever the number of advisors."""
+    return f'max by (team, namespace) (gpu_advisor_team_gpus{{{TEAM}, state="{state}"}})'
 
 
 def nodes() -> BarGauge:
@@ -197,7 +241,9 @@ def owners() -> Table:
     panel = table_panel(
         "Owners with the most unused GPUs",
         "Number of GPUs minus the sum of their utilization over the last 5 minutes, for owners found by gpu-exporter.",
-        ["sort_desc(topk(50, owner:gpus_measured:count - owner:gpus_busy:mean5m))"],
+        [
+            'sort_desc(topk(50, owner:gpus_measured:count{cluster=~"$cluster"} - owner:gpus_busy:mean5m))',
+        ],
         {
             "owner_kind": "Kind",
             "owner_namespace": "Namespace",

@@ -17,19 +17,24 @@ from grafana.advisor_panels import (
     recommendations_table,
 )
 from grafana.dashboard_frame import cell_value, dashboard_link, label_value, new_dashboard, recommendation_annotations
+from grafana.money_panels import cost_panel, savings_panel, unused_cost_panel
 from grafana.panels import (
     BAD,
     GOOD,
     WARNING,
     add_column_links,
     add_target_line,
+    cluster_variable,
+    format_memory_column,
     format_ratio_column,
     format_state_column,
+    memory_panel,
     multi_value_variable,
     override_column,
     ratio_panel,
     ratio_timeseries_panel,
     sort_table,
+    stacked,
     stat_panel,
     table_panel,
     threshold_steps,
@@ -37,26 +42,41 @@ from grafana.panels import (
 )
 from grafana.queries import (
     CPU_TARGET,
+    GPU_LEGEND,
     GPU_TARGET,
     HOT_CELSIUS,
     MEMORY_TARGET,
     OPEN_RECOMMENDATIONS,
     RECOMMENDED_SINCE,
     SELECTED_GPUS,
+    extremes,
+    in_range,
     memory_used_ratio,
     utilization,
     with_gpu_identity,
     with_node_name,
 )
 
+#: Bands of GPU utilization: legend, from, below, colour. Below 1 % is what the advisor calls idle.
+BANDS = (
+    ("0 to 1 % (idle)", None, 0.01, BAD),
+    ("1 to 60 %", 0.01, 0.6, WARNING),
+    ("60 to 90 %", 0.6, GPU_TARGET, "yellow"),
+    ("90 to 100 %", GPU_TARGET, None, GOOD),
+)
 CHECK = "max by (item, scope_kind, scope{}) ({})"
 
 
 def dashboard() -> Dashboard:
     board = (
         new_dashboard("fleet", "GPU fleet", "Are the GPUs healthy and used, and what does the advisor recommend?")
-        .with_variable(multi_value_variable("nodename", "Node", "gpu:identity:info"))
-        .with_variable(multi_value_variable("name", "GPU model", "gpu:identity:info", '{nodename=~"$nodename"}'))
+        .with_variable(cluster_variable())
+        .with_variable(multi_value_variable("nodename", "Node", "gpu:identity:info", '{cluster=~"$cluster"}'))
+        .with_variable(
+            multi_value_variable(
+                "name", "GPU model", "gpu:identity:info", '{cluster=~"$cluster", nodename=~"$nodename"}'
+            )
+        )
         .with_variable(advisor_variable())
         .annotation(
             recommendation_annotations(
@@ -66,6 +86,9 @@ def dashboard() -> Dashboard:
     )
     for panel in overview():
         board = board.with_panel(panel.span(6))
+    board = board.with_row(Row("Money"))
+    for panel in (cost_panel(SELECTED_GPUS), unused_cost_panel(SELECTED_GPUS), savings_panel()):
+        board = board.with_panel(panel)
     board = board.with_row(Row("Recommendations")).with_panel(advice())
     board = board.with_row(Row("Nodes")).with_panel(nodes())
     board = board.with_row(Row("Utilization"))
@@ -91,11 +114,10 @@ def overview() -> list[Stat]:
             utilization(),
             GPU_TARGET,
         ),
-        ratio_panel(
+        memory_panel(
             "GPU memory used",
-            "Ratio of GPU memory in use. Green from the target of 85 %.",
+            "Ratio of GPU memory in use. Green around the target: 80 to 90 %. Red from 95 %.",
             memory_used_ratio(),
-            MEMORY_TARGET,
         ),
         stat_panel(
             "Idle GPUs",
@@ -145,7 +167,7 @@ def nodes() -> Table:
         },
     )
     panel = format_ratio_column(panel, "Utilization", GPU_TARGET)
-    panel = format_ratio_column(panel, "Memory", MEMORY_TARGET)
+    panel = format_memory_column(panel, "Memory")
     panel = sort_table(override_column(panel, "Power", unit="watt"), "Utilization")
     return add_column_links(
         panel, "Node", dashboard_link("node", "GPUs of this node", nodename=cell_value("Node"))
@@ -154,12 +176,23 @@ def nodes() -> Table:
 
 def usage() -> list[TimeSeries]:
     node = dashboard_link("node", "GPUs of this node", nodename=label_value("nodename"))
+    each_gpu = f"({with_gpu_identity('gpu:utilization_ratio:mean5m')})"
     return [
+        stacked(
+            timeseries_panel(
+                "GPUs by utilization",
+                "Number of selected GPUs in each band of utilization over 5 minutes: the shape of a fleet of any size. "
+                "Annotations: starts of recommendations.",
+                "short",
+                *((in_range(each_gpu, low, high), legend) for legend, low, high, _ in BANDS),
+            ),
+            {legend: color for legend, *_, color in BANDS},
+        ).span(24),
         ratio_timeseries_panel(
-            "GPU utilization by node",
-            "Mean over 5 minutes of a node's selected GPUs. Dashed: the target of 90 %. Annotations: starts of "
-            "recommendations.",
-            (utilization(by="nodename"), "{{nodename}}"),
+            "Nodes with the lowest GPU utilization",
+            "Mean over 5 minutes of a node's selected GPUs; the ten lowest in the time range. Dashed: the target of "
+            "90 %.",
+            (extremes(utilization(by="nodename"), "nodename", "bottomk"), "{{nodename}}"),
             target=GPU_TARGET,
         ).data_links([node]),
         ratio_timeseries_panel(
@@ -169,30 +202,32 @@ def usage() -> list[TimeSeries]:
             target=GPU_TARGET,
         ),
         ratio_timeseries_panel(
-            "GPU memory used by node",
-            "Ratio of memory in use, over a node's selected GPUs. Dashed: the target of 85 %.",
-            (memory_used_ratio(by="nodename"), "{{nodename}}"),
+            "Nodes with the most GPU memory used",
+            "Ratio of memory in use, over a node's selected GPUs; the ten highest in the time range. Dashed: the "
+            "target of 85 %.",
+            (extremes(memory_used_ratio(by="nodename"), "nodename"), "{{nodename}}"),
             target=MEMORY_TARGET,
         ).data_links([node]),
         ratio_timeseries_panel(
-            "CPU utilization by node",
-            "Ratio of CPU time not idle. Dashed: the target of 80 %. Saturated CPUs keep GPUs waiting for data.",
-            (with_node_name("node:cpu_ratio:mean5m"), "{{nodename}}"),
+            "Nodes with the highest CPU utilization",
+            "Ratio of CPU time not idle; the ten highest in the time range. Dashed: the target of 80 %. Saturated CPUs "
+            "keep GPUs waiting for data.",
+            (extremes(with_node_name("node:cpu_ratio:mean5m"), "nodename"), "{{nodename}}"),
             target=CPU_TARGET,
         ),
         timeseries_panel(
-            "GPU power draw by node",
-            "Sum over a node's selected GPUs.",
+            "GPU power draw by model",
+            "Sum over the selected GPUs of a model.",
             "watt",
-            (f"sum by (nodename) (host:gpu_power_watts:sum{SELECTED_GPUS})", "{{nodename}}"),
+            (f"sum by (name) (host:gpu_power_watts:sum{SELECTED_GPUS})", "{{name}}"),
         ),
         add_target_line(
             timeseries_panel(
                 "Hottest GPUs",
-                f"Core temperature of the five hottest GPUs at any time. Dashed: {HOT_CELSIUS} °C, where the alert "
+                f"Core temperature; the ten highest in the time range. Dashed: {HOT_CELSIUS} °C, where the alert "
                 "GpuTooHot fires.",
                 "celsius",
-                (f"topk(5, {with_gpu_identity('gpu:temperature_celsius:last')})", "{{nodename}} GPU {{index}}"),
+                (extremes(with_gpu_identity("gpu:temperature_celsius:last"), "uuid"), GPU_LEGEND),
             ),
             HOT_CELSIUS,
             BAD,

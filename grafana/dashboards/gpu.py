@@ -17,6 +17,8 @@ from grafana.panels import (
     WARNING,
     add_column_links,
     add_target_line,
+    cluster_variable,
+    memory_panel,
     override_column,
     ratio_panel,
     ratio_timeseries_panel,
@@ -28,7 +30,7 @@ from grafana.panels import (
     timeseries_panel,
     value_mappings,
 )
-from grafana.queries import GPU_TARGET, HOT_CELSIUS, MEMORY_TARGET, RECOMMENDED_SINCE, recommendations_for_gpus
+from grafana.queries import GPU_TARGET, HOT_CELSIUS, MEMORY_TARGET, NODES, RECOMMENDED_SINCE, recommendations_for_gpus
 
 THIS_GPU = '{uuid="$uuid"}'
 #: Parses a query result as Grafana formats it, with labels in alphabetical order.
@@ -37,10 +39,11 @@ INDEX_AND_UUID = '/index="(?<text>[^"]*)".*uuid="(?<value>[^"]*)"/'
 
 def dashboard() -> Dashboard:
     own = recommendations_for_gpus(f"gpu:identity:info{THIS_GPU}")
-    gpus = 'query_result(gpu:identity:info{nodename="$nodename"})'
+    gpus = 'query_result(gpu:identity:info{cluster=~"$cluster", nodename="$nodename"})'
     board = (
         new_dashboard("gpu", "GPU", "How much of one GPU is used, what limits it, and who uses it?")
-        .with_variable(single_value_variable("nodename", "Node", "label_values(gpu:identity:info, nodename)"))
+        .with_variable(cluster_variable())
+        .with_variable(single_value_variable("nodename", "Node", NODES))
         .with_variable(single_value_variable("uuid", "GPU", gpus, INDEX_AND_UUID))
         .with_variable(advisor_variable())
         .annotation(
@@ -89,11 +92,10 @@ def overview() -> list[Stat]:
             f"gpu:sm_activity_ratio:mean5m{THIS_GPU}",
             unit="percentunit",
         ).decimals(0),
-        ratio_panel(
+        memory_panel(
             "Memory used",
-            "Ratio of GPU memory in use. Green from the target of 85 %.",
+            "Ratio of GPU memory in use. Green around the target: 80 to 90 %. Red from 95 %.",
             f"gpu:memory_used_ratio:last{THIS_GPU}",
-            MEMORY_TARGET,
         ),
         stat_panel(
             "Temperature",

@@ -20,6 +20,8 @@ from grafana.panels import (
     GOOD,
     WARNING,
     add_column_links,
+    cluster_variable,
+    format_memory_column,
     format_ratio_column,
     multi_value_variable,
     override_column,
@@ -34,6 +36,7 @@ from grafana.queries import (
     GPU_TARGET,
     MEMORY_TARGET,
     RECOMMENDED_SINCE,
+    extremes,
     gpu_series_of_jobs,
     gpus_of_jobs,
     job_utilization,
@@ -42,6 +45,7 @@ from grafana.queries import (
 )
 
 JOB = '{training_job=~"$training_job"}'
+OWNERS = '{cluster=~"$cluster", owner_namespace=~"$owner_namespace"}'
 LEGEND = "{{training_job}}"
 #: Mean over each job's GPUs of the memory-used ratio.
 MEMORY = (
@@ -53,7 +57,13 @@ MEMORY = (
 def dashboard() -> Dashboard:
     board = (
         new_dashboard("jobs", "GPU jobs", "Who uses the GPUs, how efficiently, and what do training jobs wait for?")
-        .with_variable(multi_value_variable("training_job", "Job", "gpu_owner_info"))
+        .with_variable(cluster_variable("gpu_owner_info"))
+        .with_variable(multi_value_variable("owner_namespace", "Namespace", "gpu_owner_info", '{cluster=~"$cluster"}'))
+        .with_variable(
+            multi_value_variable(
+                "training_job", "Job", "gpu_owner_info", '{cluster=~"$cluster", owner_namespace=~"$owner_namespace"}'
+            )
+        )
         .with_variable(advisor_variable())
         .annotation(
             recommendation_annotations(
@@ -136,8 +146,9 @@ def jobs() -> Table:
             "Value #F": "Power",
         },
     )
-    for heading, target in {"Utilization": GPU_TARGET, "Least busy GPU": GPU_TARGET, "Memory": MEMORY_TARGET}.items():
-        panel = format_ratio_column(panel, heading, target)
+    for heading in ("Utilization", "Least busy GPU"):
+        panel = format_ratio_column(panel, heading, GPU_TARGET)
+    panel = format_memory_column(panel, "Memory")
     panel = override_column(format_ratio_column(panel, "SM activity"), "Power", unit="watt", decimals=0)
     panel = sort_table(panel, "Utilization")
     return add_column_links(
@@ -149,15 +160,16 @@ def usage() -> list[TimeSeries]:
     this = dashboard_link("jobs", "This job alone", training_job=label_value("training_job"))
     return [
         ratio_timeseries_panel(
-            "GPU utilization by job",
-            "Mean over the job's GPUs. Dashed: the target of 90 %. Annotations: starts of recommendations.",
-            (job_utilization(), LEGEND),
+            "Jobs with the lowest GPU utilization",
+            "Mean over the job's GPUs; the ten lowest in the time range. Dashed: the target of 90 %. Annotations: "
+            "starts of recommendations.",
+            (extremes(job_utilization(), "training_job", "bottomk"), LEGEND),
             target=GPU_TARGET,
         ).data_links([this]),
         ratio_timeseries_panel(
-            "GPU memory used by job",
-            "Mean over the job's GPUs. Dashed: the target of 85 %.",
-            (MEMORY, LEGEND),
+            "Jobs with the most GPU memory used",
+            "Mean over the job's GPUs; the ten highest in the time range. Dashed: the target of 85 %.",
+            (extremes(MEMORY, "training_job"), LEGEND),
             target=MEMORY_TARGET,
         ).data_links([this]),
     ]
@@ -172,13 +184,13 @@ def training_steps() -> list[TimeSeries]:
     return [
         ratio_timeseries_panel(
             "Data wait by job",
-            "Ratio of step time spent waiting for the next batch.",
-            (_per_step("training_data_wait_seconds_total"), LEGEND),
+            "Ratio of step time spent waiting for the next batch; the ten highest in the time range.",
+            (extremes(_per_step("training_data_wait_seconds_total"), "training_job"), LEGEND),
         ),
         ratio_timeseries_panel(
             "Communication by job",
-            "Ratio of step time spent communicating with other ranks.",
-            (_per_step("training_communication_seconds_total"), LEGEND),
+            "Ratio of step time spent communicating with other ranks; the ten highest in the time range.",
+            (extremes(_per_step("training_communication_seconds_total"), "training_job"), LEGEND),
         ),
         timeseries_panel(
             "Samples per second by job",
@@ -200,9 +212,9 @@ def owners() -> Table:
         "GPUs and utilization by owner",
         "All owners found by gpu-exporter, including other than training jobs. A shared GPU counts for each owner.",
         [
-            "owner:gpus:count",
-            "owner:gpus_busy:mean5m / owner:gpus_measured:count",
-            "owner:gpu_memory_used_ratio:sum / owner:gpu_memory_used_ratio:count",
+            f"owner:gpus:count{OWNERS}",
+            f"owner:gpus_busy:mean5m{OWNERS} / owner:gpus_measured:count",
+            f"owner:gpu_memory_used_ratio:sum{OWNERS} / owner:gpu_memory_used_ratio:count",
         ],
         {
             "owner_kind": "Kind",
@@ -215,4 +227,4 @@ def owners() -> Table:
             "Value #C": "Memory",
         },
     )
-    return format_ratio_column(format_ratio_column(panel, "Utilization", GPU_TARGET), "Memory", MEMORY_TARGET)
+    return format_memory_column(format_ratio_column(panel, "Utilization", GPU_TARGET), "Memory")

@@ -17,7 +17,10 @@ from grafana.panels import (
     WARNING,
     add_column_links,
     add_target_line,
+    cluster_variable,
+    format_memory_column,
     format_ratio_column,
+    memory_panel,
     override_column,
     ratio_panel,
     ratio_timeseries_panel,
@@ -34,6 +37,7 @@ from grafana.queries import (
     GPU_TARGET,
     HOT_CELSIUS,
     MEMORY_TARGET,
+    NODES,
     RECOMMENDED_SINCE,
     memory_used_ratio,
     recommendations_for_gpus,
@@ -42,7 +46,7 @@ from grafana.queries import (
     with_node_name,
 )
 
-THIS_NODE = '{nodename="$nodename"}'
+THIS_NODE = '{cluster=~"$cluster", nodename="$nodename"}'
 GPU = "GPU {{index}}"
 
 
@@ -50,7 +54,8 @@ def dashboard() -> Dashboard:
     own = recommendations_for_gpus(f"gpu:identity:info{THIS_NODE}")
     board = (
         new_dashboard("node", "GPU node", "How are the GPUs of one node used, and does the node keep up with them?")
-        .with_variable(single_value_variable("nodename", "Node", "label_values(gpu:identity:info, nodename)"))
+        .with_variable(cluster_variable())
+        .with_variable(single_value_variable("nodename", "Node", NODES))
         .with_variable(advisor_variable())
         .annotation(
             recommendation_annotations(
@@ -91,11 +96,10 @@ def overview() -> list[Stat]:
             utilization(THIS_NODE),
             GPU_TARGET,
         ),
-        ratio_panel(
+        memory_panel(
             "GPU memory used",
-            "Ratio of GPU memory in use. Green from the target of 85 %.",
+            "Ratio of GPU memory in use. Green around the target: 80 to 90 %. Red from 95 %.",
             memory_used_ratio(THIS_NODE),
-            MEMORY_TARGET,
         ),
         stat_panel(
             "CPU utilization",
@@ -147,7 +151,7 @@ def gpus() -> Table:
     )
     panel = format_ratio_column(panel, "Utilization", GPU_TARGET)
     panel = format_ratio_column(panel, "SM activity")
-    panel = format_ratio_column(panel, "Memory", MEMORY_TARGET)
+    panel = format_memory_column(panel, "Memory")
     panel = override_column(panel, "Temperature", unit="celsius")
     panel = sort_table(override_column(panel, "Power", unit="watt", decimals=0), "GPU")
     panel = set_column_widths(panel, {"GPU": 60, "Model": 220, "UUID": 330})

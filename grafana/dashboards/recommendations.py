@@ -18,6 +18,7 @@ from grafana.advisor_panels import (
     recommendations_table,
 )
 from grafana.dashboard_frame import cell_value, dashboard_link, new_dashboard
+from grafana.money_panels import savings_panel
 from grafana.panels import (
     GOOD,
     WARNING,
@@ -75,14 +76,7 @@ def overview() -> list[Stat]:
             "Distinct GPUs, in fleets of up to 1,000 GPUs. No data if there are no recommendations.",
             "count(count by (uuid) (gpu_advisor_recommendation_gpu_info))",
         ),
-        stat_panel(
-            "Potential savings per hour",
-            "Of all open recommendations that are not snoozed; no GPU counts twice. In the currency of the advisor's "
-            "settings, at list prices for models without a price there; its labels say whether it is a bound. No data "
-            "if it is unknown.",
-            "max by (currency, estimated, bound) (gpu_advisor_savings_per_hour)",
-            no_value="unknown",
-        ).decimals(2),
+        savings_panel(),
         stat_panel(
             "Snoozed",
             "Recommendations whose alerts are snoozed.",
@@ -128,7 +122,9 @@ def affected_scopes() -> Table:
     )
     panel = sort_table(set_column_widths(panel, {"GPU": 60, "Open": 70}), "Open", descending=True)
     return add_column_links(
-        panel, "UUID", dashboard_link("gpu", "This GPU", nodename=cell_value("Node"), uuid=cell_value("UUID"))
+        panel,
+        "UUID",
+        dashboard_link("gpu", "This GPU", keep_cluster=False, nodename=cell_value("Node"), uuid=cell_value("UUID")),
     ).span(8)
 
 

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
-from grafana.advisor_panels import NO_ADVISOR, advice_freshness_panel
+from grafana.advisor_panels import NO_ADVISOR, SEVERITIES, advice_freshness_panel
 from grafana.dashboard_frame import cell_value, external_link, new_dashboard
 from grafana.panels import (
     BAD,
@@ -18,13 +18,14 @@ from grafana.panels import (
     add_column_links,
     format_state_column,
     override_column,
+    sort_table,
     stat_panel,
     table_panel,
     threshold_steps,
     timeseries_panel,
     value_mappings,
 )
-from grafana.queries import RUNBOOKS
+from grafana.queries import RUNBOOKS, severity_rank
 
 STACK_JOBS = 'job=~"gpu-exporter|gpu-advisor|prometheus|alertmanager"'
 UP_STATES = {"0": ("down", BAD), "1": ("up", GOOD)}
@@ -92,9 +93,10 @@ def alerts() -> Table:
     panel = table_panel(
         "Firing alerts",
         "Alerts from Prometheus' rules; recommendations have their own dashboard. Empty if none is firing.",
-        ['max by (alertname, severity, nodename, instance) (ALERTS{alertstate="firing"})'],
-        {"alertname": "Alert", "severity": "Severity", "nodename": "Node", "instance": "Instance"},
+        [severity_rank("ALERTS", "alertname, nodename, instance", ', alertstate="firing"')],
+        {"Value #A": "Severity", "alertname": "Alert", "nodename": "Node", "instance": "Instance"},
     )
+    panel = sort_table(format_state_column(panel, "Severity", SEVERITIES), "Severity")
     return add_column_links(panel, "Alert", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Alert')}.md"))
 
 

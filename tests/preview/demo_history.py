@@ -79,6 +79,11 @@ SETTINGS = Settings.model_validate(
             {"name": "notebooks", "match": {"name": ".* T4"}},
             {"name": "training", "kind": "training"},
         ],
+        "teams": [
+            {"name": "Foundation models", "namespaces": ["language"]},
+            {"name": "Perception", "namespaces": ["vision"]},
+            {"name": "Platform", "namespaces": ["notebooks"]},
+        ],
         "cost": {
             "gpu_price_per_hour": {
                 "NVIDIA H200": 3.8, "NVIDIA H100 80GB HBM3": 2.5, "NVIDIA A100-SXM4-80GB": 1.5,

@@ -41,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="output folder")
     parser.add_argument("--only", nargs="*", help="only these dashboards")
+    parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     options = parser.parse_args()
     build()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def main() -> int:
         tempfile.TemporaryDirectory() as name,
         demo_prometheus(Path(name), (HOURS + 1) * 3600, 30, evaluations, 5) as prometheus,
     ):
-        wrong = take_screenshots(prometheus, options.folder, options.only or list(load_dashboards()))
+        wrong = take_screenshots(prometheus, options.folder, options.only or list(load_dashboards()), options.theme)
     print("\n".join(wrong), file=sys.stderr)
     return 1 if wrong else 0
 
@@ -62,7 +63,7 @@ def build() -> None:
     subprocess.run(["node", "build.mjs"], cwd=PAGE, check=True)
 
 
-def take_screenshots(prometheus: Prometheus, folder: Path, names: list[str]) -> list[str]:
+def take_screenshots(prometheus: Prometheus, folder: Path, names: list[str], theme: str) -> list[str]:
     """Write one compressed picture per dashboard; return the page's errors."""
     from playwright.sync_api import TimeoutError, sync_playwright
 
@@ -73,7 +74,7 @@ def take_screenshots(prometheus: Prometheus, folder: Path, names: list[str]) -> 
             rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in load_dashboards()[name]["panels"])
             page = chromium.new_page(viewport={"width": WIDTH, "height": HEADER + ROW * rows})
             page.on("pageerror", partial(_record_problem, wrong, name))
-            page.goto(f"{address}/?{urlencode(variable_values(prometheus, name))}")
+            page.goto(f"{address}/?{urlencode({**variable_values(prometheus, name), 'theme': theme})}")
             try:
                 page.wait_for_selector("#board[data-ready=true]", timeout=READY_WITHIN_MS)
             except TimeoutError:

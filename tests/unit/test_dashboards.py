@@ -233,7 +233,20 @@ def test_grafana_is_provisioned_with_dashboards_and_data_source():
 # labels job and instance are for scraped series: recorded series are identified by uuid and nodename.
 
 #: The subset that we use of https://github.com/grafana/grafana/blob/main/packages/grafana-data/src/valueFormats/categories.ts.
-UNITS = {"short", "percentunit", "watt", "celsius", "hertz", "bytes", "Bps", "s", "ops", "cpm", "dateTimeFromNow"}
+CURRENCIES = {"USD", "EUR", "GBP", "CHF", "JPY", "INR", "KRW", "BRL", "ZAR", "SEK", "NOK", "DKK", "PLN", "CZK", "ILS"}
+UNITS = {f"currency{code}" for code in CURRENCIES} | {
+    "short",
+    "percentunit",
+    "watt",
+    "celsius",
+    "hertz",
+    "bytes",
+    "Bps",
+    "s",
+    "ops",
+    "cpm",
+    "dateTimeFromNow",
+}
 
 
 def _templated_source(board: DashboardJson) -> Iterator[str]:
@@ -325,3 +338,106 @@ def _with_change(path: str, value: Any) -> DashboardJson:
 )
 def test_the_linters_rules_can_fail(rule, path, value):
     assert list(LINT[rule](_with_change(path, value))) != []
+
+
+def memory_thresholds() -> list[tuple[str, list[tuple[float, str]]]]:
+    """(panel or column, steps) of everything that colours GPU memory used by its value."""
+    found = []
+    for name, board in load_dashboards().items():
+        for panel in panels(board):
+            config = panel.get("fieldConfig", {})
+            if panel["type"] == "stat" and re.search(r"gpu_memory_used|gpu:memory_used", panel["targets"][0]["expr"]):
+                found.append((f"{name}: {panel['title']}", config["defaults"]["thresholds"]["steps"]))
+            for override in config.get("overrides", []):
+                steps = [each["value"]["steps"] for each in override["properties"] if each["id"] == "thresholds"]
+                if override["matcher"]["options"] == "Memory" and steps:
+                    found.append((f"{name}: {panel['title']}", steps[0]))
+    return [(where, [(step["value"] or 0, step["color"]) for step in steps]) for where, steps in found]
+
+
+@pytest.mark.parametrize(
+    ("where", "steps"), memory_thresholds(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_memory_is_green_only_within_its_band(where: str, steps: list[tuple[float, str]]) -> None:
+    def color(ratio: float) -> str:
+        return [name for value, name in steps if value <= ratio][-1]
+
+    assert {color(ratio) for ratio in (0.80, 0.85, 0.899)} == {"green"}
+    assert "green" not in {color(ratio) for ratio in (0.0, 0.5, 0.79, 0.90, 0.97, 1.0)}
+    assert color(0.97) == "red"
+
+
+def test_tables_begin_with_the_most_severe() -> None:
+    found = 0
+    for board in load_dashboards().values():
+        for panel in panels(board):
+            headings = json.dumps(panel.get("transformations", []))
+            if '"Severity"' in headings:
+                found += 1
+                assert panel["options"]["sortBy"] == [{"displayName": "Severity", "desc": False}]
+                [rank] = [target["expr"] for target in panel["targets"] if "severity=" in target["expr"]]
+                assert re.findall(r'(\d) \* .*?severity="(\w+)"', rank) == [
+                    ("1", "critical"), ("2", "warning"), ("3", "info"),
+                ]  # fmt: skip
+    assert found == 6  # five of recommendations, one of alerts
+
+
+def test_amounts_have_a_currency() -> None:
+    """A single number has the sign of its currency, a table a column with its name."""
+    for name, board in load_dashboards().items():
+        for panel in panels(board):
+            text = " ".join(target["expr"] for target in panel.get("targets", []))
+            if not re.search(r"_per_hour\b", text):
+                continue
+            if panel["type"] == "stat":
+                units = {
+                    each["matcher"]["options"]: each["properties"][0]["value"]
+                    for each in panel["fieldConfig"]["overrides"]
+                }
+                assert units == {code: f"currency{code}" for code in CURRENCIES}, f"{name}: {panel['title']}"
+                assert panel["targets"][0]["legendFormat"] == "{{currency}}"
+            else:
+                assert '"Currency"' in json.dumps(panel["transformations"]), f"{name}: {panel['title']}"
+
+
+@pytest.mark.parametrize("name", ["fleet", "cost", "jobs", "recommendations"])
+def test_curves_do_not_grow_with_the_fleet(name: str) -> None:
+    """A curve for each model, kind or state; of nodes, GPUs, jobs and teams only the most extreme ones."""
+    few = {"", "name", "kind", "status", "training_job"} if name == "jobs" else {"", "name", "kind", "status"}
+    for panel in panels(load_dashboards()[name]):
+        for target in panel.get("targets", []) if panel["type"] == "timeseries" else ():
+            legend = re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
+            limited = re.search(r"\b(?:top|bottom)k\(10, .*\[\$__range:\dm\] @ end\(\)", target["expr"])
+            assert limited or set(legend) <= few, f"{panel['title']}: {target['expr']}"
+
+
+def test_links_keep_the_cluster() -> None:
+    """Where both boards have the variable, so that a node's name means one node."""
+    boards = {board["uid"]: board for board in load_dashboards().values()}
+    having = {uid for uid, board in boards.items() if any(v["name"] == "cluster" for v in variables(board))}
+    assert len(having) == 5
+    for uid, board in boards.items():
+        assert all(link["includeVars"] for link in board["links"])
+        for target, rest in re.findall(r'"/d/([\w-]+)\?([^"]*?)"', json.dumps(board["panels"]).replace('\\"', "'")):
+            assert ("${cluster:queryparam}" in rest) == ({uid, target} <= having), f"{uid} -> {target}"
+
+
+@pytest.mark.parametrize("name", load_dashboards())
+def test_a_file_to_import_names_what_it_needs(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("grafana_foundation_sdk")
+    from grafana import build
+
+    text = (build.GENERATED / f"{name}.json").read_text(encoding="utf-8")
+    board = build.importable(text)
+    assert board["id"] is None
+    assert [each["pluginId"] for each in board["__inputs"]] == ["prometheus"]
+    [source] = variables(board, "datasource")
+    assert source["current"]["value"] == f"${{{board['__inputs'][0]['name']}}}"
+    required = {(each["type"], each["id"]) for each in board["__requires"]}
+    drawn = {("panel", panel["type"]) for panel in panels(board)} - {("panel", "row")}
+    assert required == {("grafana", "grafana"), ("datasource", "prometheus"), *drawn}
+    # No data source of one installation, as by name or UID: only the variable.
+    used = {json.dumps(each) for each in re.findall(r'"datasource": (\{[^}]*\})', json.dumps(board))}
+    assert all("${datasource}" in each or "-- Grafana --" in each for each in used)
+    image = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]["image"]
+    assert image.endswith(f":{build.GRAFANA_VERSION}")

@@ -17,6 +17,7 @@ from gpu_advisor.evaluation.policies import idle_lease
 from gpu_advisor.evaluation.scaling.hpa import round_past_tolerance
 from gpu_advisor.evaluation.serving.cost import cost_per_million_tokens
 from gpu_advisor.evaluation.serving.features import missed_ratio
+from gpu_advisor.evaluation.team_usage import team_usage
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.state.feedback import count_verdicts
 from gpu_advisor.state.outcomes import Outcomes
@@ -26,6 +27,9 @@ from gpu_advisor.state.view import PublishedRecommendation, View
 MAX_GPUS_WITH_SERIES = 1000
 
 MAX_LEASES_WITH_SERIES = 1000
+
+#: Teams and namespaces with series of their own: those with the most GPUs.
+MAX_TEAMS_WITH_SERIES = 1000
 
 #: name -> (type, help, labels)
 METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tuple[str, ...]]] = {
@@ -119,6 +123,15 @@ METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tu
         "gauge", "What the GPUs of a pool lose now, as far as recommendations measure it.",
         ("pool", "currency", "estimated", "bound"),
     ),
+    "gpu_advisor_team_gpus": (
+        "gauge",
+        "GPUs by team and namespace: all, those whose utilization is known (measured), and the sum of it (busy).",
+        ("team", "namespace", "state"),
+    ),
+    "gpu_advisor_team_unused_cost_per_hour": (
+        "gauge", "Price of what the measured GPUs of a team and namespace leave unused; absent without a price.",
+        ("team", "namespace", "currency", "estimated"),
+    ),
     "gpu_advisor_leases": ("gauge", "Leases of this advisor on GPUs.", ()),
     "gpu_advisor_lease_gpus": ("gauge", "GPUs of a lease; for up to 1,000 leases.", ("lease",)),
     "gpu_advisor_lease_idle_gpus": ("gauge", "GPUs of a lease that are reported to its lessee as idle.", ("lease",)),
@@ -145,6 +158,8 @@ WITHHELD_WHILE_STALE = frozenset(
         "gpu_advisor_serving_missed_ratio",
         "gpu_advisor_serving_cost_per_million_tokens",
         "gpu_advisor_waste_per_hour",
+        "gpu_advisor_team_gpus",
+        "gpu_advisor_team_unused_cost_per_hour",
         "gpu_advisor_lease_idle_gpus",
     }
 )
@@ -235,6 +250,7 @@ def _recommendation_samples(view: View) -> Iterator[Sample]:
     yield from _pools(view.evaluation)
     yield from _money(view, view.evaluation)
     yield from _serving(view.evaluation)
+    yield from _teams(view.evaluation)
     yield from _leases(view.evaluation)
 
 
@@ -261,6 +277,19 @@ def _money(view: View, evaluation: Evaluation) -> Iterator[Sample]:
     yield from _amount("gpu_advisor_savings_per_hour", (), found.savings.money)
     for group in found.by["pool"]:
         yield from _amount("gpu_advisor_waste_per_hour", (group.name,), group.worth.money)
+
+
+def _teams(evaluation: Evaluation) -> Iterator[Sample]:
+    found = team_usage(evaluation.facts, evaluation.prices.by_gpu)
+    for each in sorted(found, key=lambda usage: -usage.gpus)[:MAX_TEAMS_WITH_SERIES]:
+        labels = each.team, each.namespace
+        yield "gpu_advisor_team_gpus", (*labels, "all"), each.gpus
+        yield "gpu_advisor_team_gpus", (*labels, "measured"), each.measured
+        if each.measured:
+            yield "gpu_advisor_team_gpus", (*labels, "busy"), each.busy
+        if each.unused_cost_per_hour is not None:
+            money = (each.currency, _flag(each.estimated))
+            yield "gpu_advisor_team_unused_cost_per_hour", (*labels, *money), each.unused_cost_per_hour
 
 
 def _leases(evaluation: Evaluation) -> Iterator[Sample]:

@@ -175,9 +175,8 @@ class SimulatedGpu:
             yield MetricReading(
                 metrics.THROTTLE_ACTIVE, reason == scenario.throttle and scenario.throttled_ratio > 0.5, (reason,)
             )
-        if scenario.job:
-            owner = {"owner_kind": "process", "training_job": scenario.job}
-            labels = tuple(owner.get(label, "") for label in metrics.OWNER_INFO.labels[1:])
+        if scenario.owner:
+            labels = tuple(scenario.owner.get(label, "") for label in metrics.OWNER_INFO.labels[1:])
             yield MetricReading(metrics.OWNER_INFO, 1, labels)
 
     def _counter_readings(self, at: float) -> Iterator[MetricReading]:

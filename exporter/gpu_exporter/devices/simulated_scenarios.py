@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpu_exporter.snapshot import DownReason
@@ -73,8 +74,8 @@ class Scenario:
     the power limit as a share of the model's.
 
     While busy: `sm_active_ratio` is SM activity; `tensor`, `fp32` and `fp64` are pipe activity, `dram` and
-    `nvlink_ratio` shares of bandwidth, `input_bytes` is received over PCIe per second. `job` is the training job, `xid`
-    an error that occurs every twenty minutes.
+    `nvlink_ratio` shares of bandwidth, `input_bytes` is received over PCIe per second. `job` is the training job,
+    `namespace` and `pod` are where it runs, `xid` is an error that occurs every twenty minutes.
     """
 
     about: str
@@ -99,21 +100,37 @@ class Scenario:
     input_bytes: float = 2e8
     limit: float = 1.0
     job: str = ""
+    namespace: str = ""
+    pod: str = ""
     xid: int = 0
+
+    @property
+    def owner(self) -> Mapping[str, str]:
+        """Labels of gpu_owner_info; empty for a GPU that nobody is known to use."""
+        if not (self.job or self.pod):
+            return {}
+        kind = "kubernetes" if self.pod else "process"
+        found = {"owner_kind": kind, "owner_namespace": self.namespace, "owner_pod": self.pod, "training_job": self.job}
+        return {label: value for label, value in found.items() if value}
 
 
 SCENARIOS: dict[str, Scenario] = {
     "training": Scenario(
-        "a healthy training job", 0.42, 0.945, 0.03, 0.84, 0.92, 0.55, 1, nvlink_ratio=0.08, job="train"
+        "a healthy training job", 0.42, 0.945, 0.03, 0.84, 0.92, 0.55, 1, nvlink_ratio=0.08, job="train",
+        namespace="language",
     ),
     "idle": Scenario("no kernels, no memory allocated"),
-    "idle-hoarder": Scenario("no kernels, but a process has most of the memory allocated", memory=0.62, processes=1),
+    "idle-hoarder": Scenario(
+        "no kernels, but a process has most of the memory allocated", memory=0.62, processes=1,
+        namespace="notebooks", pod="notebook-0",
+    ),
     "small-batch": Scenario(
         "steps too short to fill the GPU", 0.03, 0.55, 0.08, 0.21, 0.35, 0.20, 1,
-        sm_active_ratio=0.28, tensor=0.09, fp32=0.04, dram=0.17, job="small-batch",
+        sm_active_ratio=0.28, tensor=0.09, fp32=0.04, dram=0.17, job="small-batch", namespace="vision",
     ),
     "data-bound": Scenario(
-        "each step waits for its data", 1.3, 0.36, 0.10, 0.74, 0.80, 0.45, 1, nvlink_ratio=0.05, job="data-bound"
+        "each step waits for its data", 1.3, 0.36, 0.10, 0.74, 0.80, 0.45, 1, nvlink_ratio=0.05, job="data-bound",
+        namespace="vision",
     ),
     "saturated-serving": Scenario(
         "more requests than the replicas can serve", 0.08, 0.99, 0.008, 0.90, 0.75, 0.60, 1,
@@ -126,15 +143,16 @@ SCENARIOS: dict[str, Scenario] = {
     "lost": Scenario("the GPU fell off the bus", down=DownReason.LOST),
     "memory-bound": Scenario(
         "kernels wait for memory bandwidth", 0.50, 0.96, 0.02, 0.82, 0.70, 0.93, 1,
-        sm_active_ratio=0.90, tensor=0.09, fp32=0.12, dram=0.86, job="memory-bound",
+        sm_active_ratio=0.90, tensor=0.09, fp32=0.12, dram=0.86, job="memory-bound", namespace="language",
     ),
     "memory-full": Scenario(
         "too little free memory for a batch size that would fill the GPU", 0.05, 0.62, 0.06, 0.965, 0.40, 0.25, 1,
-        sm_active_ratio=0.30, tensor=0.10, fp32=0.05, dram=0.20, job="memory-full",
+        sm_active_ratio=0.30, tensor=0.10, fp32=0.05, dram=0.20, job="memory-full", namespace="language",
     ),
     "communication-bound": Scenario(
         "steps wait for gradient all-reduce", 0.90, 0.97, 0.02, 0.80, 0.62, 0.35, 1,
         sm_active_ratio=0.52, tensor=0.24, fp32=0.05, dram=0.28, nvlink_ratio=0.34, job="communication-bound",
+        namespace="language",
     ),
     "busy-but-empty": Scenario(
         "a kernel spins on one SM", 1.0, 0.985, 0.01, 0.12, 0.25, 0.01, 1,
@@ -143,14 +161,15 @@ SCENARIOS: dict[str, Scenario] = {
     "hung-collective": Scenario(
         "all ranks wait for a lost one", 1.0, 0.99, 0.005, 0.78, 0.30, 0.01, 1,
         sm_active_ratio=0.13, tensor=0.0, fp32=0.0, dram=0.004, input_bytes=1e3, job="hung-collective",
+        namespace="language",
     ),
     "straggler": Scenario(
         "the slow GPU of a synchronous job", 0.90, 0.97, 0.01, 0.80, 0.55, 0.50, 1, 0.62,
-        sm_active_ratio=0.86, nvlink_ratio=0.02, job="lock-step",
+        sm_active_ratio=0.86, nvlink_ratio=0.02, job="lock-step", namespace="language",
     ),
     "held-up": Scenario(
         "waits for the slow GPU of its job at each step", 0.90, 0.97, 0.01, 0.80, 0.58, 0.32, 1,
-        sm_active_ratio=0.56, tensor=0.26, dram=0.28, nvlink_ratio=0.02, job="lock-step",
+        sm_active_ratio=0.56, tensor=0.26, dram=0.28, nvlink_ratio=0.02, job="lock-step", namespace="language",
     ),
     "power-limited": Scenario(
         "a power limit far below the model's own", 0.50, 0.96, 0.02, 0.80, 0.50, 0.50, 1, 0.62,
@@ -166,7 +185,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "single-precision": Scenario(
         "a training job in FP32, with idle tensor cores", 0.60, 0.96, 0.02, 0.72, 0.80, 0.45, 1,
-        tensor=0.0, fp32=0.55, job="single-precision",
+        tensor=0.0, fp32=0.55, job="single-precision", namespace="vision",
     ),
     "small-service": Scenario(
         "a service that needs a small part of its GPU", 0.4, 0.06, 0.03, 0.11, 0.30, 0.10, 1,

@@ -1,6 +1,6 @@
 // Renders a dashboard's checked-in JSON with Grafana's components over a real Prometheus.
 //
-//   ?board=fleet&to=1795003200&var-nodename=train-1
+//   ?board=fleet&to=1795003200&var-nodename=train-1&theme=light
 import { createTheme } from "@grafana/data";
 import { GlobalStyles, ThemeContext } from "@grafana/ui";
 import { useMemo, useState } from "react";
@@ -10,8 +10,8 @@ import { Panel } from "./panel";
 import { Span, ask, filled } from "./prometheus";
 
 const CELL_HEIGHT = 30, GAP = 8, HEADER = 84;
-const theme = createTheme({ colors: { mode: "dark" } });
 const asked = new URLSearchParams(location.search);
+const theme = createTheme({ colors: { mode: asked.get("theme") === "light" ? "light" : "dark" } });
 
 type Board = any;
 

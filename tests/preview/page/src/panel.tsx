@@ -63,8 +63,9 @@ function displays(panel: any, data: DataFrame[], theme: GrafanaTheme2): FieldDis
 
 function bigValue(panel: any, data: DataFrame[], theme: GrafanaTheme2) {
   const { display } = displays(panel, data, theme)[0];
-  // A single value needs no title.
-  return { value: { ...display, title: undefined }, colorMode: panel.options.colorMode, graphMode: panel.options.graphMode, justifyMode: "auto" as any };
+  // A single value needs no title, unless the panel shows it always.
+  const title = panel.options.textMode === "value_and_name" ? display.title : undefined;
+  return { value: { ...display, title }, colorMode: panel.options.colorMode, graphMode: panel.options.graphMode, justifyMode: "auto" as any };
 }
 
 function bars(panel: any, data: DataFrame[], width: number, height: number, theme: GrafanaTheme2) {
