@@ -44,6 +44,7 @@ class GpuOwner:
     observed_whole_window: bool = False
     account: str = ""  # Slurm's
     partition: str = ""  # Slurm's
+    array_task: str = ""  # Slurm's number of a task of an array, 6_1, or of a heterogeneous job's component, 6+0
     team: str = ""  # by the settings' `teams`
     controller: Controller | None = None  # of a pod; None if unknown
 
@@ -75,6 +76,11 @@ class GpuOwner:
     def identity(self) -> GpuOwner:
         """The owner without its time and controller, which are not always known: equal in two evaluations."""
         return replace(self, started=None, observed_whole_window=False, controller=None)
+
+    @property
+    def workload(self) -> GpuOwner:
+        """What starts and stops as a whole: of a container its pod, else the owner itself."""
+        return replace(self.identity, container="") if self.pod else self.identity
 
 
 def with_team(owner: GpuOwner, teams: Iterable[TeamSettings]) -> GpuOwner:

@@ -1,7 +1,7 @@
 """Which controller runs the pods that hold idle GPUs, from kube-state-metrics. Pure.
 
-Metrics and labels: https://github.com/kubernetes/kube-state-metrics/blob/main/docs/metrics/workload/pod-metrics.md and
-replicaset-metrics.md there.
+Metrics and labels: https://github.com/kubernetes/kube-state-metrics/blob/main/docs/metrics/workload/pod-metrics.md,
+replicaset-metrics.md and job-metrics.md there. It has no owners of Deployments and StatefulSets.
 """
 
 from __future__ import annotations
@@ -13,41 +13,56 @@ from gpu_advisor.evaluation.owners import Controller, GpuOwner
 from gpu_advisor.observation.owners import match_pods
 from gpu_advisor.promql.expressions import Labels, Selector, Vector, any_of_values
 
-POD_OWNERS, REPLICASET_OWNERS = "pod_owners", "replicaset_owners"
+POD_OWNERS, REPLICASET_OWNERS, JOB_OWNERS = "pod_owners", "replicaset_owners", "job_owners"
 
 #: What kube-state-metrics writes where there is no owner; up to version 1, `<none>`.
 _NOTHING = frozenset({"", "<none>"})
 
-REPLICA_SET = "ReplicaSet"
+#: What starts each run anew: suspending one run's Job is lasting.
+CRON_JOB = "CronJob"
 
 
 def controller_selectors(owners: Iterable[GpuOwner]) -> dict[str, Selector]:
-    """Selectors by name; none without pods. A ReplicaSet's pods are its name, a dash and a suffix."""
+    """Selectors by name; none without pods.
+
+    A pod of a ReplicaSet or Job has its name, a dash and a suffix; one of an indexed Job has the index before that.
+    """
     named = [owner for owner in owners if owner.pod and owner.namespace]
     if not named:
         return {}
     of_pods = match_pods(named)
     found = {POD_OWNERS: Selector("kube_pod_owner", matchers=(of_pods,))}
-    sets = tuple(sorted({owner.pod.rpartition("-")[0] for owner in named} - {""}))
-    if sets:
-        matcher = any_of_values("replicaset", sets) if of_pods.label == "pod" else of_pods
-        found[REPLICASET_OWNERS] = Selector("kube_replicaset_owner", matchers=(matcher,))
+    stems = {owner.pod.rpartition("-")[0] for owner in named} - {""}
+    indexed = {stem for stem, dash, index in (each.rpartition("-") for each in stems) if dash and index.isdigit()}
+    for name, metric, label, names in (
+        (REPLICASET_OWNERS, "kube_replicaset_owner", "replicaset", stems),
+        (JOB_OWNERS, "kube_job_owner", "job_name", stems | indexed - {""}),
+    ):
+        if names:
+            matcher = any_of_values(label, tuple(sorted(names))) if of_pods.label == "pod" else of_pods
+            found[name] = Selector(metric, matchers=(matcher,))
     return found
 
 
 def with_controllers(
     owners: Mapping[str, tuple[GpuOwner, ...]], results: Mapping[str, Vector]
 ) -> dict[str, tuple[GpuOwner, ...]]:
-    """The owners with the controllers of their pods: a Deployment rather than its ReplicaSet, where that is known."""
+    """The owners with the controllers of their pods: a Deployment rather than its ReplicaSet, a JobSet than its Job.
+
+    What runs a ReplicaSet or Job would undo what is done to it, so one of which that is unknown counts as unknown. So
+    does the `Job` of another API, such as Volcano's: kube-state-metrics has those of `batch` only.
+    """
     of_pod = _controllers(results.get(POD_OWNERS, {}), "pod")
-    of_set = _controllers(results.get(REPLICASET_OWNERS, {}), "replicaset")
+    above = {
+        "ReplicaSet": _controllers(results.get(REPLICASET_OWNERS, {}), "replicaset"),
+        "Job": _controllers(results.get(JOB_OWNERS, {}), "job_name"),
+    }
 
     def found(owner: GpuOwner) -> GpuOwner:
         controller = of_pod.get((owner.namespace, owner.pod)) if owner.pod else None
-        if controller is not None and controller.kind == REPLICA_SET:
-            # A ReplicaSet that something else runs is not to be scaled by hand.
-            above = of_set.get((owner.namespace, controller.name))
-            controller = above if above is None or above.kind else controller
+        if controller is not None and controller.kind in above:
+            higher = above[controller.kind].get((owner.namespace, controller.name))
+            controller = higher if higher is None or higher.kind not in ("", CRON_JOB) else controller
         return owner if controller is None else replace(owner, controller=controller)
 
     return {uuid: tuple(map(found, every)) for uuid, every in owners.items()}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.identity import gpu_key
+from gpu_advisor.observation.pod_labels import workload
 from gpu_advisor.promql.expressions import Labels, Matcher, Selector, Vector, any_of_values
 from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey, canonical_targets, job_key, row_target
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
@@ -14,11 +15,8 @@ from gpu_advisor.sources.exporters.mapping import ExporterMapping
 #: Labels of an owner in gpu_owner_info, in the order of GpuOwner's fields.
 _LABELS = (
     "owner_namespace", "owner_pod", "owner_container", "training_job", "owner_unit", "owner_user", "owner_kind",
-    "owner_account", "owner_partition",
+    "owner_account", "owner_partition", "owner_array_task",
 )  # fmt: skip
-
-#: Where other exporters have the pod: Prometheus renames labels that a target has itself.
-_POD_LABELS = (("exported_namespace", "exported_pod", "exported_container"), ("namespace", "pod", "container"))
 
 #: More pods than this are read by their namespaces: a pod's name may have 63 characters, and an engine limit a query to
 #: 16 KiB.
@@ -49,8 +47,10 @@ def owners_from_info(
 
 def owner_of_row(row: Mapping[str, str]) -> GpuOwner | None:
     """The owner that a row of gpu_owner_info names; None if it names none, or no GPU."""
-    namespace, pod, container, job, unit, user, kind, account, partition = (row.get(label, "") for label in _LABELS)
-    owner = GpuOwner(namespace, pod, container, job, unit, user, kind, account=account, partition=partition)
+    namespace, pod, container, job, unit, user, kind, account, partition, task = (row.get(each, "") for each in _LABELS)
+    owner = GpuOwner(
+        namespace, pod, container, job, unit, user, kind, account=account, partition=partition, array_task=task
+    )
     return owner if "uuid" in row and owner != GpuOwner(kind=kind) else None
 
 
@@ -77,33 +77,26 @@ def owners_from_pods(
     """
     cluster_label = canonical.cluster_label
     own_pods = {
-        key: dict(labels).get("pod", "")
+        key: (dict(labels).get("pod", ""),)
         for labels in targets
         for key in canonical_targets({labels: 1.0}, cluster_label)
     }
     seen: dict[tuple[str, tuple[str, ...]], float] = {}
     for labels, row in zip(counts, canonical.of(mapping, counts), strict=True):
-        pod = _pod(dict(labels), own_pods.get(row_target(row), ""))
+        pod = workload(dict(labels), own_pods.get(row_target(row), ()))
         if pod is not None:
             key = gpu_key(row, shared), pod
             whole = expected.get(job_key(labels, cluster_label))
             seen[key] = seen.get(key, 0.0) + (counts[labels] / whole if whole else 0.0)
     found: dict[str, dict[GpuOwner, None]] = {}
     for labels, row in zip(present, canonical.of(mapping, present), strict=True):
-        pod = _pod(dict(labels), own_pods.get(row_target(row), ""))
+        pod = workload(dict(labels), own_pods.get(row_target(row), ()))
         if pod is not None and row.get("uuid"):
             uuid = gpu_key(row, shared)
             whole_window = seen.get((uuid, pod), 0.0) >= WHOLE_WINDOW_RATIO
             owner = GpuOwner(*pod, kind="kubernetes", observed_whole_window=whole_window)
             found.setdefault(uuid, {})[owner] = None
     return {uuid: tuple(sorted(owners, key=str)) for uuid, owners in found.items()}
-
-
-def _pod(labels: Mapping[str, str], own_pod: str) -> tuple[str, str, str] | None:
-    for namespace, pod, container in _POD_LABELS:
-        if labels.get(pod) and not (pod == "pod" and labels[pod] == own_pod):
-            return labels.get(namespace, ""), labels[pod], labels.get(container, "")
-    return None
 
 
 def pod_start_selector(owners: Iterable[GpuOwner]) -> Selector | None:

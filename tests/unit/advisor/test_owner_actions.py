@@ -13,7 +13,13 @@ import pytest
 from gpu_advisor.evaluation.actions import render
 from gpu_advisor.evaluation.owners import Controller, GpuOwner
 from gpu_advisor.evaluation.policies.owner_actions import gpus_by_stop_key, holds_only, owner_actions, stops_with
-from gpu_advisor.observation.controllers import POD_OWNERS, REPLICASET_OWNERS, controller_selectors, with_controllers
+from gpu_advisor.observation.controllers import (
+    JOB_OWNERS,
+    POD_OWNERS,
+    REPLICASET_OWNERS,
+    controller_selectors,
+    with_controllers,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,7 +142,14 @@ def owner_row(name: str, value: str, kind: str, owner: str, **more: str) -> tupl
         ([owner_row("pod", POD.pod, "ReplicaSet", "train-5f7d")],
          [owner_row("replicaset", "train-5f7d", "<none>", "<none>")], Controller("ReplicaSet", "train-5f7d")),
         ([owner_row("pod", POD.pod, "ReplicaSet", "train-5f7d")], [], None),  # a Deployment would undo it
-        ([owner_row("pod", POD.pod, "Job", "train")], [], Controller("Job", "train")),
+        ([owner_row("pod", POD.pod, "Job", "train")], [owner_row("job_name", "train", "", "")],
+         Controller("Job", "train")),
+        ([owner_row("pod", POD.pod, "Job", "train")], [owner_row("job_name", "train", "CronJob", "nightly")],
+         Controller("Job", "train")),  # suspending this run lasts
+        ([owner_row("pod", POD.pod, "Job", "train")], [owner_row("job_name", "train", "JobSet", "train")],
+         Controller("JobSet", "train")),  # which would resume it
+        ([owner_row("pod", POD.pod, "Job", "train")], [], None),  # Volcano's, not that of `batch`
+        ([owner_row("pod", POD.pod, "RayCluster", "train")], [], Controller("RayCluster", "train")),
         ([owner_row("pod", POD.pod, "", "")], [], Controller("", "")),
         ([owner_row("pod", POD.pod, "Job", "train", owner_is_controller="false")], [], None),
         ([owner_row("pod", POD.pod, "Job", "a"), owner_row("pod", POD.pod, "Job", "b")], [], None),  # two clusters
@@ -146,12 +159,49 @@ def owner_row(name: str, value: str, kind: str, owner: str, **more: str) -> tupl
 def test_controllers_of_pods(
     pods: list[tuple[tuple[str, str], ...]], sets: list[tuple[tuple[str, str], ...]], expected: Controller | None
 ) -> None:
-    results = {POD_OWNERS: dict.fromkeys(pods, 1.0), REPLICASET_OWNERS: dict.fromkeys(sets, 1.0)}
+    results = {
+        POD_OWNERS: dict.fromkeys(pods, 1.0),
+        REPLICASET_OWNERS: {row: 1.0 for row in sets if "replicaset" in dict(row)},
+        JOB_OWNERS: {row: 1.0 for row in sets if "job_name" in dict(row)},
+    }
     ((owner,),) = with_controllers({"g0": (POD,)}, results).values()
     assert owner.controller == expected
     assert owner.identity == POD.identity
     assert set(controller_selectors([POD, JOB])) == set(results)
     assert controller_selectors([JOB]) == {}
+
+
+def test_jobs_are_looked_up_by_the_names_that_their_pods_may_have() -> None:
+    (matcher,) = controller_selectors([replace(POD, pod="train-2-xk4b9")])[JOB_OWNERS].matchers
+    assert (matcher.label, set(matcher.value.split("|"))) == ("job_name", {"train-2", "train"})  # an indexed Job's
+
+
+@pytest.mark.parametrize(
+    ("owner", "cancelled"),
+    [
+        (GpuOwner(job="36", kind="slurm", user="ada", partition="a100"), "36"),
+        # The last task of an array has the array's number: cancelling it would end all of its tasks.
+        (GpuOwner(job="36", kind="slurm", partition="a100", array_task="36_3"), "36_3"),
+        (GpuOwner(job="37", kind="slurm", partition="a100", array_task="36_1"), "36_1"),
+        (GpuOwner(job="51", kind="slurm", partition="a100", array_task="50+1"), "50+1"),
+        (GpuOwner(job="50", kind="slurm", partition="a100", array_task="50+0"), None),  # would end all components
+        (GpuOwner(job="36", kind="slurm", user="ada"), None),  # may be an array's
+        (GpuOwner(job="36", kind="slurm", partition="a100", array_task="36_[3-9]"), None),
+    ],
+)
+def test_slurm_cancels_this_job_and_no_other(owner: GpuOwner, cancelled: str | None) -> None:
+    _, look, *ends = lines({"g0": (owner,)})
+    assert f"scontrol show job {owner.job}" in look
+    assert [shlex.split(line, comments=True)[-1] for line in ends if "scancel" in line] == [cancelled] * bool(cancelled)
+
+
+def test_a_pod_is_one_owner_whichever_of_its_containers_hold_gpus() -> None:
+    server, sidecar = replace(BARE, container="server"), replace(BARE, container="sidecar")
+    asked, *others = lines({"g0": (server, sidecar)})
+    assert asked.endswith("does it still need node-a GPU 0?")
+    assert verbs(others) == {"delete"}
+    assert len(others) == 1
+    assert not verbs(lines({"g0": (server,), "g1": (sidecar,)}))  # the other container is busy
 
 
 NAMES = st.sampled_from(["a", "a-b", "a-b-c", "ab", "b", ""])

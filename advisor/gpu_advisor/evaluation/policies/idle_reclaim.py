@@ -173,22 +173,28 @@ def _is_all_idle(facts: Facts, node: str, idle: Set[str]) -> bool:
 
 
 def _single_owner(facts: Facts, uuid: str) -> GpuOwner | None:
-    owners = facts.owners.get(uuid, ())
-    return owners[0].identity if len(owners) == 1 else None
+    """The pod or job that has a GPU alone, whichever of its containers use it."""
+    owners = {owner.workload for owner in facts.owners.get(uuid, ())}
+    return owners.pop() if len(owners) == 1 else None
 
 
 def _wholly_idle_owners(facts: Facts, idle: Set[str]) -> frozenset[GpuOwner]:
     """The pods and Slurm jobs, which a scheduler runs, of whose GPUs none is busy or shared."""
-    held: dict[GpuOwner, list[str]] = {}
+    held: dict[GpuOwner, set[str]] = {}
     for uuid, owners in facts.owners.items():
         for owner in owners:
-            if owner.pod or owner.kind == SLURM:
-                held.setdefault(owner.identity, []).append(uuid)
+            if owner.kind == SLURM or (owner.pod and not _is_bound_to_node(owner)):
+                held.setdefault(owner.workload, set()).add(uuid)
     return frozenset(
         owner
         for owner, uuids in held.items()
         if all(uuid in idle and _single_owner(facts, uuid) is not None for uuid in uuids)
     )
+
+
+def _is_bound_to_node(owner: GpuOwner) -> bool:
+    """Whether the pod comes back as long as the node is there: static pods are controlled by it."""
+    return owner.controller is not None and owner.controller.kind in ("DaemonSet", "Node")
 
 
 def _evidence(facts: Facts, idle: list[Gpu]) -> Iterator[Evidence]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
@@ -16,16 +17,24 @@ SLURM = "slurm"
 
 AGREED = "once its owner agrees"
 
-#: How to stop all pods of a controller so that they can be started again: kubectl's command and its options
-#: (https://kubernetes.io/docs/concepts/workloads/controllers/job/#suspending-a-job). Of other kinds, only to look at
-#: them is certain to do no harm.
-_SCALE = ("scale", "--replicas=0")
-_STOP: Mapping[str, tuple[str, str]] = {
+
+class _Stop(NamedTuple):
+    """How to stop all pods of a controller so that they can be started again: kubectl's command and its option."""
+
+    verb: str
+    option: str
+    note: str
+
+
+#: Of other kinds, only to look at them is certain to do no harm.
+#: https://kubernetes.io/docs/concepts/workloads/controllers/job/#suspending-a-job
+_SCALE = _Stop("scale", "--replicas=0", "an operator that made it (KServe, Knative, LeaderWorkerSet) may restart them")
+_STOP: Mapping[str, _Stop] = {
     "Deployment": _SCALE,
     "ReplicaSet": _SCALE,
     "ReplicationController": _SCALE,
     "StatefulSet": _SCALE,
-    "Job": ("patch", '--patch={"spec":{"suspend":true}}'),
+    "Job": _Stop("patch", '--patch={"spec":{"suspend":true}}', "a queue that admitted it (Kueue) may resume it"),
 }
 
 _NO_CONTROLLER = Controller("", "")
@@ -49,7 +58,9 @@ def _gpus_by_owner(facts: Facts, gpus: Sequence[Gpu]) -> list[tuple[GpuOwner, li
     owners: dict[GpuOwner, tuple[GpuOwner, list[Gpu]]] = {}
     for gpu in gpus:
         for owner in facts.owners.get(gpu.uuid, ()):
-            owners.setdefault(owner.identity, (owner, []))[1].append(gpu)
+            found = owners.setdefault(owner.workload, (owner, []))[1]
+            if gpu not in found:  # of several containers of a pod
+                found.append(gpu)
     return sorted(owners.values(), key=lambda item: str(item[0]))
 
 
@@ -76,7 +87,7 @@ def gpus_by_stop_key(owners: Mapping[str, Sequence[GpuOwner]]) -> Mapping[StopKe
         for owner in each:
             dashes = [index for index, letter in enumerate(owner.pod) if letter == "-"]
             names = [owner.pod, *(owner.pod[: index + 1] for index in dashes)] if owner.pod else []
-            keys: list[StopKey] = [owner.identity, *((owner.namespace, name) for name in names)]
+            keys: list[StopKey] = [owner.workload, *((owner.namespace, name) for name in names)]
             for key in keys:
                 found.setdefault(key, set()).add(uuid)
     return found
@@ -86,7 +97,7 @@ def holds_only(
     owners: Mapping[str, Sequence[GpuOwner]], held: Mapping[StopKey, Set[str]], owner: GpuOwner, gpus: Collection[str]
 ) -> bool:
     """Whether the owner and its controller's other pods have no GPU but these, and share none of them."""
-    keys: list[StopKey] = [owner.identity]
+    keys: list[StopKey] = [owner.workload]
     if owner.pod:
         keys.append((owner.namespace, owner.pod))
         if owner.controller and owner.controller.name:
@@ -97,7 +108,7 @@ def holds_only(
 
 def stops_with(other: GpuOwner, owner: GpuOwner) -> bool:
     """Whether stopping one may stop the other. A controller names its pods after itself."""
-    if other.identity == owner.identity:
+    if other.workload == owner.workload:
         return True
     if not owner.pod or (other.namespace, bool(other.pod)) != (owner.namespace, True):
         return False
@@ -115,14 +126,27 @@ def _commands(facts: Facts, owner: GpuOwner, gpus: Sequence[Gpu], is_certain: bo
         yield _pod_command(owner, node, is_certain)
     elif owner.kind == SLURM and names_one("slurm_job", owner.job):
         yield run_command("scontrol", "show", "job", owner.job, node=node, note="what it is, and how long it may run")
-        if is_certain:
-            yield run_command("scancel", owner.job, node=node, note=AGREED)
+        number = _number_to_cancel(owner)
+        if is_certain and number:
+            yield run_command("scancel", number, node=node, note=AGREED)
     elif names_one("unit", owner.unit):
         yield run_command("systemctl", "status", owner.unit, node=node)
         if is_certain and owner.unit.endswith(".service") and not owner.unit.startswith("user@"):
             yield run_command("systemctl", "stop", owner.unit, node=node, note=AGREED)
     else:
         yield from list_processes(facts, gpus[0], f"the processes of {owner}: a pid is its own only if the start fits")
+
+
+def _number_to_cancel(owner: GpuOwner) -> str:
+    """The number that names this job alone; empty if it may stand for others.
+
+    A task of an array may have the array's own number, which cancels all of its tasks; component 0 of a heterogeneous
+    job has the job's, which cancels all components (https://slurm.schedmd.com/scancel.html). A job of which not even
+    the partition is known may be either.
+    """
+    number = owner.array_task or owner.job
+    is_known = bool(owner.array_task or owner.partition or owner.account) or not owner.job.isdigit()
+    return number if is_known and names_one("slurm_job", number) and not number.endswith("+0") else ""
 
 
 def _pod_command(owner: GpuOwner, node: str, is_certain: bool) -> Action:
@@ -140,5 +164,5 @@ def _pod_command(owner: GpuOwner, node: str, is_certain: bool) -> Action:
     if controller.kind not in _STOP or not is_certain:
         note = "the pod's controller" + ("" if is_certain else ", which has other GPUs, or shares these")
         return run_command(*kubectl, "describe", named, node=node, note=note)
-    verb, option = _STOP[controller.kind]
-    return run_command(*kubectl, verb, named, option, node=node, note=f"{AGREED}: stops all of its pods")
+    verb, option, note = _STOP[controller.kind]
+    return run_command(*kubectl, verb, named, option, node=node, note=f"{AGREED}: stops all of its pods; {note}")
