@@ -74,33 +74,43 @@ def _close_all(closers: list[Callable[[], object]]) -> None:
 def build_advisor(settings: Settings, fill_history: Callable[[History], None] | None = None) -> RunningAdvisor:
     """Open source, history and ledger and start scraping. The caller starts the service.
 
-    `fill_history` is called with an embedded history before scraping begins. Raises StartupError or ConfigError.
+    `fill_history` is called with an embedded history before scraping begins. Raises StartupError or ConfigError; then
+    nothing is open or runs.
     """
     _check_mappings(settings)
-    state_dir = Path(settings.state_dir)
     closers: list[Callable[[], object]] = []
-    history = None
     try:
-        make_private_folder(state_dir)
-        damaged = _replace_damaged(state_dir, embedded=settings.source.prometheus is None)
-        if settings.source.prometheus:
-            source: Source = PrometheusSource(_prometheus(settings.source.prometheus))
-        else:
-            history = History(state_dir / "history.db")
-            closers.append(history.close)
-            source = EmbeddedSource(history)
-        closers.append(source.close)
-        ledger = Ledger(state_dir / "ledger.db")
-        closers.append(ledger.close)
-    except (OSError, HistoryError, sqlite3.Error) as error:
+        return _start_parts(settings, fill_history, closers)
+    except BaseException as error:
         _close_all(closers)
-        raise StartupError(
-            f"state_dir {state_dir}: {error}; check that it is writable and that no other advisor uses it"
-        ) from error
+        if isinstance(error, OSError | HistoryError | sqlite3.Error):
+            raise StartupError(
+                f"state_dir {settings.state_dir}: {error}; check that it is writable and that no other advisor uses it"
+            ) from error
+        raise
+
+
+def _start_parts(
+    settings: Settings, fill_history: Callable[[History], None] | None, closers: list[Callable[[], object]]
+) -> RunningAdvisor:
+    """What has to be closed is in `closers` as soon as it is open."""
+    state_dir = Path(settings.state_dir)
+    history = None
+    make_private_folder(state_dir)
+    damaged = _replace_damaged(state_dir, embedded=settings.source.prometheus is None)
+    if settings.source.prometheus:
+        source: Source = PrometheusSource(_prometheus(settings.source.prometheus))
+    else:
+        history = History(state_dir / "history.db")
+        closers.append(history.close)
+        source = EmbeddedSource(history)
+    closers.append(source.close)
+    ledger = Ledger(state_dir / "ledger.db")
+    closers.append(ledger.close)
     if history is not None:
+        scraper = _scraper(settings, history)
         if fill_history:
             fill_history(history)
-        scraper = _scraper(settings, history)
         scraper.start()
         closers.append(lambda: scraper.stop(timeout_seconds=2))
     alertmanagers = AlertDispatcher(settings.alertmanagers, max_evaluation_interval_seconds(settings))
@@ -109,15 +119,11 @@ def build_advisor(settings: Settings, fill_history: Callable[[History], None] | 
     closers.append(service.stop)
     for each in damaged:
         service.report_damage(each)
-    try:
-        allocation = _allocation_service(settings, service)
-    except (StartupError, ConfigError):
-        _close_all(closers)
-        raise
+    allocation = _allocation_service(settings, service)
+    closers += [allocation.allocator.close, allocation.monitor.stop]
     service.leases = lambda: _leases_by_gpu(allocation.allocator)
     if allocation.allocator.leases.damaged:
         service.report_damage(allocation.allocator.leases.damaged)
-    closers += [allocation.allocator.close, allocation.monitor.stop]
     return RunningAdvisor(service, source, history, allocation, closers)
 
 

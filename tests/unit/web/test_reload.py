@@ -10,13 +10,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from gpu_advisor.commands.run_service import run_service
 from gpu_advisor.runtime.logs import EscapingFormatter, RepetitionLimit
 from gpu_advisor.runtime.wiring import RunningAdvisor, build_advisor
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.settings.addresses import AddressError, join_host_port, split_host_port
 
 from tests.polling import wait_until
@@ -114,6 +115,27 @@ def test_stopping_goes_on_whatever_fails(caplog: pytest.LogCaptureFixture, tmp_p
     assert stopped == ["failed", "before"]
     assert "on purpose" in caplog.text
     RunningAdvisor.close(advisor)  # a second time: nothing
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": {"embedded": {"targets": ["node-1:99999"]}}},
+        {"source": {"embedded": {}}, "allocation": {"inventory_file": "/nowhere.yml"}},
+    ],
+)
+def test_what_cannot_start_leaves_nothing_open(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """A reload starts with the previous settings again, while it handles the error."""
+    usable: dict[str, Any] = {"source": {"embedded": {"targets": []}}}
+    wrong_settings, right = (Settings.model_validate({"state_dir": str(tmp_path), **each}) for each in (wrong, usable))
+    threads = threading.active_count()
+    try:
+        build_advisor(wrong_settings)
+    except ConfigError:
+        build_advisor(right).close()
+    else:
+        pytest.fail("it started")
+    assert threading.active_count() <= threads
 
 
 @pytest.mark.parametrize("address", ["::1:9817", "[::1:9817", "[]:1", ":1", "a", "a:b", "a:99999"])

@@ -6,14 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import requests
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
-from requests.auth import HTTPBasicAuth
 
 from gpu_advisor.sources.embedded.history import History, Sample, as_labels
 from gpu_advisor.sources.embedded.history_file import HistoryError
@@ -38,18 +37,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScrapeTarget:
-    """Address and credentials of an exporter. Raises ValueError."""
+    """Address of an exporter. Raises ValueError, without a password that it may have."""
 
     address: str  # host:port, or a URL if not http://host:port/metrics
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    ca_file: str | None = None
-    insecure_skip_verify: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            raise ValueError("a target must be host:port or a URL without credentials; set username and password")
+        if "@" in self.address:
+            raise ValueError("a target must have no user and password: a Prometheus can scrape with them, this cannot")
+        try:
+            parts = urlsplit(self.url)
+            is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # of the port, or of brackets
+            is_valid = False
+        if not is_valid:
+            raise ValueError(f"{self.address!r} is no target: write host:port or a URL, as in node-1:9816")
 
     @property
     def url(self) -> str:
@@ -163,28 +164,22 @@ class _TargetScraper:
         self._last_problems: dict[str, str | None] = {}
         self._client = DeadlineClient()
         self._client.session.headers.update(_ACCEPT)
-        if target.username is not None:
-            self._client.session.auth = HTTPBasicAuth(target.username.encode(), (target.password or "").encode())
 
     def fetch(self, seconds: float, max_bytes: int) -> HttpResponse:
         try:
-            response = self._client.fetch(
-                "GET",
-                self.target.url,
-                seconds=seconds,
-                max_bytes=max_bytes,
-                verify=not self.target.insecure_skip_verify and (self.target.ca_file or True),
-            )
+            response = self._client.fetch("GET", self.target.url, seconds=seconds, max_bytes=max_bytes)
         except (DeadlineExceededError, BodyTooLargeError) as error:
             raise _ScrapeError(str(error)) from error
         except requests.Timeout as error:
             raise _ScrapeError(f"no response within {seconds:g} s") from error
         except requests.exceptions.SSLError as error:
-            raise _ScrapeError("TLS failed; set ca_file, or use http:// if the exporter does not use TLS") from error
+            fix = "name its CA in the environment's REQUESTS_CA_BUNDLE, or use http:// if the exporter has no TLS"
+            raise _ScrapeError(f"TLS failed; {fix}") from error
         except (requests.RequestException, OSError) as error:
             raise _ScrapeError(f"no connection ({type(error).__name__}); is the exporter running?") from error
         if response.status in (401, 403):
-            raise _ScrapeError(f"HTTP status {response.status}; set username and password")
+            fix = "let this machine read it without a password, or have a Prometheus scrape it"
+            raise _ScrapeError(f"HTTP status {response.status}; {fix}")
         if response.status != 200:
             raise _ScrapeError(f"HTTP status {response.status}")
         return response

@@ -188,8 +188,8 @@ class _BatchOrder:
         self.sample = _SampleTime(0.0, 0.0)
         self._units: list[Any]
         if arguments.get("batch_sampler") is not None or not self.batched:
-            # The user's own batches, or single samples: take them unchanged.
-            units = loader.sampler if loader.batch_sampler is None else loader.batch_sampler  # either may have no length
+            # The user's own batches, or single samples: take them unchanged. Neither needs a length, so not `or`.
+            units = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
             self._units = list(itertools.islice(units, MAX_INDICES))
         else:
             indices = list(itertools.islice(loader.sampler, MAX_INDICES))
