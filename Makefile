@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # More options of `gpu-advisor up`: make up ARGS='--advisor-address 0.0.0.0:9817'
 up: $(VENV)/.up
 	@echo "3/3  gpu-advisor up"
-	@exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE)) $(ARGS)
+	@GPU_ADVISOR_OPTIONS_AFTER='make up ARGS' exec $(BIN)/gpu-advisor up --state-dir $(STATE_DIR) $(if $(SIMULATE),--simulate $(SIMULATE)) $(ARGS)
 
 # Lint and tests run side by side: the tests wait for servers much of the time, hence also a worker more than cores.
 test:

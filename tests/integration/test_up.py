@@ -96,7 +96,7 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path, taken: str) -> None
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 1
         [line] = done.stderr.strip().splitlines()
-        assert line.startswith(f"gpu-advisor: cannot listen on {program.address}: Address already in use")
+        assert line.startswith(f"gpu-advisor: cannot listen on {program.address}: Address already in use; stop")
         assert f"--{taken}-address" in line
 
 

@@ -39,8 +39,10 @@ def silent_source(folder: Path) -> Iterator[str]:
     """The same fleet after its Prometheus has stopped."""
     message = f"{PROMETHEUS} refused the connection. Check that it is running and that source.prometheus.url is right."
     status = SourceStatus("prometheus", PROMETHEUS, False, "unreachable", message, END)
-    with _demo_view(folder) as (view, source), _serve(replace(view, source=status), source) as url:
-        yield url
+    with _demo_view(folder) as (view, source):
+        issued = tuple(each.without_commands() for each in view.issued)
+        with _serve(replace(view, source=status, issued=issued), source) as url:
+            yield url
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 CSV_COLUMNS = (
     "item", "scope_kind", "scope", "status", "severity", "value", "low", "high", "missed_by", "reason", "message",
 )  # fmt: skip
+
+HEADINGS: tuple[str, ...] = ("scope", "item", "status", "value", "target", "message")
 
 
 @click.command("check")
@@ -46,12 +50,26 @@ def command(
         output.show_json(answer)
     elif format_ == "csv":
         output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
-    else:
-        rows = [_row(each) for each in found]
-        output.show_table(("scope", "item", "status", "value", "target", "message"), rows, "No matching checks.")
+    elif answer["at"] is not None:
+        headings, rows = HEADINGS, [_row(each) for each in found]
+        if sys.stdout.isatty():
+            headings, rows = short_table(found, output.terminal_width())
+        output.show_table(headings, rows, "No matching checks.")
     if exit_code and any(each["status"] == "missed" and each["severity"] != "info" for each in found):
         return output.EXIT_ACTION_NEEDED
     return 1 if old and (exit_code or answer["at"] is None) else 0
+
+
+def short_table(checks: Sequence[schema.CheckDocument], width: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows for a terminal. A narrow one has value, target and message in one column."""
+    if width >= output.NARROW_WIDTH:
+        return HEADINGS, [_row(each) for each in checks]
+    found: list[tuple[str, ...]] = []
+    for each in checks:
+        scope, item, status, value, target, message = _row(each)
+        known = "" if each["value"] is None else f"{value}, target {target}" if target else value
+        found.append((status, scope, item, "; ".join(filter(None, (known, message)))))
+    return ("status", "scope", "item", "value"), found
 
 
 def _row(each: schema.CheckDocument) -> tuple[str, ...]:

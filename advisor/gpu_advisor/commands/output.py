@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "json", "csv"]
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: Columns of a terminal below which tables have fewer columns.
+NARROW_WIDTH = 100
 
 EXIT_ACTION_NEEDED = 3
 EXIT_INSUFFICIENT_DATA = 4
@@ -70,6 +74,15 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: st
         widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
         for row in (headings, *rows):
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def echo_paragraph(text: str) -> None:
+    """A sentence, broken between words on a terminal; one line in a pipe."""
+    if not sys.stdout.isatty():
+        click.echo(text)
+        return
+    width = terminal_width()
+    click.echo(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def terminal_width() -> int:

@@ -77,9 +77,6 @@ SHORT_HEADINGS = ("severity", "savings/month", "recommendation", "owner", "since
 #: Owners that a cell shows.
 MAX_OWNERS = 2
 
-#: Columns of a terminal from which on owners have a column of their own.
-MIN_WIDTH_OF_OWNERS = 100
-
 
 def rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
     """A row of HEADINGS per recommendation, for a pipe."""
@@ -98,12 +95,13 @@ def short_table(answer: schema.Recommendations, width: int) -> tuple[tuple[str, 
     A narrow terminal has no column of owners: they follow the summary.
     """
     ids = short_ids(each["id"] for each in answer["recommendations"])
-    narrow = width < MIN_WIDTH_OF_OWNERS
+    narrow = width < output.NARROW_WIDTH
     found = []
     for each in answer["recommendations"]:
         summary = one_line(each["summary"]) + "".join(f" ({mark})" for mark in output.marks(each))
         owner = owners(each)
-        texts = (f"{summary}; owner: {owner}" if owner else summary,) if narrow else (summary, owner)
+        is_named = not owner or owner in summary
+        texts = (summary if is_named else f"{summary}; owner: {owner}",) if narrow else (summary, owner)
         since = output.format_since(each["since"], answer["at"])
         found.append((each["severity"], money.format_savings(each, short=True), *texts, since, ids[each["id"]]))
     return tuple(name for name in SHORT_HEADINGS if not narrow or name != "owner"), found
@@ -117,17 +115,19 @@ def owners(each: schema.RecommendationDocument) -> str:
 
 
 def _show(answer: schema.Recommendations) -> None:
+    if answer["at"] is None:
+        return  # `warn_if_stale` has said why
     if sys.stdout.isatty():
         output.show_table(*short_table(answer, output.terminal_width()), "No recommendations.")
     else:
         output.show_table(HEADINGS, rows(answer), "No recommendations.")
     if answer["recommendations"]:
-        click.echo(f"Together: {money.format_savings(answer['summary'])}")
+        output.echo_paragraph(f"Together: {money.format_savings(answer['summary'])}")
         if lost := money.lost_by_group(answer["summary"]):
-            click.echo(one_line(lost))
+            output.echo_paragraph(one_line(lost))
     for word in answer["abstentions"]:
         about = "" if word["scope"]["kind"] == "fleet" else f" of {word['scope']['label']}"
-        click.echo(one_line(f"Insufficient data for {word['subject']}{about}: {word['message']}"))
+        output.echo_paragraph(one_line(f"Insufficient data for {humanize(word['subject'])}{about}: {word['message']}"))
 
 
 def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:

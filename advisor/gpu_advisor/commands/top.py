@@ -99,7 +99,7 @@ def _show(now: NodeSnapshot, format_: output.Format) -> None:
     else:
         for line in header_lines(now):
             click.echo(line)
-        output.show_table(HEADINGS, [_row(gpu) for gpu in now.gpus], "No GPU.")
+        output.show_table(HEADINGS, [_row(gpu) for gpu in now.gpus], explain_no_gpus(now))
 
 
 def _cell(value: object) -> object:
@@ -119,10 +119,17 @@ def header_lines(now: NodeSnapshot) -> Iterator[str]:
         f"out {value_text(host.transmit_bytes_per_second, RATE_UNIT)}"
     )
     for name, state in sorted(now.drivers.items()):
-        if state != "ok":
+        if state not in ("ok", "absent"):
             yield one_line(f"driver {name}: {state.replace('_', ' ')}")
     if now.silent:
         yield one_line(f"failed collectors: {', '.join(now.silent)}; see the exporter's log")
+
+
+def explain_no_gpus(now: NodeSnapshot) -> str:
+    """Why the node has no GPUs, and what to do."""
+    absent = sorted(name for name, state in now.drivers.items() if state == "absent")
+    why = f": no driver found ({', '.join(absent)})" if absent else ""
+    return one_line(f"No GPUs{why}. `gpu-advisor doctor` says how to fix it.")
 
 
 RATE_UNIT = "bytes_per_second"
@@ -175,10 +182,10 @@ class Display:
         texts = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(header_lines(now))]
         if error_text:
             texts.append(Text(f"{one_line(error_text)} Showing the last known state.", style="bold red"))
+        if not now.gpus:
+            return Text("\n").join([*texts, Text(explain_no_gpus(now)), Text("q quit", style="dim")])
         for spans in top_view.table(now.gpus, self.options, console.width, self._history, unicode):
             texts.append(Text.assemble(*spans, no_wrap=True))
-        if not now.gpus:
-            texts.append(Text("No GPU."))
         shown = len(top_view.chosen(now.gpus, self.options))
         texts.append(Text(top_view.footer(self.options, shown, len(now.gpus)), style="dim"))
         return Text("\n").join(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -26,6 +26,7 @@ from gpu_advisor.settings import (
     load_settings,
     validate_host_port,
 )
+from gpu_advisor.settings.addresses import AddressError
 from gpu_advisor.sources.embedded.history import History
 
 
@@ -105,5 +106,14 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
 
     jobs = Path(settings.state_dir, "jobs")
     extra_output = f"metrics   http://{exporter_address}/metrics\njobs      report to {jobs.resolve()}"
-    with run_exporter(exporter_address, simulate, state_dir / "exporter", jobs) as child:
-        run_service(settings, fill_history, extra_output, lambda: child.poll() is None)
+    try:
+        with run_exporter(exporter_address, simulate, state_dir / "exporter", jobs) as child:
+            run_service(settings, fill_history, extra_output, lambda: child.poll() is None)
+    except AddressError as error:
+        raise AddressError(f"{error}{options_hint(os.environ)}") from error
+
+
+def options_hint(environment: Mapping[str, str]) -> str:
+    """How to give an option where `make up` started this; else nothing."""
+    given_after = environment.get("GPU_ADVISOR_OPTIONS_AFTER")
+    return f", as in {given_after}='--advisor-address 127.0.0.1:9827'" if given_after else ""

@@ -109,13 +109,21 @@ def render(now: WatchState, error_text: str, width: int | None = None) -> Render
     from rich.text import Text
 
     answer, source = now.advice, now.advice["source"]
-    head = Text(f"cluster {one_line(answer['cluster'])}, as of {(answer['at'] or 'never')[:19]}", style="bold")
+    head = Text(
+        f"cluster {one_line(answer['cluster'])}, "
+        + (f"as of {answer['at'][:19]}" if answer["at"] else "no evaluation yet"),
+        style="bold",
+    )
     if answer["simulated"]:
         head.append("  simulated", style="yellow")
     parts: list[RenderableType] = [head]
     warning_text = error_text or ("" if source["up"] else source["message"])
     if warning_text:
-        parts.append(Text(f"{one_line(warning_text)} Showing the last known state.", style="bold red"))
+        parts.append(Text(one_line(warning_text), style="bold red"))
+    if answer["at"] is None:
+        return Group(*parts)
+    if warning_text:
+        parts.append(Text("Showing the last known state.", style="bold red"))
     headings, rows = short_table(answer, width or output.terminal_width())
     todo = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
     for each, row in zip(now.recommendations, rows, strict=True):

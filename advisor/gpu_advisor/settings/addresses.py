@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 
@@ -38,7 +39,7 @@ def listen(address: str, option: str) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise AddressError(
-            f"cannot listen on {address}: {error.strerror or error}; "
+            f"cannot listen on {address}: {os.strerror(error.errno) if error.errno else error}; "
             f"stop the process that uses it, or choose another address with {option}"
         ) from error
 

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from gpu_advisor.commands import output, recommend, top_view, watch
-from gpu_advisor.commands.node_snapshot import GpuSnapshot
+from gpu_advisor.commands import check, output, recommend, top_view, watch
+from gpu_advisor.commands.node_snapshot import GpuSnapshot, HostSnapshot, NodeSnapshot
 from gpu_advisor.commands.progress import Progress
 from gpu_advisor.commands.text_bars import bar, sparkline
+from gpu_advisor.commands.top import Display
 from gpu_advisor.commands.top_view import TopOptions, chosen, press, table
 from gpu_advisor.documents import serialize
 from gpu_advisor.evaluation.owners import GpuOwner
-from gpu_advisor.state.view import View
+from gpu_advisor.state.view import SourceStatus, View
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
@@ -93,17 +94,47 @@ def watch_text(width: int) -> list[str]:
     found = view()
     assert found.evaluation
     answer = serialize.recommendations(found, list(found.issued), 1, 100)
-    checks = [check for check in found.evaluation.checks if check.scope.kind == "fleet"]
+    checks = [each for each in found.evaluation.checks if each.scope.kind == "fleet"]
     state = watch.WatchState(answer, tuple(serialize.checks(found, checks, 1, 100)["checks"]))
     return drawn(watch.render(state, "", width), width)
 
 
+def check_text(width: int) -> list[str]:
+    found = view()
+    assert found.evaluation
+    checks = [each for each in found.evaluation.checks if each.scope.kind != "gpu"]
+    return drawn(output.rich_table(*check.short_table(serialize.checks(found, checks, 1, 100)["checks"], width)), width)
+
+
+def test_without_an_evaluation_nothing_is_listed() -> None:
+    never = View("c", SourceStatus("prometheus", "http://p:9090", False, "unreachable", "no connection: check the url"))
+    state = watch.WatchState(serialize.recommendations(never, [], 1, 100), ())
+    assert drawn(watch.render(state, "", 80), 80) == [
+        "cluster c, no evaluation yet", "no connection: check the url",
+    ]  # fmt: skip
+
+
+def test_top_without_gpus_says_why() -> None:
+    now = NodeSnapshot(
+        "vm",
+        False,
+        {"nvidia": "absent", "amd": "absent", "intel": "init_failed"},
+        (),
+        HostSnapshot(*(None,) * 8),
+    )
+    text = "\n".join(drawn(Display().render(now, ""), 80))
+    assert "No GPUs: no driver found (amd, nvidia)" in text
+    assert "driver intel: init failed" in text
+    assert "gpu-advisor doctor" in text
+    assert "UTIL" not in text
+
+
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["top", "top-tree", "recommend", "watch"])
+@pytest.mark.parametrize("name", ["top", "top-tree", "recommend", "watch", "check"])
 def test_recorded_text(name: str, width: int, request: pytest.FixtureRequest) -> None:
     text = {
         "top": top_text, "top-tree": lambda width: top_text(width, TopOptions(sort="owner", tree=True)),
-        "recommend": recommend_text, "watch": watch_text,
+        "recommend": recommend_text, "watch": watch_text, "check": check_text,
     }[name](width)  # fmt: skip
     assert all(len(line) <= width for line in text)
     path = FOLDER / f"{name}-{width}.txt"

@@ -40,7 +40,7 @@ from gpu_advisor.web.api.authentication import Authenticator
 from gpu_advisor.web.api.base import CSV, JSON, METRICS, TEXT
 from gpu_advisor.web.api.json_body import dump_json, parse_body, read_json
 from gpu_advisor.web.api.operations import OPERATIONS, FeedbackRequestBody, SnoozeRequestBody
-from gpu_advisor.web.api.problem_details import NO_EVALUATION, ProblemError, json_pointer
+from gpu_advisor.web.api.problem_details import ProblemError, explain_no_evaluation, json_pointer
 from gpu_advisor.web.api.query_parameters import parse_query
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
 from gpu_advisor.web.page.evidence_history import RangeQuery
@@ -190,7 +190,7 @@ class _Handlers:
             ]
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors) from error
         if view.evaluation is None:
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, NO_EVALUATION)
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, explain_no_evaluation(view))
         with self._context.what_if_lock:
             comparison = compare_settings(view.evaluation, self._context.settings, other)
         return Response(dump_json(serialize.what_if(view, comparison)), content_type=JSON)

@@ -9,11 +9,10 @@ from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 
 from gpu_advisor.documents import schema
+from gpu_advisor.state.view import View
 
 #: The media type of a problem document.
 PROBLEM_JSON = "application/problem+json"
-
-NO_EVALUATION = "no evaluation has succeeded yet: see `source` in GET /recommendations"
 
 
 class ProblemError(Exception):
@@ -40,6 +39,11 @@ def problem_response(
     response.status_code = status.value
     response.content_type = PROBLEM_JSON
     return response
+
+
+def explain_no_evaluation(view: View) -> str:
+    """Why there is nothing to answer with yet."""
+    return f"no evaluation has succeeded yet: {view.source.message or 'the first one has not finished; retry'}"
 
 
 def json_pointer(path: Sequence[str | int]) -> str:

@@ -18,7 +18,7 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.base import HTML, JSON, MARKDOWN
-from gpu_advisor.web.api.problem_details import NO_EVALUATION, ProblemError
+from gpu_advisor.web.api.problem_details import ProblemError, explain_no_evaluation
 
 RENDERINGS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "json": (
@@ -47,7 +47,7 @@ def report_response(
 ) -> Response:
     """Raises ProblemError if the history cannot be read."""
     if query_range is None or view.evaluation is None:
-        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, NO_EVALUATION)
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, explain_no_evaluation(view))
     try:
         with _report_lock:
             report_document = generate_report(query_range, view, settings, since_seconds, now, samples=samples)

@@ -21,7 +21,7 @@ from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
-from gpu_advisor.web.api.problem_details import NO_EVALUATION, PROBLEM_JSON, ProblemError
+from gpu_advisor.web.api.problem_details import PROBLEM_JSON, ProblemError
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
 from gpu_advisor.web.page import (
     checklist,
@@ -311,8 +311,6 @@ class _Pages:
 
     def _problem_html(self, title: str, detail: str) -> str:
         model = self._models.of(self._context.view())
-        if detail == NO_EVALUATION:  # the page has the source's own message instead of the reference to it
-            detail = detail.partition(":")[0]
         return self._render("problem.html", model, _root(), title=title, detail=detail)
 
     def _evidence_with_charts(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
