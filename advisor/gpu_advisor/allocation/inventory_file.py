@@ -71,13 +71,18 @@ def read_inventory(path: Path, at: float, specs: Mapping[str, float]) -> Invento
 
 
 def overlay_signals(listed: Inventory, observed: Inventory | None) -> Inventory:
-    """The listed nodes, with utilization and availability of the same GPUs, by uuid, from the signals.
+    """The listed nodes, with utilization and availability of the same GPUs from the signals: of the same uuid, or of
+    those listed without one, of the same node and index.
 
     A GPU that no exporter reports counts as free. One that an exporter reports is not free while the signals are stale.
     """
     if observed is None:
         return listed
-    known = {gpu.uuid: gpu for node in observed.nodes for gpu in node.gpus}
+    known: dict[str, InventoryGpu] = {}
+    for node in observed.nodes:
+        for reported in node.gpus:
+            known[reported.uuid] = reported
+            known.setdefault(_key(node.name, reported.index), reported)  # a board comes before its MIG instances
 
     def overlay(gpu: InventoryGpu) -> InventoryGpu:
         now = known.get(gpu.uuid)
@@ -102,8 +107,14 @@ def _expand_gpus(node: NodeEntry, specs: Mapping[str, float]) -> Iterator[Invent
         for _ in range(listed.count):
             index = next_index if listed.index is None else listed.index
             next_index = index + 1
-            uuid = listed.uuid or f"{node.name}/{index}"
-            yield InventoryGpu(index, uuid, kind.name, memory, listed.vendor or kind.vendor)
+            yield InventoryGpu(
+                index, listed.uuid or _key(node.name, index), kind.name, memory, listed.vendor or kind.vendor
+            )
+
+
+def _key(node: str, index: int) -> str:
+    """Of a GPU that is listed without a uuid."""
+    return f"{node}/{index}"
 
 
 def _check_duplicates(path: Path, nodes: tuple[InventoryNode, ...]) -> None:

@@ -182,6 +182,17 @@ def test_the_signals_say_more_of_listed_gpus(tmp_path: Path) -> None:
     assert [gpu.free for gpu in stale.nodes[0].gpus] == [True, True, False, True]
 
 
+def test_the_signals_say_more_of_gpus_that_are_listed_by_number(tmp_path: Path) -> None:
+    """The usual file has no uuids: what an exporter reports as busy is not given away."""
+    file = read_machines(
+        tmp_path, "nodes: [{name: node-a, gpus: [{type: A100, count: 2}]}, {name: b, gpus: [{type: A100}]}]"
+    )
+    for found, free in ((gpu_facts(processes=2), False), (gpu_facts(), True)):
+        known = overlay_signals(file, inventory_from_facts(found))
+        assert [gpu.free for node in known.nodes for gpu in node.gpus] == [True, free, True]
+        assert [gpu.uuid for node in known.nodes for gpu in node.gpus] == ["b/0", "node-a/0", "node-a/1"]
+
+
 def view(found: Facts | None, up: bool = True) -> View:
     evaluation = None if found is None else decide(found, Settings())
     return View("c", SourceStatus("fake", "memory", up), evaluation)
