@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpu_exporter.owners.slurm_environment import MAX_LABEL_LENGTH, JobDetails
+from gpu_exporter.owners.slurm_environment import MAX_LABEL_LENGTH, JobDetails, number_within
 from gpu_exporter.owners.slurm_gres import expand_hostlist, parse_gres
 
 #: The controller retries for MessageTimeout, 10 s by default.
@@ -124,7 +124,8 @@ def _parse_job(record: str, node: str) -> ScontrolJob:
     values = dict(re.findall(r"(\w+)=(\S*)", head))
     for key, value in re.findall(r"(?:^|\s)(SLUID|UserId|Account|JobState|Partition)=(\S*)", rest):
         values.setdefault(key, value)
-    array, task = values.get("ArrayJobId", ""), values.get("ArrayTaskId", "")
+    task = number_within(values.get("ArrayJobId", ""), values.get("ArrayTaskId", ""), "_")
+    component = number_within(values.get("HetJobId", ""), values.get("HetJobOffset", ""), "+")
     return ScontrolJob(
         values["JobId"],
         values.get("SLUID", ""),
@@ -134,7 +135,7 @@ def _parse_job(record: str, node: str) -> ScontrolJob:
             user=values.get("UserId", "").partition("(")[0][:MAX_LABEL_LENGTH],
             account=_known(values.get("Account", "")),
             partition=_known(values.get("Partition", "")),
-            array_task=f"{array}_{task}" if array and task.isdigit() else "",
+            array_task=task or component,
         ),
         _job_indices(rest, node),
     )

@@ -1,11 +1,13 @@
 """What the environment of a process says about its Slurm job. Pure.
 
-slurmd sets these variables when it starts a batch script or step; sbatch(1) and srun(1) document them. A process can
-change its own, so nothing here decides which job a process belongs to where cgroups do.
+slurmd sets these variables when it starts a batch script or step; sbatch(1) and srun(1) document them, and
+https://slurm.schedmd.com/heterogeneous_jobs.html those of heterogeneous jobs. A process can change its own, so nothing
+here decides which job a process belongs to where cgroups do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpu_exporter.owners.slurm_gres import parse_indices
@@ -19,7 +21,10 @@ _NAMED_STEPS = {-4: "extern", -5: "batch", -6: "interactive"}
 
 @dataclass(frozen=True, slots=True)
 class JobDetails:
-    """A job beside its number. Unknown fields are empty. `array_task`: array and task as squeue shows them, 6_1."""
+    """A job beside its number. Unknown fields are empty.
+
+    `array_task` is as squeue shows it: array and task, 6_1, or heterogeneous job and component, 6+0.
+    """
 
     name: str = ""
     user: str = ""
@@ -69,11 +74,23 @@ def parse_environment(environ: bytes) -> SlurmEnvironment | None:
             user=get("SLURM_JOB_USER", "")[:MAX_LABEL_LENGTH],
             account=get("SLURM_JOB_ACCOUNT", "")[:MAX_LABEL_LENGTH],
             partition=get("SLURM_JOB_PARTITION", "")[:MAX_LABEL_LENGTH],
-            array_task=f"{array}_{task}" if _is_number(array) and _is_number(task) else "",
+            array_task=number_within(array, task, "_") or number_within(*_component(variables, job), "+"),
         ),
         parse_indices(get("SLURM_JOB_GPUS", "")),
         parse_indices(get("SLURM_STEP_GPUS", "")),
     )
+
+
+def number_within(whole: str, part: str, sign: str) -> str:
+    """The number of a task of an array, or of a component of a heterogeneous job; empty if it is neither."""
+    return f"{whole}{sign}{part}" if _is_number(whole) and _is_number(part) else ""
+
+
+def _component(variables: Mapping[str, str], job: str) -> tuple[str, str]:
+    """The heterogeneous job and the component that is this job; empty if it is none."""
+    prefix = "SLURM_JOB_ID_HET_GROUP_"
+    own = (name.removeprefix(prefix) for name, value in variables.items() if name.startswith(prefix) and value == job)
+    return variables.get(f"{prefix}0", ""), next(own, "")
 
 
 def gpus_of_step(environment: SlurmEnvironment, step: str) -> frozenset[int] | None:

@@ -58,6 +58,13 @@ def test_environment_of_an_array_task() -> None:
     assert found
     assert (found.job, found.sluid, found.step, found.uid) == ("9", SLUID, "batch", "1000")
     assert found.details == JobDetails("fine tune", "ada", "lab", "gpu", "6_1")
+
+
+@pytest.mark.parametrize(("job", "component"), [("93", "93+0"), ("94", "93+1"), ("7", "")])
+def test_environment_of_a_heterogeneous_job(job: str, component: str) -> None:
+    found = parse_environment(environ(JOB_ID=job, HET_SIZE="2", JOB_ID_HET_GROUP_0="93", JOB_ID_HET_GROUP_1="94"))
+    assert found
+    assert found.details.array_task == component
     assert (found.job_gpus, found.step_gpus) == (frozenset({0, 2, 3}), None)
 
 
@@ -351,7 +358,7 @@ NodeName=n1 Arch=x86_64 CoresPerSocket=1
    State=MIXED
 
 scontrol: show job 14
-JobId=14 JobName=x
+JobId=14 HetJobId=13 HetJobOffset=1 JobName=x
    UserId=bob(4002) GroupId=bob(4002)
    Priority=1 Nice=0 Account=(null) QOS=(null)
    JobState=COMPLETED Reason=None
@@ -367,7 +374,7 @@ def test_answer_of_the_controller() -> None:
     assert found.jobs["12"] == ScontrolJob(
         "12", SLUID, True, JobDetails("a b=c JobId=99", "ada", "lab", "gpu", "6_3"), frozenset({0, 1})
     )
-    assert found.jobs["14"] == ScontrolJob("14", "", False, JobDetails("x", "bob", "", "gpu", ""), None)
+    assert found.jobs["14"] == ScontrolJob("14", "", False, JobDetails("x", "bob", "", "gpu", "13+1"), None)
     assert found.jobs.keys() == {"12", "14"}
     assert parse_answer(ANSWER, "n3").jobs["12"].gpu_indices == frozenset({3})
     with pytest.raises(ScontrolError, match=r"--node\.name"):
