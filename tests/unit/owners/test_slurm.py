@@ -58,6 +58,7 @@ def test_environment_of_an_array_task() -> None:
     assert found
     assert (found.job, found.sluid, found.step, found.uid) == ("9", SLUID, "batch", "1000")
     assert found.details == JobDetails("fine tune", "ada", "lab", "gpu", "6_1")
+    assert (found.job_gpus, found.step_gpus) == (frozenset({0, 2, 3}), None)
 
 
 @pytest.mark.parametrize(("job", "component"), [("93", "93+0"), ("94", "93+1"), ("7", "")])
@@ -65,7 +66,6 @@ def test_environment_of_a_heterogeneous_job(job: str, component: str) -> None:
     found = parse_environment(environ(JOB_ID=job, HET_SIZE="2", JOB_ID_HET_GROUP_0="93", JOB_ID_HET_GROUP_1="94"))
     assert found
     assert found.details.array_task == component
-    assert (found.job_gpus, found.step_gpus) == (frozenset({0, 2, 3}), None)
 
 
 @pytest.mark.parametrize(
