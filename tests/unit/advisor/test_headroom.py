@@ -264,6 +264,18 @@ def test_unknown_steps_never_lower_the_persistence(seed: int, unknown: set[int])
 # What is stated
 
 
+@pytest.mark.parametrize(
+    ("most", "saturated", "unreachable"), [(40, False, False), (6, False, True), (6, True, True), (40, True, False)]
+)
+def test_what_no_headroom_reaches_and_no_replay_knows_is_stated(most: int, saturated: bool, unreachable: bool) -> None:
+    history = points([4.0, 8.0] * 200, 7 if saturated else 9)
+    limits = replace(LIMITS, max=most)
+    found = tuned_headroom(history, limits, EVALUATION, history[-1].at, 0.0005)
+    text = describe_headroom(found, 1)
+    assert ("No headroom reaches 0.05 %" in text) == unreachable
+    assert ("a demand signal shows it" in text) == saturated
+
+
 def test_the_document_is_in_gpu_hours() -> None:
     found = tune(points(demand(3, 300), 12), 0.002)
     document = pool_slo(found, 4)

@@ -16,7 +16,7 @@ from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, Can
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand, record_demand
 from gpu_advisor.evaluation.scaling.frontier import FrontierPoint, cheapest, frontiers_of
-from gpu_advisor.evaluation.scaling.replay_steps import SizingRules
+from gpu_advisor.evaluation.scaling.replay_steps import ROUNDING, SizingRules
 
 #: The past that is replayed, and the least that tunes anything (seconds).
 SLO_HISTORY_SECONDS, MIN_SLO_HISTORY_SECONDS = 86400, 3600
@@ -54,8 +54,8 @@ class TunedHeadroom(Headroom):
     """Headroom tuned to an SLO, and what it is based on.
 
     `reached_ratio` is the unserved share of the demand in the replay with this headroom, `upper_ratio` its upper bound
-    (95 %), after `shortages` shortages. With `missing_seconds` of history still to come, the headroom is the default,
-    and there is no frontier.
+    (95 %), after `shortages` shortages. What came in `saturated_steps` is an estimate. With `missing_seconds` of
+    history still to come, the headroom is the default, and there is no frontier.
     """
 
     prior: bool = True
@@ -65,8 +65,14 @@ class TunedHeadroom(Headroom):
     reached_ratio: float | None = None
     upper_ratio: float | None = None
     shortages: int = 0
+    saturated_steps: int = 0
     chosen: FrontierPoint | None = None
     frontier: tuple[FrontierPoint, ...] = ()
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether no headroom is expected to meet the SLO: the limits leave too few replicas."""
+        return self.chosen is not None and self.chosen.unserved_ratio > self.target_ratio * (1 + ROUNDING)
 
 
 def tuning_time(at: float, step_seconds: float, phase_seconds: float = 0) -> float:
@@ -109,7 +115,8 @@ def _recorded_seconds(record: RecordedDemand, step_seconds: float) -> float:
 @lru_cache(maxsize=1024)
 def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: float) -> TunedHeadroom:
     """Cached by content, in 35 kB a pool and day: a completed hour is replayed once, however often it is evaluated."""
-    found = CandidateReplay(RecordedDemand.unpack(packed), rules)
+    record = RecordedDemand.unpack(packed)
+    found = CandidateReplay(record, rules)
     frontiers = frontiers_of(found, min(target_ratio, *FRONTIER_RATIOS))
     least = min(frontier[-1].unserved_ratio for frontier in frontiers)
     chosen = cheapest(frontiers, max(target_ratio, NEARLY_BEST * least))
@@ -123,6 +130,7 @@ def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: 
         reached_ratio=own.unserved / found.demanded if found.demanded else 0.0,
         upper_ratio=_upper_bound(own, found),
         shortages=round(own.shortages),
+        saturated_steps=sum(record.saturated),
         chosen=chosen,
         frontier=tuple(dict.fromkeys(cheapest(frontiers, ratio) for ratio in FRONTIER_RATIOS)),
     )

@@ -9,7 +9,7 @@ HOURS_PER_DAY = 24
 
 
 def describe_headroom(headroom: TunedHeadroom, gpus_per_replica: int) -> str:
-    """Two or three sentences."""
+    """Two to five sentences."""
     asked = f"slo.unserved {percent(headroom.target_ratio)}"
     if headroom.missing_seconds or headroom.chosen is None:
         return (
@@ -24,8 +24,24 @@ def describe_headroom(headroom: TunedHeadroom, gpus_per_replica: int) -> str:
     return (
         f"Headroom is {headroom.deviations:g} deviations{_minimum(headroom.chosen)}, tuned to {asked}. "
         f"A replay of the last {headroom.history_seconds / 3600:.0f} hours leaves {_reached(headroom)} unserved, with "
-        f"{hours:.0f} GPU-hours a day. Other objectives: {others}."
+        f"{hours:.0f} GPU-hours a day. Other objectives: {others}.{_limits_of_knowledge(headroom)}"
     )
+
+
+def _limits_of_knowledge(headroom: TunedHeadroom) -> str:
+    """Where the objective is out of reach, and what the replay cannot know."""
+    found = ""
+    if headroom.is_out_of_reach:
+        found = (
+            f" No headroom reaches {percent(headroom.target_ratio)} in this past: raise the pool's maximum, or the "
+            "objective."
+        )
+    if headroom.saturated_steps:
+        found += (
+            f" In {headroom.saturated_steps} steps utilization was saturated, and what was demanded beyond it is an "
+            "estimate: a demand signal shows it."
+        )
+    return found
 
 
 def _minimum(chosen: FrontierPoint) -> str:
