@@ -1,7 +1,8 @@
 """Inference servers: their signals by replica, in at most six queries however many there are.
 
-One query finds which servers are present, by one metric each; at most three read windows, one reads instant values, and
-one the history of throughput and latency. The last window and the one before are two steps of the same queries.
+One query finds which servers are present, by one metric each; three read windows, one reads instant values, and one the
+history of throughput and latency. The last window and the one before are two steps of the same queries. With more than
+some five kinds of servers there are more queries, so that none is too long.
 """
 
 from __future__ import annotations
@@ -31,14 +32,21 @@ from gpu_advisor.promql.expressions import (
 from gpu_advisor.settings import EvaluationSettings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.exporters.serving.mapping import ServerMapping, server_mappings
+from gpu_advisor.sources.exporters.serving.unmapped import UNMAPPED_SERVERS
 from gpu_advisor.sources.query_plan import leaves_of, plan_queries
 
 #: Labels of a server's target. Prometheus sets the first two; service discovery usually adds the others.
 TARGET_LABELS = ("job", "instance", "namespace", "pod", "node")
 
-#: Queries for all window values, however many servers of however many kinds.
+#: Queries for all window values, however many servers of a few kinds.
 MAX_WINDOW_QUERIES = 3
 MIN_LEAVES_PER_QUERY = 12
+
+#: Leaves have some 200 characters, and VictoriaMetrics refuses a query of more than 16 KiB (-search.maxQueryLen).
+MAX_LEAVES_PER_QUERY = 50
+
+#: Kinds of servers in one query of histories, for the same limit: each has up to 2,000 characters.
+MAX_HISTORIES_PER_QUERY = 6
 
 #: The label that tells parts of one query apart.
 PART_LABEL = "_part"
@@ -53,7 +61,7 @@ CURVE_SIGNALS = ("running", "generation_token_rate", "itl_mean", "prompt_token_r
 DEMAND_PARTS: Mapping[str, tuple[AggregateOp, str]] = {
     "total_tokens": ("sum", "generation_token_rate"),
     "replicas": ("count", "running"),
-    "total_waiting": ("sum", "waiting"),
+    "total_waiting": ("sum", "waiting_now"),
 }
 
 Parts = dict[tuple[str, str], dict[str, dict[float, float]]]
@@ -66,17 +74,19 @@ def read_serving(
 ) -> ServingFacts:
     """The inference servers at time `at` (Unix time), joined to the GPUs. Raises SourceError."""
     evaluation = facts.evaluation
+    names = {each.name: each.detect for each in server_mappings()} | {name: name for name in UNMAPPED_SERVERS}
     detection = union(
         *(
-            ConstantLabel(Aggregate("count", (), Selector(each.detect, matchers=matchers)), PART_LABEL, each.name)
-            for each in server_mappings()
+            ConstantLabel(Aggregate("count", (), Selector(metric, matchers=matchers)), PART_LABEL, name)
+            for name, metric in names.items()
         )
     )
     counts = source.instant({"servers": detection}, at)["servers"]
     present = {dict(labels).get(PART_LABEL, "") for labels in counts}
     found = tuple(each for each in server_mappings() if each.name in present)
+    unmapped = {UNMAPPED_SERVERS[name]: name for name in sorted(present & UNMAPPED_SERVERS.keys())}
     if not found:
-        return ServingFacts()
+        return ServingFacts(unmapped=unmapped)
     expressions = {
         each.name: signal_expressions(each, evaluation.window_seconds, matchers, cluster_label) for each in found
     }
@@ -92,7 +102,8 @@ def read_serving(
         for name, info in each.info.items()
     }
     leaves = sum(1 for expression in wanted.values() for _ in leaves_of(expression))
-    plan = plan_queries(wanted, max(MIN_LEAVES_PER_QUERY, ceil(leaves / MAX_WINDOW_QUERIES)))
+    size = max(MIN_LEAVES_PER_QUERY, ceil(leaves / MAX_WINDOW_QUERIES))
+    plan = plan_queries(wanted, min(size, MAX_LEAVES_PER_QUERY))
     values, before = plan.read_twice(source, at, evaluation.window_seconds)
     replicas = with_window_before(
         build_replicas(found, values, cluster_label), build_replicas(found, before, cluster_label)
@@ -108,6 +119,7 @@ def read_serving(
         histories=histories,
         demand=demand,
         window_seconds=evaluation.window_seconds,
+        unmapped=unmapped,
     )
 
 
@@ -146,7 +158,7 @@ def build_replicas(
             if "running" not in of and "waiting" not in of:
                 continue  # series of another program, or of a page that no longer exists
             each = dict(labels)
-            engine = each.get(mapping.labels.get("engine", ""), "")
+            engine = mapping.engine_of(each)
             for name, known in products.items():
                 product = known.get((*_target(each), engine))
                 if product is not None:
@@ -154,7 +166,7 @@ def build_replicas(
             found.append(
                 ServingReplica(
                     mapping.name, each.get("job", ""), each.get("instance", ""),
-                    each.get(mapping.labels.get("model", ""), ""), engine, each.get(cluster_label, ""),
+                    mapping.model_of(each), engine, each.get(cluster_label, ""),
                     each.get("namespace", ""), each.get("pod", ""), each.get("node", ""), of,
                     started.get(_target(each)),
                 )
@@ -185,7 +197,7 @@ def _products(names: Iterable[str], vector: Vector, mapping: ServerMapping) -> d
             continue
         if product > 0 and math.isfinite(product):
             job, instance = _target(each)
-            found[job, instance, each.get(mapping.labels.get("engine", ""), "")] = product
+            found[job, instance, mapping.engine_of(each)] = product
     return found
 
 
@@ -212,28 +224,35 @@ def _read_histories(
     matchers: tuple[Matcher, ...],
     cluster_label: str,
 ) -> tuple[Histories, Demands]:
-    """The points of the curve of each server and model, and its demand, over the pools' history: one query."""
-    parts: list[Expression] = []
+    """The points of the curve of each server and model, and its demand, over the pools' history: one query for a few
+    kinds of servers."""
+    first, last = step_bounds(at, evaluation)
+    series: dict[Labels, TimeSeries] = {}
+    for number in range(0, len(mappings), MAX_HISTORIES_PER_QUERY):
+        some = mappings[number : number + MAX_HISTORIES_PER_QUERY]
+        parts = list(_history_parts(some, evaluation, matchers, cluster_label))
+        if parts:
+            series |= source.range(union(*parts), first, last, evaluation.step_seconds)
+    by_part = _by_part(series, {each.name: each.labels.get("model", "") for each in mappings})
+    return curve_points(by_part), demand_samples(by_part)
+
+
+def _history_parts(
+    mappings: Iterable[ServerMapping],
+    evaluation: EvaluationSettings,
+    matchers: tuple[Matcher, ...],
+    cluster_label: str,
+) -> Iterator[Expression]:
     for mapping in mappings:
         label = mapping.labels.get("model")
         by = (label,) if label else ()
         every = signal_expressions(mapping, HISTORY_WINDOW_STEPS * evaluation.step_seconds, matchers, cluster_label)
-        parts += [
-            ConstantLabel(Aggregate("avg", by, every[name]), PART_LABEL, f"{mapping.name}/{name}")
-            for name in CURVE_SIGNALS
-            if name in every
-        ]
-        parts += [
-            ConstantLabel(Aggregate(op, by, every[name]), PART_LABEL, f"{mapping.name}/{part}")
-            for part, (op, name) in DEMAND_PARTS.items()
-            if name in every
-        ]
-    if not parts:
-        return {}, {}
-    first, last = step_bounds(at, evaluation)
-    series = source.range(union(*parts), first, last, evaluation.step_seconds)
-    by_part = _by_part(series, {each.name: each.labels.get("model", "") for each in mappings})
-    return curve_points(by_part), demand_samples(by_part)
+        for name in CURVE_SIGNALS:
+            if name in every:
+                yield ConstantLabel(Aggregate("avg", by, every[name]), PART_LABEL, f"{mapping.name}/{name}")
+        for part, (op, name) in DEMAND_PARTS.items():
+            if name in every:
+                yield ConstantLabel(Aggregate(op, by, every[name]), PART_LABEL, f"{mapping.name}/{part}")
 
 
 def _by_part(series: Mapping[Labels, TimeSeries], model_labels: Mapping[str, str]) -> Parts:

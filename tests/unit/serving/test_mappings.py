@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.serving.facts import ServingFacts, ServingReplica
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.settings import Settings
+from gpu_advisor.observation.serving import read_serving
+from gpu_advisor.promql.compiler import to_promql
+from gpu_advisor.promql.expressions import Expression, Labels, Matcher, TimeSeries, Vector
+from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.sources.exporters.serving.mapping import ServerMapping, server_mappings
 
@@ -92,6 +96,30 @@ PAGES = (
         },
     ),
     Page(
+        "sglang",  # data-parallel ranks, each of two tensor-parallel ranks that all publish; tokens are the server's
+        {
+            f'sglang:{name}{{dp_rank="{dp}",engine_type="unified",model_name="m",tp_rank="{2 * dp + tp}"}}': value
+            for name, values in (
+                ("num_running_reqs", (7, 3)), ("num_queue_reqs", (4, 0)), ("token_usage", (0.9, 0.4)),
+                ("max_total_num_tokens", (50_000, 50_000)),
+            )
+            for dp, value in enumerate(values)
+            for tp in (0, 1)
+        },
+        {
+            'sglang:num_retracted_requests_total{dp_rank="0",model_name="m",tp_rank="0"}': 0.5,
+            'sglang:num_retracted_requests_total{dp_rank="0",model_name="m",tp_rank="1"}': 0.5,
+            'sglang:num_retracted_requests_total{dp_rank="1",model_name="m",tp_rank="2"}': 0.25,
+            'sglang:generation_tokens_total{model_name="m"}': 300,
+            'sglang:time_to_first_token_seconds_bucket{le="1.0",model_name="m"}': 4,
+            'sglang:time_to_first_token_seconds_bucket{le="+Inf",model_name="m"}': 4,
+        },
+        {
+            "running": 10, "running_max": 10, "waiting": 4, "waiting_now": 4, "kv_usage": 0.9, "kv_tokens": 100_000,
+            "preemption_rate": 0.75, "generation_token_rate": 300, "ttft_p50": 0.5,
+        },
+    ),
+    Page(
         "tgi",
         {"tgi_batch_current_size": 5, "tgi_queue_size": 6},
         {
@@ -119,11 +147,89 @@ PAGES = (
         {"waiting": 9, "running": 8, "max_num_seqs": 64, "kv_usage": 0.75, "batch": 8, "queue_seconds": 0.5},
     ),
     Page(
+        "triton",  # in-flight batching of TensorRT-LLM has a queue of its own
+        {
+            'nv_inference_pending_request_count{model="m",version="1"}': 0,
+            'nv_trt_llm_request_metrics{model="m",request_type="waiting",version="1"}': 5,
+            'nv_trt_llm_request_metrics{model="m",request_type="scheduled",version="1"}': 8,
+        },
+        {'nv_inference_request_success{gpu_uuid="GPU-1",model="m",version="1"}': 1,
+         'nv_inference_request_success{gpu_uuid="GPU-2",model="m",version="1"}': 2},
+        {"waiting": 5, "running": 8, "request_rate": 3},
+    ),
+    Page(
         "trtllm-serve",
         {'trtllm_num_requests_running{model_name="m"}': 3, 'trtllm_num_requests_waiting{model_name="m"}': 1,
          'trtllm_kv_cache_utilization{model_name="m"}': 0.1},
-        {'trtllm_request_success_total{model_name="m"}': 1},
-        {"running": 3, "waiting": 1, "kv_usage": 0.1, "request_rate": 1},
+        {
+            'trtllm_request_success_total{finished_reason="stop",model_name="m"}': 1,
+            'trtllm_generation_tokens_total{model_name="m"}': 100,
+            'trtllm_time_per_output_token_seconds_sum{model_name="m"}': 0.02,
+            'trtllm_time_per_output_token_seconds_count{model_name="m"}': 1,
+            'trtllm_time_to_first_token_seconds_bucket{le="0.5",model_name="m"}': 1,
+            'trtllm_time_to_first_token_seconds_bucket{le="+Inf",model_name="m"}': 1,
+        },
+        {"running": 3, "waiting": 1, "kv_usage": 0.1, "request_rate": 1, "generation_token_rate": 100,
+         "itl_mean": 0.02, "ttft_p50": 0.25},
+    ),
+    Page(
+        "vllm-ray",  # one agent for all replicas of a node
+        {
+            f'ray_vllm_{name}{{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}}': value
+            for name, value in (("num_requests_running", 12), ("num_requests_waiting", 3), ("kv_cache_usage_perc", 0.5))
+        },
+        {
+            'ray_vllm_generation_tokens_total{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 600,
+            'ray_vllm_num_preemptions_total{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 0.2,
+            'ray_vllm_inter_token_latency_seconds_sum{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 12,
+            'ray_vllm_inter_token_latency_seconds_count{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 600,
+        },
+        {"running": 12, "waiting": 3, "kv_usage": 0.5, "generation_token_rate": 600, "preemption_rate": 0.2,
+         "itl_mean": 0.02},
+    ),
+    Page(
+        "nim",
+        {'num_requests_running{model_name="m"}': 5, 'num_requests_waiting{model_name="m"}': 2,
+         'num_request_max{model_name="m"}': 256, 'gpu_cache_usage_perc{model_name="m"}': 0.3},
+        {
+            'request_success_total{model_name="m"}': 2,
+            'generation_tokens_total{model_name="m"}': 250,
+            'time_per_output_token_seconds_sum{model_name="m"}': 5,
+            'time_per_output_token_seconds_count{model_name="m"}': 250,
+        },
+        {"running": 5, "waiting": 2, "max_num_seqs": 256, "kv_usage": 0.3, "request_rate": 2,
+         "generation_token_rate": 250, "itl_mean": 0.02},
+    ),
+    Page(
+        "lmdeploy",
+        {'lmdeploy:num_requests_running{engine="0",model_name="m"}': 6,
+         'lmdeploy:num_requests_waiting{engine="0",model_name="m"}': 1,
+         'lmdeploy:gpu_cache_usage_perc{engine="0",model_name="m"}': 0.8},
+        {
+            'lmdeploy:request_success_total{engine="0",finished_reason="length",model_name="m"}': 1,
+            'lmdeploy:request_success_total{engine="0",finished_reason="stop",model_name="m"}': 2,
+            'lmdeploy:iter_token_latency_sum{engine="0",model_name="m"}': 9,
+            'lmdeploy:iter_token_latency_count{engine="0",model_name="m"}': 300,
+            'lmdeploy:request_queue_time_seconds_sum{engine="0",model_name="m"}': 3,
+            'lmdeploy:request_queue_time_seconds_count{engine="0",model_name="m"}': 3,
+        },
+        {"running": 6, "waiting": 1, "kv_usage": 0.8, "request_rate": 3, "itl_mean": 0.03, "queue_seconds": 1},
+    ),
+    Page(
+        "llama-cpp",
+        {"llamacpp:requests_processing": 4, "llamacpp:requests_deferred": 9, "llamacpp:kv_cache_usage_ratio": 0.6},
+        {"llamacpp:prompt_tokens_total": 50, "llamacpp:tokens_predicted_total": 80,
+         "llamacpp:tokens_predicted_seconds_total": 4},
+        {"running": 4, "waiting": 9, "kv_usage": 0.6, "prompt_token_rate": 50, "generation_token_rate": 80,
+         "itl_mean": 0.05},
+    ),
+    Page(
+        "tei",
+        {"te_queue_size": 40},
+        {"te_request_success": 20, "te_request_queue_duration_sum": 4, "te_request_queue_duration_count": 20,
+         "te_request_duration_sum": 5, "te_request_duration_count": 20, "te_batch_next_size_sum": 20,
+         "te_batch_next_size_count": 5},
+        {"waiting": 40, "request_rate": 20, "queue_seconds": 0.2, "request_seconds": 0.25, "batch": 4},
     ),
     Page(
         "dynamo",
@@ -181,16 +287,53 @@ def replica_of(page: Page, folder: Path) -> ServingReplica:
     return replica
 
 
-def test_all_kinds_of_servers_together_take_six_queries(tmp_path: Path) -> None:
-    evaluation = evaluation_of(PAGES, tmp_path)
+@pytest.mark.parametrize(("pages", "queries"), [(PAGES[:6], 5), (PAGES, 9)])
+def test_kinds_of_servers_together_take_few_queries(pages: Sequence[Page], queries: int, tmp_path: Path) -> None:
+    evaluation = evaluation_of(pages, tmp_path)
     found = evaluation.facts.serving
-    assert sorted(each.server for each in found.replicas) == sorted(page.server for page in PAGES)
+    assert sorted(each.server for each in found.replicas) == sorted(page.server for page in pages)
     for each in found.replicas:
-        page = PAGES[int(each.instance[1 : each.instance.index(":")])]
+        page = pages[int(each.instance[1 : each.instance.index(":")])]
         assert {name: each.value(name) for name in page.expected} == pytest.approx(dict(page.expected))
     with closing(history_of([], tmp_path / "none")) as nothing:
         without = evaluate(EmbeddedSource(nothing), Settings(), START)
-    assert 1 < evaluation.queries - without.queries <= 5  # whether there are servers is asked in any case
+    assert 1 < evaluation.queries - without.queries <= queries  # whether there are servers is asked in any case
+
+
+class MeasuredSource(EmbeddedSource):
+    """An embedded history that keeps the longest query, as text."""
+
+    longest = 0
+
+    def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
+        self._measure(*expressions.values())
+        return super().instant(expressions, at)
+
+    def range(self, expression: Expression, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
+        self._measure(expression)
+        return super().range(expression, start, end, step)
+
+    def _measure(self, *expressions: Expression) -> None:
+        self.longest = max(self.longest, *(len(to_promql(each)) for each in expressions))
+
+
+def test_no_query_is_too_long_for_victoriametrics(tmp_path: Path) -> None:
+    """All kinds of servers in one of several clusters; 16 KiB is its -search.maxQueryLen."""
+    pages = list({page.server: page for page in PAGES}.values())
+    matchers = (Matcher("cluster", "=", "production-eu-west-1"),)
+    targets = [{"job": "models", "instance": f"h{number}:8000", "cluster": "production-eu-west-1"}
+               for number in range(len(pages))]  # fmt: skip
+    lines = [
+        line
+        for page, target in zip(pages, targets, strict=True)
+        for line in scraped("\n".join(f"{name} 1" for name in {**page.gauges, **page.rates}), START, target)
+    ]
+    with closing(history_of(lines, tmp_path)) as history:
+        source = MeasuredSource(history)
+        facts = Facts(START, (), (), {}, {}, EvaluationSettings())
+        found = read_serving(source, facts, START, matchers, "cluster")
+    assert {each.server for each in found.replicas} == {page.server for page in pages}
+    assert 4_000 < source.longest < 16 * 1024
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.server)
@@ -247,6 +390,6 @@ def test_a_queue_without_a_kv_cache_to_look_at_is_said_with_both_remedies(tmp_pa
 
 
 def test_what_a_server_does_not_publish_is_missing(tmp_path: Path) -> None:
-    found = replica_of(PAGES[3], tmp_path)
+    found = replica_of(next(page for page in PAGES if page.server == "tgi"), tmp_path)
     assert found.value("kv_usage") is None
     assert found.value("ttft_p95") is None

@@ -29,6 +29,17 @@ def test_skewed_waits_are_estimated_between_quantiles(sigma: float, share: float
     assert missed == pytest.approx(share, abs=0.06)
 
 
+@given(share=st.floats(0.06, 0.49))
+def test_latencies_of_requests_are_taken_as_published(share: float) -> None:
+    """Where a server has a histogram of requests' means, nothing is inferred from the spread of single tokens."""
+    means = NormalDist(math.log(0.03), 0.5)
+    quantiles = {f"request_itl_p{q}": math.exp(means.inv_cdf(q / 100)) for q in (50, 90, 95)}
+    objective = math.exp(means.inv_cdf(1 - share))
+    tokens = {"itl_mean": 0.001, "itl_p95": 0.001, "output_tokens": 100.0}
+    missed = measure_load(replica(request_rate=1.0, **tokens, **quantiles), Objectives(itl=objective), 300.0).missed
+    assert missed == pytest.approx(share, abs=0.06)
+
+
 @given(st.floats(0.01, 100), st.floats(0.01, 100))
 def test_a_stricter_objective_is_missed_more(one: float, other: float) -> None:
     each = replica(request_rate=1.0, ttft_p50=0.2, ttft_p90=2.0, ttft_p95=2.0)

@@ -67,6 +67,7 @@ class ServingFacts:
     """`expressions` are by server and signal, over all of its series; `histories`, of the curve's
     points, and `demand` are by server and model.
 
+    `unmapped` are servers that no mapping reads, and the metric that shows each.
     `flags` and `helm_values` are by server and setting.
     """
 
@@ -79,3 +80,4 @@ class ServingFacts:
     histories: Mapping[tuple[str, str], tuple[CurvePoint, ...]] = field(default_factory=dict)
     demand: Mapping[tuple[str, str], tuple[DemandSample, ...]] = field(default_factory=dict)
     window_seconds: int = 300
+    unmapped: Mapping[str, str] = field(default_factory=dict)

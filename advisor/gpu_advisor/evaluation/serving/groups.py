@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
 
+#: Tokens of an answer below which a server computes prompts for others: one, and what a few other requests add.
+MOST_PREFILL_OUTPUT = 1.5
+
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
@@ -20,7 +23,9 @@ class Objectives:
 @dataclass(frozen=True, slots=True)
 class ServingGroup:
     """Replicas of one server and model in one namespace and cluster. `at` and `window_seconds` are the evaluation's;
-    `demand` is empty where several groups have the same server and model."""
+    `demand` is empty where several groups have the same server and model.
+
+    `prefills`: they compute prompts for others that generate the answers (disaggregated serving)."""
 
     server: str
     model: str
@@ -32,11 +37,14 @@ class ServingGroup:
     at: float
     window_seconds: float
     demand: tuple[DemandSample, ...] = ()
+    prefills: bool = False
 
     @property
     def name(self) -> str:
         """Never changes with its replicas."""
-        return "/".join(part for part in (self.cluster, self.namespace, self.model or self.replicas[0].job) if part)
+        model = self.model or self.replicas[0].job
+        parts = (self.cluster, self.namespace, f"{model} (prefill)" if self.prefills else model)
+        return "/".join(part for part in parts if part)
 
     def before(self) -> ServingGroup | None:
         """The same in the window before; None if nobody reported then."""
@@ -69,7 +77,23 @@ def serving_groups(serving: ServingFacts, at: float) -> tuple[ServingGroup, ...]
     found = []
     for _, replicas in sorted(members.items()):
         key = replicas[0].server, replicas[0].model
-        group = make_group(replicas, serving.histories.get(key, ()), at, serving.window_seconds)
         same = sum(1 for other in members.values() if (other[0].server, other[0].model) == key)
+        prefills = [each for each in replicas if _computes_prompts_only(each)]
+        if prefills and any(each.value("output_tokens") is not None for each in replicas if each not in prefills):
+            # The history's means over both kinds of replicas are of neither.
+            generate = [each for each in replicas if each not in prefills]
+            found.append(make_group(generate, (), at, serving.window_seconds))
+            found.append(replace(make_group(prefills, (), at, serving.window_seconds), prefills=True))
+            continue
+        group = make_group(replicas, serving.histories.get(key, ()), at, serving.window_seconds)
         found.append(replace(group, demand=serving.demand.get(key, ()) if same == 1 else ()))
     return tuple(found)
+
+
+def _computes_prompts_only(replica: ServingReplica) -> bool:
+    """A router of disaggregated serving asks it for a single token of each answer; another server generates the rest.
+    Source: https://docs.vllm.ai/en/latest/features/disagg_prefill.html
+    """
+    outputs = [values.get("output_tokens") for values in (replica.values, replica.before)]
+    output = next((each for each in outputs if each is not None), None)
+    return output is not None and output < MOST_PREFILL_OUTPUT

@@ -46,7 +46,7 @@ def measure_load(replica: ServingReplica, objectives: Objectives, window: float)
     finished = replica.value("request_rate") or 0.0
     queued = _queue_growth(replica, window)
     offered = finished + queued
-    ttft = None if objectives.ttft is None else _ttft_missed(replica, objectives.ttft)
+    ttft = None if objectives.ttft is None else _late(replica, "ttft", objectives.ttft)
     itl = None if objectives.itl is None else _itl_missed(replica, objectives.itl)
     known = [each for each in (ttft, itl) if each is not None]
     missed = None
@@ -62,13 +62,15 @@ def _queue_growth(replica: ServingReplica, window: float) -> float:
     return 0.0 if mean is None or now is None or mean < 1 else max(0.0, 2 * (now - mean) / window)
 
 
-def _ttft_missed(replica: ServingReplica, objective: float) -> float | None:
-    """Between quantiles, shares are linear in the logarithm of the time: waiting times are skewed, and a straight line
-    from an early median to a late tail counts too many as late."""
+def _late(replica: ServingReplica, latency: str, objective: float) -> float | None:
+    """The share of requests above an objective, by the latency's quantiles.
+
+    Between them, shares are linear in the logarithm of the time: waiting times are skewed, and a straight line from an
+    early median to a late tail counts too many as late."""
     points = [
         (share, value)
-        for share, signal in ((0.5, "ttft_p50"), (0.9, "ttft_p90"), (0.95, "ttft_p95"))
-        if (value := replica.value(signal)) is not None
+        for share, q in ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"))
+        if (value := replica.value(f"{latency}_{q}")) is not None
     ]
     if not points:
         return None
@@ -83,7 +85,11 @@ def _ttft_missed(replica: ServingReplica, objective: float) -> float | None:
 
 
 def _itl_missed(replica: ServingReplica, objective: float) -> float | None:
-    """The share of requests whose mean inter-token latency is above the objective: a normal distribution."""
+    """The share of requests whose mean inter-token latency is above the objective: as published, else by a normal
+    distribution."""
+    published = _late(replica, "request_itl", objective)
+    if published is not None:
+        return published
     mean = replica.value("itl_mean")
     if not mean:
         return None

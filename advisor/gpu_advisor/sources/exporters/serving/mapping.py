@@ -6,13 +6,13 @@
     per         the mean of two counters: microseconds of requests
 
 A list of definitions is tried in order, per server: the first that has a value is used. `info` has numbers that are
-labels: their product. `labels` name the server's labels for the model and the engine within one page. `flags` and
-`helm` say how a setting is given. What a server does not publish is not in its file.
+labels: their product. `labels` name the server's label for the model, and those that tell engines on one page apart.
+`flags` and `helm` say how a setting is given. What a server does not publish is not in its file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any
@@ -39,10 +39,12 @@ class _StrictModel(BaseModel):
 
 
 class ServingMetric(_StrictModel):
-    """One metric, with the values of labels that select its series."""
+    """One metric, with the values of labels that select its series. Series that differ in the label `add` add up: parts
+    of one engine; others repeat each other, as the ranks of a tensor parallel group do."""
 
     metric: str
     match: dict[str, str] = Field(default_factory=dict)
+    add: str = ""
 
 
 class MeanOfCounters(_StrictModel):
@@ -92,6 +94,14 @@ class ServerMapping(_StrictModel):
         """The labels that tell the models and engines of one page apart."""
         return tuple(self.labels.values())
 
+    def model_of(self, labels: Mapping[str, str]) -> str:
+        return labels.get(self.labels.get("model", ""), "")
+
+    def engine_of(self, labels: Mapping[str, str]) -> str:
+        """Which engine of a page a series is of: the values of all labels but the model's."""
+        names = [label for name, label in self.labels.items() if name != "model"]
+        return "/".join(value for name in names if (value := labels.get(name)))
+
     @property
     def metric_names(self) -> frozenset[str]:
         """All metrics that it reads."""
@@ -135,7 +145,7 @@ class _Builder:
         if form.gauge:
             return self._gauge(form.gauge, reduction, q)
         if form.counter:
-            return self._sum(form.counter, "rate") if reduction == "rate" else None
+            return self._counter(form.counter) if reduction == "rate" else None
         if form.histogram:
             return self._histogram(form.histogram, reduction, q)
         assert form.per is not None
@@ -146,6 +156,9 @@ class _Builder:
 
     def _gauge(self, metric: ServingMetric, reduction: str, q: float | None) -> Expression | None:
         """Of several series of one engine, ranks say, the greatest; its mean is over the samples of all."""
+        if metric.add and reduction != "samples":
+            part = self._parts(metric).build(ServingQuantity(gauge=metric.model_copy(update={"add": ""})), reduction, q)
+            return None if part is None else Aggregate("sum", self.by, part)
         forms: dict[str, Callable[[], Expression]] = {
             "last": lambda: self._sum(metric, "last", op="max"),
             "max": lambda: self._sum(metric, "max", op="max"),
@@ -154,6 +167,14 @@ class _Builder:
             "samples": lambda: self._sum(metric, "count", op="max"),
         }
         return forms[reduction]() if reduction in forms else None
+
+    def _counter(self, metric: ServingMetric) -> Expression:
+        if not metric.add:
+            return self._sum(metric, "rate")
+        return Aggregate("sum", self.by, self._parts(metric)._sum(metric, "rate", op="max"))
+
+    def _parts(self, metric: ServingMetric) -> _Builder:
+        return _Builder((*self.by, metric.add), self.window_seconds, self.matchers)
 
     def _histogram(self, metric: ServingMetric, reduction: str, q: float | None) -> Expression | None:
         def part(suffix: str) -> ServingMetric:
