@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
 from gpu_advisor.evaluation import signals
-from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import GpuOwner, with_team
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.observation.identity import (
@@ -29,8 +30,10 @@ from gpu_advisor.observation.owners import WHOLE_WINDOW_RATIO, owners_from_info,
 from gpu_advisor.observation.queries import CURRENT_PREFIX, OWNER_SAMPLES, RECENT_PREFIX, cluster_label, mappings_of
 from gpu_advisor.observation.series import ObservedSeries
 from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
+from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import CanonicalRows, GpuInventory, canonical_targets, job_key
+from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Rounding of whole percents, and of two counters that are read one after the other.
 RATIO_TOLERANCE = 0.005
@@ -87,8 +90,8 @@ def build_facts(
     gpu_inventory = inventory.of_exporters(gpu_exporters)
     node_exporters = {name for name, mapping in mappings_by_name.items() if mapping.scope == "node"}
     nodes = build_nodes(inventory.of_exporters(node_exporters).present)
-    node_names = {(node.cluster, node.instance): node.name for node in nodes}
     shared = shared_uuids(gpu_inventory)
+    names = _Names(label, shared, {(node.cluster, node.instance): node.name for node in nodes})
     unresolved = {gpu_key({"cluster": thing[0], "uuid": thing[1]}, shared)
                   for name in gpu_exporters for thing in observed.unresolved.get(name, ())}  # fmt: skip
     targets = canonical_targets(results["targets"], label)
@@ -97,34 +100,14 @@ def build_facts(
         return [_canonical_cluster(labels, label) for labels in results[name]]
 
     drivers = rows("drivers")
-
-    def name_gpu(cluster: str, uuid: str) -> str:
-        return qualify(uuid, cluster) if uuid in shared else uuid
-
-    rename_gpu = name_gpu if shared else None
-
-    def name_node(cluster: str, instance: str) -> str | None:
-        return node_names.get((cluster, instance))
-
-    values: dict[str, dict[str, float]] = {}
-    implausible_values: dict[str, dict[str, float]] = {}
-    for signal in (each for each in signals.SIGNALS if each.name in families):
-        read = (
-            values_by_label(results[signal.name], "uuid", label, rename_gpu)
-            if signal.scope == "gpu"
-            else values_by_label(results[signal.name], "instance", label, name_node)
-        )
-        left_out = values_by_label((discarded or {}).get(signal.name, {}), "uuid", label, rename_gpu)
-        values[signal.name], bad = _split_plausible(signal, read, left_out, unresolved)
-        if bad:
-            implausible_values[signal.name] = bad
+    wanted = [signal for signal in signals.SIGNALS if signal.name in families]
+    values, implausible_values = _signal_values(wanted, results, discarded or {}, names, unresolved)
     # If an exporter has no health metric, a GPU with identity series counts as up.
     without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
     assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present_rows if row["exporter"] in without_health}
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
     gpus = build_gpus(gpu_inventory, up, targets, drivers, nodes, canonical_targets(results["recent_targets"], label))
     owners = _owners(results, canonical, settings, observed, shared)
-    on_slurm = gpus_of_targets(gpu_inventory, rows("slurm"))
     return Facts(
         at=at,
         gpus=gpus,
@@ -135,11 +118,7 @@ def build_facts(
         drivers=_driver_states(results["drivers"]),
         down_targets=find_down_targets(targets, [*gpu_inventory.present, *gpu_inventory.recent, *drivers]),
         simulated=bool(results["simulated"]),
-        # A companion reports on GPUs of all exporters.
-        exporters_by_signal={
-            name: frozenset(gpu_exporters if any(mappings_by_name[each].companion for each in parts) else parts)
-            for name, parts in families.items()
-        },
+        exporters_by_signal=_exporters_by_signal(families, mappings_by_name, gpu_exporters),
         implausible_values=implausible_values,
         exporters_of_duplicates=find_duplicate_gpus(gpu_inventory),
         jobs=jobs_by_gpu(rows("owners"), shared),
@@ -149,12 +128,70 @@ def build_facts(
         unresolved=frozenset(unresolved),
         unmatched_hosts=explain_unmatched_hosts(gpu_inventory, nodes),
         cluster_label=label,
-        slurm_nodes=frozenset(
-            gpu.node
-            for gpu in gpus
-            if gpu.uuid in on_slurm or any(owner.kind == "slurm" for owner in owners.get(gpu.uuid, ()))
-        ),
+        slurm_nodes=_slurm_nodes(gpus, gpus_of_targets(gpu_inventory, rows("slurm")), owners),
     )
+
+
+def _exporters_by_signal(
+    families: Mapping[str, Iterable[str]], mappings: Mapping[str, ExporterMapping], gpu_exporters: Iterable[str]
+) -> dict[str, frozenset[str]]:
+    """A companion reports on GPUs of all exporters."""
+    return {
+        name: frozenset(gpu_exporters if any(mappings[each].companion for each in parts) else parts)
+        for name, parts in families.items()
+    }
+
+
+def _slurm_nodes(
+    gpus: Iterable[Gpu], on_slurm: Collection[str], owners: Mapping[str, Sequence[GpuOwner]]
+) -> frozenset[str]:
+    """Where Slurm runs, by the exporter, or holds a GPU."""
+    return frozenset(
+        gpu.node
+        for gpu in gpus
+        if gpu.uuid in on_slurm or any(owner.kind == "slurm" for owner in owners.get(gpu.uuid, ()))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What GPUs and nodes are called. `shared`: uuids of GPUs in several clusters; `nodes`: names by cluster and
+    instance."""
+
+    cluster_label: str
+    shared: frozenset[str]
+    nodes: Mapping[tuple[str, str], str]
+
+    def values(self, vector: Vector, scope: ScopeName) -> dict[str, float]:
+        """The vector by name."""
+        if scope == "gpu":
+            return values_by_label(vector, "uuid", self.cluster_label, self._gpu if self.shared else None)
+        return values_by_label(vector, "instance", self.cluster_label, self._node)
+
+    def _gpu(self, cluster: str, uuid: str) -> str:
+        return qualify(uuid, cluster) if uuid in self.shared else uuid
+
+    def _node(self, cluster: str, instance: str) -> str | None:
+        return self.nodes.get((cluster, instance))
+
+
+def _signal_values(
+    wanted: Iterable[Signal],
+    results: Mapping[str, Vector],
+    discarded: Mapping[str, Vector],
+    names: _Names,
+    unresolved: Collection[str],
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """By signal and by name: the values, and those that cannot be true."""
+    values: dict[str, dict[str, float]] = {}
+    implausible: dict[str, dict[str, float]] = {}
+    for signal in wanted:
+        read = names.values(results[signal.name], signal.scope)
+        left_out = names.values(discarded.get(signal.name, {}), signal.scope)
+        values[signal.name], bad = _split_plausible(signal, read, left_out, unresolved)
+        if bad:
+            implausible[signal.name] = bad
+    return values, implausible
 
 
 def _split_plausible(
