@@ -17,7 +17,7 @@ from gpu_advisor.planning.memory_model import memory, states
 from gpu_advisor.planning.transformer_shape import TransformerShape
 
 from benchmarks import common
-from benchmarks.published_runs import LITGPT
+from benchmarks.published_runs import LITGPT, LITGPT_2023
 
 GB = 1e9
 ZERO = "https://arxiv.org/abs/1910.02054"
@@ -227,7 +227,7 @@ CONFIGURATIONS: tuple[PublishedRun, ...] = (
             f"{name}, LoRA, {quantization} base, micro-batch {micro}", LITGPT, shape,
             ParallelLayout(micro_batch=micro, accumulation=128 // micro, loss="chunked", kernels="eager"),
             "A100-40GB", fits,
-            replace(OPTIMIZERS["adamw-bf16"], adapters=Adapters(8, "query-value", quantization, True)),
+            replace(OPTIMIZERS["adamw-bf16"], adapters=Adapters(8, "query-value", quantization, True, LITGPT_2023)),
         )
         for name, shape, quantization, micro, fits in _LITGPT_RUNS
     ),

@@ -1,9 +1,8 @@
 """Published runs with the memory that they took, beside the planner's: python -m benchmarks.published_runs
 
 Each row has the source's figure and settings. The figures count PyTorch's allocated or reserved bytes, which do not
-include the driver's context, so the planner's overhead is left out. Two constants were chosen with these rows in view:
-that frozen matrices' inputs are kept beside adapters, and once more where the base is quantized (LitGPT's tables). All
-others follow from the sources that the model's modules cite.
+include the driver's context, so the planner's overhead is left out. All of the model follows from the sources that its
+modules cite, or from counting the tensors that a library keeps.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning.known_models import KNOWN_SHAPES
 from gpu_advisor.planning.layout import (
+    ADAPTER_CODE,
     OPTIMIZERS,
     Adapters,
     AdapterTargets,
@@ -153,6 +153,11 @@ def _torchtune_lora() -> Iterator[MeasuredRun]:
                           shape, layout, recipe)  # fmt: skip
 
 
+#: With the bitsandbytes of 2023, whose products with quantized weights kept their inputs (`MatMul4Bit` of
+#: https://pypi.org/project/bitsandbytes/0.42.0/).
+LITGPT_2023 = replace(ADAPTER_CODE["litgpt"], quantized_input_bytes=2)
+
+
 def _litgpt() -> Iterator[MeasuredRun]:
     """LoRA of rank 8 on queries and values, bfloat16, the longest sample of Alpaca in the batch."""
     phi = TransformerShape(24, 2048, 32, 32, 8192, 51200, 1044, tied=False)
@@ -169,7 +174,7 @@ def _litgpt() -> Iterator[MeasuredRun]:
     )  # fmt: skip
     for name, shape, runs in rows:
         for quantization, micro, published in runs:
-            recipe = replace(_BF16, adapters=Adapters(8, "query-value", quantization, dropout=True))  # type: ignore[arg-type]
+            recipe = replace(_BF16, adapters=Adapters(8, "query-value", quantization, True, LITGPT_2023))  # type: ignore[arg-type]
             layout = ParallelLayout(micro_batch=micro, accumulation=128 // micro, loss="chunked", kernels="eager")
             what = f"LitGPT, {name}, LoRA, {quantization} base, micro-batch {micro}"
             yield MeasuredRun(what, LITGPT, published, "GB", shape, layout, recipe)

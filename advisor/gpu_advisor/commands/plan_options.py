@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gpu_advisor.commands.cost_options import parse_amount
-from gpu_advisor.planning.layout import OPTIMIZERS
+from gpu_advisor.planning.layout import ADAPTER_CODE, OPTIMIZERS
 
 if TYPE_CHECKING:
     from gpu_advisor.hardware.cluster_spec import ClusterSpec
@@ -45,6 +45,10 @@ _OPTIONS = (
     click.option("--lora", "lora_rank", type=_COUNT, metavar="RANK", help="Train LoRA adapters of this rank only."),
     click.option("--lora-targets", type=click.Choice(["query-value", "attention", "all"]), default="all",
                  show_default=True, help="Matrices that get adapters."),
+    click.option("--lora-dropout", is_flag=True, help="The adapters' inputs pass a dropout layer."),
+    click.option("--lora-library", type=click.Choice(["plain", "peft", "litgpt"]), default="plain", show_default=True,
+                 help="plain: adapters in the base's precision (torchtune). peft: in float32 under autocast, as "
+                      "transformers' Trainer runs PEFT; with --quantize, embeddings, norms and output layer, too."),
     click.option("--quantize", type=click.Choice(["none", "int8", "nf4", "nf4-dq"]), default="none", show_default=True,
                  help="Quantization of the frozen base weights (QLoRA)."),
     click.option("--micro-batch", type=_COUNT, help="Pin the samples per pass of a GPU."),
@@ -65,6 +69,8 @@ _OPTIONS = (
                  help="fused: torch.compile or fused norms."),
     click.option("--attention", type=click.Choice(["flash", "plain"]), default="flash", show_default=True,
                  help="Plain attention keeps its scores in memory, FlashAttention does not."),
+    click.option("--gradient-sync", type=click.Choice(["each", "last"]), default="each", show_default=True,
+                 help="Reduce gradients after each micro-batch, or unsharded after the last one (no_sync)."),
     click.option("--network", type=click.FloatRange(0, min_open=True), metavar="GBIT",
                  help="Network between nodes, Gbit/s for each GPU.  [default: usual for the type]"),
     click.option("--tokens", callback=parse_amount, metavar="N",
@@ -100,7 +106,14 @@ def build_request(given: dict[str, Any], shape: TransformerShape, hardware: Clus
 
     recipe = OPTIMIZERS[given["optimizer"]]
     if given["lora_rank"]:
-        recipe = replace(recipe, adapters=Adapters(given["lora_rank"], given["lora_targets"], given["quantize"]))
+        adapters = Adapters(
+            given["lora_rank"],
+            given["lora_targets"],
+            given["quantize"],
+            given["lora_dropout"],
+            ADAPTER_CODE[given["lora_library"]],
+        )
+        recipe = replace(recipe, adapters=adapters)
     elif given["quantize"] != "none":
         raise PlanError("--quantize: a quantized base cannot be trained, only adapters on it: add --lora 16")
     pins = ("micro_batch", "tensor", "pipeline", "context", "expert", "replicas", "zero", "checkpointing")
@@ -109,6 +122,7 @@ def build_request(given: dict[str, Any], shape: TransformerShape, hardware: Clus
         given["margin"] / 100, given["attention"] == "flash", not given["no_offload"], given["overhead_gib"] * GIB,
         pinned=PinnedLayout(**{name: given[name] for name in pins}), loss=given["loss"], kernels=given["kernels"],
         checkpoint_ratio=given["checkpoint_fraction"], offload_activations=given["offload_activations"],
+        gradient_sync=given["gradient_sync"],
     )  # fmt: skip
 
 

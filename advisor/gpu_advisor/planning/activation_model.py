@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpu_advisor.planning.adapter_model import fused_attention_bytes, kept_input_bytes
 from gpu_advisor.planning.layout import Adapters, Kernels, ParallelLayout
 from gpu_advisor.planning.transformer_shape import TransformerShape
 
@@ -37,25 +38,25 @@ def activation_bytes_per_token(
 ) -> ActivationBytes:
     """Activation bytes of one layer, per token, without recomputation."""
     value, mask = bytes_a_value, 1 if shape.dropout else 0
-    eager_norm = kernels == "eager" and shape.upcast_norm
+    between = 4 if adapters and adapters.float32_rest else value
+    eager_norm = (kernels == "eager" and shape.upcast_norm) or between > value
     # Inputs of the two norms: eager RMSNorm keeps a float32 copy; with trained weights also its output in 16 bits.
     blocks = 1 + shape.attentions
     norm_inputs: float = blocks * (4 if eager_norm else value) * shape.hidden
     if eager_norm and adapters is None:
         norm_inputs += blocks * value * shape.hidden
-    matmul_inputs = blocks * value * shape.hidden
-    if adapters is not None and adapters.dropout:
-        matmul_inputs += (value + 1) * shape.hidden  # the dropped-out input, and its mask
-    if adapters is not None and adapters.quantization != "none":
-        # Products with quantized weights keep their inputs once more (bitsandbytes' autograd functions).
-        matmul_inputs += value * (3 * shape.hidden + shape.used_ffn)
     attention: float = value * (shape.query_width + 2 * shape.key_value_width + shape.output_width + shape.latent_width)
     attention *= shape.attentions
     # Gate, its activation, up projection and product; or input and output of GELU. ReLU needs its output alone.
     tensors = (4 if shape.gated else 2) - shape.relu
     if kernels == "eager" and shape.composed_gelu:
         tensors += COMPOSED_GELU_TENSORS
-    feed_forward = tensors * value * shape.used_ffn
+    matmul_inputs = blocks * value * shape.hidden
+    if adapters is not None:
+        matmul_inputs = kept_input_bytes(shape, adapters, value)
+        attention += fused_attention_bytes(shape, adapters, value)
+        tensors -= 0 if shape.relu else 1  # the last matrix's input, if kept, is among those
+    feed_forward = tensors * between * shape.used_ffn
     # The softmax output; with dropout also its mask and output.
     scores = (2 * value + 1 if shape.dropout else value) * shape.heads * shape.sequence * shape.attentions
     return ActivationBytes(
@@ -105,7 +106,8 @@ def kept_layer_activations(
     if layout.checkpointing == "none":
         return full_layer, 0.0
     if layout.checkpointing == "full":
-        kept = layer_bytes(ActivationBytes(0.0, bytes_a_value * shape.hidden, 0.0), shape, layout)
+        stream = 4 if adapters and adapters.float32_rest else bytes_a_value
+        kept = layer_bytes(ActivationBytes(0.0, stream * shape.hidden, 0.0), shape, layout)
     else:
         kept = min(full_layer, layer_bytes(selective_bytes_per_token(shape, bytes_a_value), shape, layout))
     ratio = layout.checkpoint_ratio

@@ -11,12 +11,43 @@ Loss = Literal["eager", "compiled", "chunked", "fused"]
 Kernels = Literal["eager", "fused"]
 Quantization = Literal["none", "int8", "nf4", "nf4-dq"]
 AdapterTargets = Literal["query-value", "attention", "all"]
+AdapterLibrary = Literal["plain", "peft", "litgpt"]
+GradientSync = Literal["each", "last"]
 
 #: Bytes per frozen parameter. NF4: 4 bits and a float32 scale for each block of 64; with double quantization, 8-bit
 #: scales in blocks of 256 (Dettmers et al., 2023, section 3, https://arxiv.org/abs/2305.14314).
 FROZEN_BYTES: dict[Quantization, float] = {
     "none": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64, "nf4-dq": 0.5 + 1 / 64 + 4 / (64 * 256),
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterCode:
+    """How a library runs adapters, which decides what it keeps for the backward pass.
+
+    `copies_inputs`: each adapter casts its input, and so keeps a copy of its own. `fused_attention`: queries, keys and
+    values are one matrix with one adapter; its product is kept whole, or keys and values repeated for all heads.
+    `float32_rest`: beside a quantized base, embeddings, norms and output layer are in float32, and with them the
+    residual stream and the feed-forward block between its matrices. `quantizes_output`: the output layer, too, is
+    quantized. `quantized_input_bytes`: of each value that products with quantized weights keep of their inputs.
+    """
+
+    copies_inputs: bool = False
+    fused_attention: bool = False
+    float32_rest: bool = False
+    quantizes_output: bool = False
+    quantized_input_bytes: int = 0
+
+
+#: plain: adapters in the base's precision, as in torchtune. peft: float32 adapters under autocast (PEFT's
+#: autocast_adapter_dtype, transformers' Trainer with bf16=True), and `prepare_model_for_kbit_training`
+#: (https://github.com/huggingface/peft/blob/012c0d5a96744096ab28f87cde9bd9918f5367a1/src/peft/utils/other.py).
+#: All are what PyTorch keeps, counted tensor by tensor, with PEFT 0.21, LitGPT 0.5 and bitsandbytes 0.50.
+ADAPTER_CODE: dict[AdapterLibrary, AdapterCode] = {
+    "plain": AdapterCode(),
+    "peft": AdapterCode(copies_inputs=True, float32_rest=True),
+    "litgpt": AdapterCode(fused_attention=True, quantizes_output=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +59,16 @@ class Adapters:
     targets: AdapterTargets = "query-value"
     quantization: Quantization = "none"
     dropout: bool = False
+    code: AdapterCode = ADAPTER_CODE["plain"]
+
+    @property
+    def float32_rest(self) -> bool:
+        return self.quantization != "none" and self.code.float32_rest
+
+    @property
+    def copies_output_layer(self) -> bool:
+        """Whether the loss needs the output layer's weights once more: in 16 bits, cast or dequantized."""
+        return self.float32_rest or (self.quantization != "none" and self.code.quantizes_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +123,8 @@ class ParallelLayout:
     `sequence_parallel` also splits the activations that tensor parallelism replicates. `flash_attention`: attention
     scores are never written to memory. `checkpointing`: full recomputes whole layers; selective keeps attention's
     output and every second matrix product. It applies to `checkpoint_ratio` of the layers. `loss`: how
-    logits become a loss; `kernels`: whether norms and the like are compiled or fused.
+    logits become a loss; `kernels`: whether norms and the like are compiled or fused. `gradient_sync`: whether
+    gradients are reduced after each micro-batch or, unsharded until then, after the last one (PyTorch's `no_sync`).
     """
 
     tensor: int = 1
@@ -102,6 +144,7 @@ class ParallelLayout:
     offload_activations: bool = False
     loss: Loss = "eager"
     kernels: Kernels = "fused"
+    gradient_sync: GradientSync = "each"
 
     @property
     def gpus(self) -> int:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, fields, replace
 
 from gpu_advisor.hardware.cluster_spec import ClusterSpec
 from gpu_advisor.hardware.errors import PlanError
-from gpu_advisor.planning.layout import Checkpointing, Kernels, Loss, Offload, OptimizerSpec, ParallelLayout
+from gpu_advisor.planning.layout import (
+    Checkpointing,
+    GradientSync,
+    Kernels,
+    Loss,
+    Offload,
+    OptimizerSpec,
+    ParallelLayout,
+)
 from gpu_advisor.planning.memory_model import OVERHEAD_BYTES, MemoryBreakdown, memory
 from gpu_advisor.planning.throughput import StepTime, step_time
 from gpu_advisor.planning.transformer_shape import TransformerShape
@@ -86,6 +94,7 @@ class PlanRequest:
     kernels: Kernels = "fused"
     checkpoint_ratio: float = 1.0
     offload_activations: bool = False
+    gradient_sync: GradientSync = "each"
 
 
 def search_layouts(request: PlanRequest, max_plans: int = 3) -> LayoutPlans:
@@ -175,7 +184,7 @@ def _layouts(request: PlanRequest) -> Iterator[ParallelLayout]:
                 split = ParallelLayout(
                     tensor, pipeline, data, flash_attention=request.flash_attention, context=context,
                     loss=request.loss, kernels=request.kernels, checkpoint_ratio=request.checkpoint_ratio,
-                    offload_activations=request.offload_activations,
+                    offload_activations=request.offload_activations, gradient_sync=request.gradient_sync,
                 )  # fmt: skip
                 yield from _variants(split, request)
 

@@ -94,7 +94,8 @@ def states(parameters: float, layout: ParallelLayout, recipe: OptimizerSpec) -> 
     """Bytes of weights, gradients and optimizer states on a GPU with `parameters`, by ZeRO stage."""
     over = layout.shards
     weights = recipe.weights * parameters / (over if layout.zero >= 3 else 1)
-    gradients = recipe.gradients * parameters / (over if layout.zero >= 2 else 1)
+    reduced_late = layout.gradient_sync == "last" and layout.accumulation > 1
+    gradients = recipe.gradients * parameters / (over if layout.zero >= 2 and not reduced_late else 1)
     optimizer = recipe.optimizer * parameters / (over if layout.zero >= 1 else 1)
     if layout.offload != "none":
         optimizer, gradients = 0.0, gradients if layout.zero < 2 else 0.0
@@ -155,6 +156,8 @@ def memory(
         layer *= expert_split
         at_loss = 2 * gathered * layer + value * output * (1 + trained)
         at_end = 2 * gathered * layer + trained * (value + _FLOAT32_BYTES) * layer
+    if recipe.adapters and recipe.adapters.copies_output_layer:
+        at_loss += value * output
     if layout.tensor > 1 and layout.sequence_parallel:
         # Inputs of split matrices are gathered: the output layer's, and two of a layer.
         whole_input = value * local_tokens(shape, layout) * shape.hidden
