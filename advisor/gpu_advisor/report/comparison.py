@@ -98,7 +98,7 @@ def changes_by_owner(
     now: FleetHistory, before: FleetHistory, teams: Sequence[TeamSettings], prices: Mapping[str, GpuPrice]
 ) -> ChangesByOwner:
     periods = [
-        (usage_by_owners(past, prices), ObservedTime.of(past, past.owner_steps).observed) for past in (now, before)
+        (usage_by_owners(past, prices), ObservedTime.of(past, past.any_owner_steps).observed) for past in (now, before)
     ]
     groupings = {
         by: _owner_changes([(group_usage(found, by, teams), hours) for found, hours in periods], by)

@@ -19,15 +19,25 @@ from gpu_advisor.promql.expressions import (
     ConstantLabel,
     Expression,
     Labels,
+    Matcher,
     Selector,
     TimeSeries,
     Vector,
+    any_of_values,
     restrict_to_values,
     union,
     with_matchers,
 )
 from gpu_advisor.report import series
-from gpu_advisor.report.owner_history import OWNERS, OwnersByStep, owners_by_step
+from gpu_advisor.report.owner_history import (
+    OWNERS,
+    IdentitySeries,
+    OwnersByStep,
+    ambiguous_jobs,
+    merged,
+    owners_by_step,
+    pods_by_step,
+)
 from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.series import PART_LABEL
 from gpu_advisor.settings import Settings
@@ -35,6 +45,7 @@ from gpu_advisor.sources.base import SamplesByLabels, SourceError, SourceErrorKi
 from gpu_advisor.sources.exporters.detection import (
     CanonicalRows,
     GpuInventory,
+    TargetKey,
     canonical_rows,
     canonical_targets,
     detect_dialects,
@@ -75,8 +86,8 @@ class FleetHistory:
 
     `gpus` are all observed at any time, `observed_spans` the first and last step of each, `observed_steps` all its
     steps. `values` are by part of series.py and by uuid, `cpu` by node. `owners` are by uuid and step, without their
-    teams; in steps other than `owner_steps` nobody knows whether there were any. `expressions` are the queries of the
-    parts; `unavailable` says why something is missing.
+    teams; in steps other than `owner_steps`, by uuid, nobody knows whether there were any. `expressions` are the
+    queries of the parts; `unavailable` says why something is missing.
     """
 
     period: ReportPeriod
@@ -86,11 +97,16 @@ class FleetHistory:
     values: Mapping[str, Mapping[str, Steps]] = field(default_factory=dict)
     cpu: Mapping[str, Steps] = field(default_factory=dict)
     owners: Mapping[str, OwnersByStep] = field(default_factory=dict)
-    owner_steps: frozenset[int] = frozenset()
+    owner_steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
     expressions: Mapping[str, Expression] = field(default_factory=dict)
     recorded: bool = False
     unavailable: tuple[str, ...] = ()
     queries: int = 0
+
+    @property
+    def any_owner_steps(self) -> frozenset[int]:
+        """Steps in which the owners of some GPU are known."""
+        return frozenset[int]().union(*self.owner_steps.values())
 
     def of(self, part: str, uuid: str) -> Steps:
         return self.values.get(part, {}).get(uuid, {})
@@ -175,6 +191,16 @@ class _RangeReader:
                 rows.setdefault(labels, {}).update((self.period.index(at), value) for at, value in points)
         return owners_by_step(rows, lambda labels: self.name(labels, "uuid"))
 
+    def query_own_pods(self, jobs: Sequence[str]) -> Mapping[TargetKey, frozenset[str]] | None:
+        """The pods that the targets of these jobs were in the period; None if the query fails alone. One query."""
+        own = Selector("up", matchers=(Matcher("pod", "!=", ""), any_of_values("job", tuple(jobs))))
+        before, found = len(self.unavailable), dict[TargetKey, frozenset[str]]()
+        for answer in self._query_split(own, "the exporters' own pods", 0, self.period.points - 1, _MAX_SPLITS):
+            for labels in answer:
+                for target in canonical_targets({labels: 1.0}, self.cluster_label):
+                    found[target] = found.get(target, frozenset()) | {dict(labels)["pod"]}
+        return found if len(self.unavailable) == before else None
+
     def _query_split(
         self, union_expression: Expression, what: str, first: int, last: int, splits: int
     ) -> Iterator[Mapping[Labels, TimeSeries]]:
@@ -217,7 +243,7 @@ def read_history(
     """
     settings = settings or Settings()
     reader = _RangeReader(query_range, period, settings)
-    rows, named, instances = _read_identities(reader)
+    rows, named, instances, of_gpus = _read_identities(reader)
     if not rows:
         return FleetHistory(period, unavailable=tuple(reader.unavailable), queries=reader.queries)
     found = _detect_dialects(reader, tuple(rows), samples)
@@ -230,7 +256,7 @@ def read_history(
     for uuid, steps in values.of.get(series.UTILIZATION, {}).items():
         named.setdefault(uuid, set()).update(steps)
     cpu = _read_cpu(reader, found, instances) if with_cpu else {}
-    owners, owner_steps = reader.query_owners()
+    owners, owner_steps = _read_owners(reader, of_gpus, known)
     return FleetHistory(
         period,
         gpus,
@@ -247,8 +273,26 @@ def read_history(
     )
 
 
-def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[int]], dict[str, str]]:
-    """Canonical identity rows of the period, the steps in which each GPU was observed, and nodes by instance.
+def _read_owners(
+    reader: _RangeReader, of_gpus: Sequence[IdentitySeries], gpus: Collection[str]
+) -> tuple[Mapping[str, OwnersByStep], Mapping[str, frozenset[int]]]:
+    """The owners of each GPU by step, and the steps in which they are known.
+
+    gpu-exporter knows the owners of its own GPUs, other exporters' series may name pods.
+    """
+    owners, known = reader.query_owners()
+    jobs = ambiguous_jobs(of_gpus)
+    pods, known_pods = pods_by_step(of_gpus, reader.query_own_pods(jobs) if jobs else {})
+    ours = owners.keys() | {each.gpu for each in of_gpus if each.own}
+    steps = {gpu: known_pods.get(gpu, frozenset()) | (known if gpu in ours else frozenset()) for gpu in gpus}
+    return merged(owners, pods), steps
+
+
+def _read_identities(
+    reader: _RangeReader,
+) -> tuple[list[Labels], dict[str, set[int]], dict[str, str], list[IdentitySeries]]:
+    """Canonical identity rows of the period, the steps in which each GPU was observed, nodes by instance, and the
+    series of GPUs.
 
     Exporters in order of preference: the first with a GPU identifies it, by its newest row.
     """
@@ -262,29 +306,34 @@ def _read_identities(reader: _RangeReader) -> tuple[list[Labels], dict[str, set[
             each = dict(labels)
             rest = tuple((name, value) for name, value in labels if name != PART_LABEL)
             by_family.setdefault(each[PART_LABEL], []).append((points[-1][0], rest, points))
-    found: list[tuple[dict[str, str], TimeSeries]] = []
+    found: list[tuple[dict[str, str], Labels, TimeSeries]] = []
     for name, mapping in every.items():
         newest_first = sorted(by_family.get(name, ()), key=lambda row: (-row[0], row[1]))
         found += _canonical(mapping, newest_first, reader.cluster_label)
-    rows = [tuple(sorted(row.items())) for row, _ in found]
+    rows = [tuple(sorted(row.items())) for row, *_ in found]
     reader.shared = shared_uuids(GpuInventory(present=tuple(rows)))
     named: dict[str, set[int]] = {}
-    for row, points in found:
+    of_gpus = []
+    for row, labels, points in found:
         if row.get("uuid"):
-            named.setdefault(gpu_key(row, reader.shared), set()).update(reader.period.index(at) for at, _ in points)
+            gpu, steps = gpu_key(row, reader.shared), {reader.period.index(at) for at, _ in points}
+            named.setdefault(gpu, set()).update(steps)
+            of_gpus.append(IdentitySeries.of(gpu, labels, row, steps, own=every[row["exporter"]].rank == 0))
     instances = {
         qualify(each.get("instance", ""), each.get("cluster", "")): qualify(each["nodename"], each.get("cluster", ""))
         for each in map(dict, reversed(rows))
         if "uuid" not in each and each.get("nodename")
     }
-    return rows, named, instances
+    return rows, named, instances, of_gpus
 
 
 def _canonical(
     mapping: ExporterMapping, rows: Sequence[tuple[float, Labels, TimeSeries]], cluster_label: str
-) -> Iterable[tuple[dict[str, str], TimeSeries]]:
+) -> Iterable[tuple[dict[str, str], Labels, TimeSeries]]:
     found = canonical_rows(mapping, [labels for _, labels, _ in rows], cluster_label)
-    return [(row, points) for row, (_, _, points) in zip(found, rows, strict=True) if row.get(mapping.by[0])]
+    return [
+        (row, labels, points) for row, (_, labels, points) in zip(found, rows, strict=True) if row.get(mapping.by[0])
+    ]
 
 
 @dataclass(frozen=True, slots=True)

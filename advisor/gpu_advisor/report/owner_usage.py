@@ -48,9 +48,9 @@ def usage_by_owners(past: FleetHistory, prices: Mapping[str, GpuPrice]) -> Usage
     found: dict[frozenset[GpuOwner], OwnerUsage] = {}
     for gpu in past.gpus:
         owners, utilization = past.owners.get(gpu.uuid, {}), past.of(series.UTILIZATION, gpu.uuid)
-        price = prices.get(gpu.uuid)
+        price, known = prices.get(gpu.uuid), past.owner_steps.get(gpu.uuid, frozenset[int]())
         for index, share in observed_ratio_by_step(past, gpu.uuid).items():
-            if index in past.owner_steps:
+            if index in known:
                 usage = found.setdefault(owners.get(index, _NOBODY), OwnerUsage())
                 usage.add(share * past.period.step_hours, utilization[index], price)
     return found

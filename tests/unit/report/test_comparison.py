@@ -56,7 +56,8 @@ def week(
         for uuid, value in utilization.items()
     ]  # fmt: skip
     by_step = {uuid: dict.fromkeys(known, frozenset({owner})) for uuid, owner in (owners or {}).items()}
-    history = history_of(cards, owners=by_step, owner_steps=frozenset(() if owners is None else known))
+    owner_steps = {} if owners is None else {card.uuid: frozenset(known) for card in cards}
+    history = history_of(cards, owners=by_step, owner_steps=owner_steps)
     return replace(history, period=period)
 
 
