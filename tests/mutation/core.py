@@ -38,8 +38,13 @@ _CORE = {
         "observation/compile.py",
         "observation/demand.py",
         "observation/identity.py",
+        "report/comparison.py",
+        "report/first_actions.py",
         "report/formatting.py",
         "report/line_charts.py",
+        "report/observed_time.py",
+        "report/owner_usage.py",
+        "report/projection.py",
         "report/series.py",
         "report/usage.py",
         "sources/algebra.py",
@@ -50,6 +55,9 @@ _CORE = {
         "sources/prometheus/fast_response_parser.py",
         "sources/query_plan.py",
         "sources/reductions.py",
+        "state/active.py",
+        "state/measures.py",
+        "state/outcomes.py",
     ),
     _EXPORTER: ("devices/meters.py",),
 }
@@ -100,7 +108,17 @@ TESTS = (
     "tests/unit/planning",
     *(
         f"tests/unit/report/test_{name}.py"
-        for name in ("formatting", "line_charts", "renderings", "report_queries", "series", "usage")
+        for name in (
+            "comparison",
+            "first_actions",
+            "formatting",
+            "line_charts",
+            "projection",
+            "renderings",
+            "report_queries",
+            "series",
+            "usage",
+        )
     ),
     *(
         f"tests/unit/sources/test_{name}.py"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from gpu_advisor.documents.savings import MAX_GROUPS
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, metrics_of
 from gpu_advisor.report.build import build_report
@@ -132,6 +133,20 @@ def test_by_team_namespace_and_user() -> None:
             assert (cost["now"], cost["before"]) == pytest.approx((2.5 * now, 2.5 * before))
             assert (unused["difference_ratio"] is None) == (before == 0)
     assert "By team" in render_markdown(document)
+
+
+def test_the_groups_that_leave_most_unused_are_listed_and_their_owners_add_up() -> None:
+    """Seventy namespaces: two pods share the first, and those that are as idle are in the order of the week before."""
+    owners = {f"GPU-{number:02}": GpuOwner(f"ns-{max(1, number):02}", f"pod-{number}") for number in range(71)}
+    idle_now = dict.fromkeys(owners, 0.5) | {"GPU-70": 0.0}
+    idle_before = dict.fromkeys(owners, 0.5) | {"GPU-69": 0.25}
+    found = compared(week(idle_now, owners, range(4)), week(idle_before, owners, range(4)))["comparison"]
+    assert found is not None
+    groups = found["by"]["namespace"]
+    assert [each["name"] for each in groups[:4]] == ["ns-01", "ns-70", "ns-69", "ns-02"]
+    assert len(groups) == MAX_GROUPS
+    assert [each["observed_per_day"]["now"] for each in groups[:2]] == pytest.approx([48, 24])
+    assert [each["unused_per_day"]["now"] for each in groups[:4]] == pytest.approx([24, 24, 12, 12])
 
 
 def test_owners_add_up_to_the_fleet() -> None:

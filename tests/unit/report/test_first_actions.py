@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from gpu_advisor.evaluation.engine import decide
+from gpu_advisor.evaluation.money import Interval
 from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
 from gpu_advisor.report.build import build_report
 from gpu_advisor.report.html import render_html
@@ -23,8 +25,10 @@ NAMES = {"A10": "NVIDIA A10", "L4": "NVIDIA L4", "T4": "Tesla T4", "H100": "NVID
 PRICES = {"A10": 1, "L4": 3, "T4": 2, "H100": 4}
 
 
-def report(external_url: str = "", snoozed: str = "", stale: str = "", prices: bool = True) -> Report:
-    """A lost GPU of each model; the one with most money is said to be the least urgent."""
+def report(
+    external_url: str = "", snoozed: str = "", stale: str = "", prices: bool = True, saves: Mapping[str, float] = {}
+) -> Report:
+    """A lost GPU of each model; the one with most money is said to be the least urgent. `saves`: GPUs, where not 1."""
     settings = Settings.model_validate(
         {
             "cost": {"gpu_price_per_hour": PRICES if prices else {}, "list_prices": False},
@@ -43,6 +47,10 @@ def report(external_url: str = "", snoozed: str = "", stale: str = "", prices: b
     advice = [
         replace(each, severity="info") if each.gpus == ("GPU-H100",) else each for each in evaluation.recommendations
     ]
+    for number, each in enumerate(advice):
+        gpus = saves.get(each.gpus[0].removeprefix("GPU-"))
+        if gpus is not None and each.savings is not None:
+            advice[number] = replace(each, savings=replace(each.savings, gpus=Interval.exactly(gpus)))
     issued = tuple(
         PublishedRecommendation(
             each.id("c"),
@@ -80,6 +88,11 @@ def test_without_prices_the_urgent_come_first_and_save_an_unknown_amount() -> No
     found = report(prices=False)
     assert [each["id"] for each in found["first_actions"]] == [each["id"] for each in found["recommendations"][:3]]
     assert {money for _, money in first(found)} == {None}
+
+
+def test_without_prices_those_that_save_most_gpus_come_first() -> None:
+    found = first(report(prices=False, saves={"A10": 0.5, "L4": 3.0, "T4": 2.0, "H100": 0.2}))
+    assert [name for name, _ in found] == ["L4", "T4", "A10"]
 
 
 def test_a_column_without_a_word_is_left_out() -> None:
