@@ -41,7 +41,7 @@ class GpuLimits(StrictModel):
 
 
 class MemoryLimits(StrictModel):
-    """GPU memory: the target in percent, and the limits of `memory_gb` of a GPU request (by default, none)."""
+    """GPU memory: target, and limits of `memory_gb` of an allocation (by default none); `plan` reads no settings."""
 
     min_gb: float | None = Field(None, gt=0, description="GB; a request for less is refused")
     max_gb: float | None = Field(None, gt=0, description="GB; a request for more is refused")
@@ -56,7 +56,7 @@ class MemoryLimits(StrictModel):
 
 
 class CpuLimits(StrictModel):
-    """Node CPU: the target in percent, and the cores of a job, which recommendations on data loading do not exceed."""
+    """Node CPU: target, and the cores of a job, which advice on data loading keeps to; `plan` plans GPUs only."""
 
     min_cores: int | None = Field(None, ge=1, description="cores that a job has at least")
     max_cores: int | None = Field(None, ge=1, description="cores that a job has at most")
