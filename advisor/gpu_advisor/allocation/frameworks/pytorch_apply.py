@@ -59,20 +59,21 @@ def child_environment(settings: PyTorchSettings, node: str | None = None) -> dic
 
 
 def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = None) -> AppliedPyTorch:
-    """Apply the settings, before the program imports torch. `node`: this node's name, if there are several. Without
-    `settings`: those from `child_environment` in this process's environment.
+    """Apply the settings, before the program imports torch, or for the CPU before it uses a GPU. `node`: this node's
+    name, if there are several. Without `settings`: those from `child_environment` in this process's environment.
 
     A process started by torchrun gets the device of its LOCAL_RANK. Raises SetupError if it is too late, if the
     environment has another value, or if the number of devices differs from the allocation.
     """
     settings = settings or _settings_from_environment()
     part = _with_installed_variable(environment.settings_for_node(settings.nodes, node))
-    environment.set_environment(part.environment, "torch", _aliases(part))
+    on_cpu = settings.device_type == "cpu"
+    environment.set_environment(part.environment, "torch", _aliases(part), _uses_gpus if on_cpu else lambda: True)
     try:
         import torch
     except ImportError as error:
         raise SetupError(f"PyTorch is not installed: {install_hint('train')}") from error
-    if settings.device_type == "cpu":
+    if on_cpu:
         return _make_applied(settings, torch.device("cpu"), None, bfloat16=True)
     devices = getattr(torch, settings.device_type, None)
     if devices is None:
@@ -95,6 +96,13 @@ def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = No
         devices.set_per_process_memory_fraction(float(settings.memory.ratio), index)
     bfloat16 = settings.device_type != "cuda" or torch.cuda.get_device_capability(own[0]) >= (8, 0)
     return _make_applied(settings, torch.device(settings.device_type, own[0]), settings.memory.ratio, bfloat16)
+
+
+def _uses_gpus() -> bool:
+    """Whether the imported PyTorch has read which GPUs are visible: it does so on their first use, not on import."""
+    import torch
+
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _settings_from_environment() -> PyTorchSettings:
