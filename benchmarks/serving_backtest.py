@@ -2,11 +2,10 @@
 
     python -m benchmarks.serving_backtest [--seed 1]
 
-The requests and the fleet are those of benchmarks/serving/week.py. A five-minute window meets the objectives if 95 % of
-its requests get their first token and their inter-token latency within them. All policies have the same start-up time,
-minimum and maximum. HPA: https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale (tolerance of 10 %,
-the highest of the last 300 s on the way down). llm-d's rule: KV cache below 0.8 and queue below 5, with 0.1 and 3 to
-spare, a replica at a time (docs/saturation-analyzer.md of llm-d-workload-variant-autoscaler).
+The requests and the fleet are those of benchmarks/serving/week.py; --shape names others (benchmarks/serving/shapes.py).
+A five-minute window meets the objectives if 95 % of its requests get their first token and their inter-token latency
+within them. All policies have the same start-up time, minimum and maximum. The other autoscalers are in
+benchmarks/serving/autoscalers.py.
 """
 
 from __future__ import annotations
@@ -15,62 +14,30 @@ import argparse
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import pairwise
+from pathlib import Path
 
-from gpu_advisor.evaluation.scaling.sizing import ScalingLimits
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.sizing import size_group
 from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
+from gpu_advisor.observation.serving import HISTORY_WINDOW_STEPS
 from gpu_advisor.settings import EvaluationSettings
 
 from benchmarks import common
-from benchmarks.serving import week
+from benchmarks.serving import shapes, week
+from benchmarks.serving.autoscalers import Policy, autoscalers
 from benchmarks.serving.draw import interval
 from benchmarks.serving.week import Fleet, Scrape
 
 GOAL_MET, GOAL_SAVING = 0.99, 0.20
 MET_SHARE = 0.95
 
-
-class Policy(Protocol):
-    def decide(self, scrape: Scrape, fleet: Fleet) -> int:
-        """The number of replicas wanted after a scrape."""
-        ...
-
-
-@dataclass
-class Hpa:
-    """desired = sum of the metric / target; the highest desire of the stabilization window on the way down."""
-
-    metric: Callable[[Scrape], float]
-    target: float
-    desires: deque[int] = field(default_factory=lambda: deque(maxlen=300 // week.STEP_SECONDS))
-
-    def decide(self, scrape: Scrape, fleet: Fleet) -> int:
-        ratio = self.metric(scrape) / (self.target * scrape.replicas)
-        desired = fleet.total if abs(ratio - 1) <= 0.1 else math.ceil(scrape.replicas * ratio)
-        self.desires.append(desired)
-        return max(desired, min(fleet.total, max(self.desires)))
-
-
-@dataclass
-class Saturation:
-    """llm-d's analyser of saturation: every minute, one replica at a time, none while one starts."""
-
-    def decide(self, scrape: Scrape, fleet: Fleet) -> int:
-        if scrape.at % 60 or fleet.pending:
-            return fleet.total
-        queue = scrape.waiting / scrape.replicas
-        spare_kv, spare_queue = 0.8 - scrape.kv_usage, 5 - queue
-        if spare_kv < 0.1 or spare_queue < 3:
-            return fleet.total + 1
-        fewer = scrape.replicas - 1
-        if fewer >= 2 and 0.8 - scrape.kv_usage * scrape.replicas / fewer >= 0.1 and 5 - scrape.waiting / fewer >= 3:
-            return fleet.total - 1
-        return fleet.total
+#: Scrapes of the window of a point of the advisor's history.
+WINDOW_SCRAPES = HISTORY_WINDOW_STEPS * EvaluationSettings().step_seconds // week.STEP_SECONDS
 
 
 @dataclass
@@ -94,8 +61,9 @@ class Advisor:
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
     points: deque[CurvePoint] = field(default_factory=lambda: deque(maxlen=240))
     demand: deque[DemandSample] = field(default_factory=lambda: deque(maxlen=240))
-    scrapes: list[Scrape] = field(default_factory=list)
+    scrapes: deque[Scrape] = field(default_factory=lambda: deque(maxlen=WINDOW_SCRAPES))
     curve: StepModel | None = None
+    decisions: list[SizingDecision] = field(default_factory=list)
 
     def decide(self, scrape: Scrape, fleet: Fleet) -> int:
         self.scrapes.append(scrape)
@@ -110,20 +78,23 @@ class Advisor:
         }  # fmt: skip
         replica = ServingReplica("vllm", "j", "h", "m", values=values)
         group = ServingGroup(
-            "vllm", "m", "", "", (replica,) * fleet.total, tuple(self.points), self.curve, scrape.at, 300.0,
+            "vllm", "m", "", "", (replica,) * scrape.replicas, tuple(self.points), self.curve, scrape.at, 300.0,
             tuple(self.demand),
         )  # fmt: skip
         limits = ScalingLimits(week.MIN_REPLICAS, week.MAX_REPLICAS, 0.85, 0.6, week.START_DELAY_SECONDS)
         found = size_group(group, Objectives(week.TTFT, week.ITL), limits, self.settings, scrape.at)
-        return fleet.total if found is None or found[0].reason else found[0].replicas
+        if found is None or found[0].reason:
+            return fleet.total
+        self.decisions.append(found[0])
+        return found[0].replicas
 
     def _close_step(self, at: float) -> None:
-        found, self.scrapes = self.scrapes, []
+        """What the advisor reads at the end of a step: rates and means of a longer window, queue and size of now."""
+        found, last = list(self.scrapes), self.scrapes[-1]
         replicas = sum(each.replicas for each in found) / len(found)
         tokens = sum(each.tokens_per_second for each in found) / len(found)
         running = sum(each.running for each in found) / len(found) / replicas
-        waiting = sum(each.waiting for each in found) / len(found)
-        self.demand.append(DemandSample(at, replicas, tokens, waiting))
+        self.demand.append(DemandSample(at, last.replicas, tokens, last.waiting))
         itl = sum(each.itl * each.tokens_per_second for each in found) / (len(found) * tokens) if tokens else 0.0
         if running > 0 and tokens > 0:
             beside = running * week.LOAD.prompt / week.LOAD.output
@@ -154,48 +125,122 @@ def replay(policy: Policy, counts: list[int]) -> Outcome:
     return Outcome(met / windows, fleet.seconds_used / 3600)
 
 
-def _saving(ours: Outcome, found: dict[str, Outcome], rivals: str) -> float | None:
-    """The GPU-hours saved next to the cheapest rival that meets the goal; None if none does."""
-    hours = [each.gpu_hours for name, each in found.items() if name.startswith(rivals) and each.met >= GOAL_MET]
-    return 1 - ours.gpu_hours / min(hours) if hours else None
+Outcomes = Mapping[str, Outcome]
+
+#: Headroom of the advisor's own frontier, in deviations; the second is the default.
+HEADROOMS = (0.0, 3.5, 6.0)
+
+
+def advisors() -> dict[str, Advisor]:
+    default = EvaluationSettings().headroom_deviations
+    return {
+        "advisor" if each == default else f"advisor, headroom {each:g}": Advisor(
+            EvaluationSettings(headroom_deviations=each)
+        )
+        for each in HEADROOMS
+    }
+
+
+def _named(found: Outcomes, prefix: str, without: str = "\n") -> Outcomes:
+    return {name: each for name, each in found.items() if name.startswith(prefix) and without not in name}
+
+
+def _compare(title: str, rivals: Outcomes, frontier: Mapping[str, Outcome]) -> float | None:
+    """Print the rival that comes nearest to the goal and the cheapest that meets it; the GPU-hours saved next to it."""
+    ours, least = frontier["advisor"], min(frontier.values(), key=lambda each: each.gpu_hours)
+    name, best = max(rivals.items(), key=lambda pair: (pair[1].met, -pair[1].gpu_hours))
+    at_equal = hours_at(list(frontier.values()), best.met)
+    print(f"{title}: at most {best.met:.2%} ({name}, {best.gpu_hours:.0f} GPU-hours); for the same share, the advisor")
+    if at_equal is None:
+        print(f"  would need less than no headroom, with which it meets {least.met:.2%} in {least.gpu_hours:.0f}")
+    else:
+        print(f"  uses {at_equal:.0f}, by its own frontier")
+    met = {name: each for name, each in rivals.items() if each.met >= GOAL_MET}
+    if not met:
+        return None
+    name, rival = min(met.items(), key=lambda pair: pair[1].gpu_hours)
+    saving = 1 - ours.gpu_hours / rival.gpu_hours
+    print(f"  the cheapest that meets {GOAL_MET:.0%} is {name}: {rival.met:.2%} in {rival.gpu_hours:.0f} GPU-hours;")
+    print(f"  the advisor's {ours.gpu_hours:.0f} are {saving:.1%} fewer")
+    return saving
+
+
+def hours_at(points: Sequence[Outcome], met: float) -> float | None:
+    """GPU-hours at which a share of the windows is met, between two points of a frontier; None beyond it."""
+    ordered = sorted(points, key=lambda each: each.met)
+    for low, high in pairwise(ordered):
+        if low.met <= met <= high.met:
+            share = (met - low.met) / (high.met - low.met) if high.met > low.met else 0.0
+            return low.gpu_hours + share * (high.gpu_hours - low.gpu_hours)
+    return None
+
+
+def account(advisor: Advisor, rates: Sequence[float], outcomes: Outcomes) -> list[tuple[str, float]]:
+    """GPU-hours of the advisor, step by step from the demand to what it used."""
+    busiest = week.MAX_NUM_SEQS / interval(week.COST, week.LOAD, week.MAX_NUM_SEQS)
+    true = [max(week.MIN_REPLICAS, rate * week.LOAD.output / busiest) for rate in rates]
+    hours = week.STEP_SECONDS / 3600
+    decided = advisor.decisions
+    sizes = [
+        ("the demand, at the objective, in parts of replicas", hours * sum(true)),
+        ("room for the requests of a moment, by the learned curve", _hours(each.level for each in decided)),
+        ("rises until a new replica serves", _hours(each.expected for each in decided)),
+        ("headroom for errors of the forecast", _hours(each.needed for each in decided)),
+        ("whole replicas", _hours(math.ceil(each.needed or 0.0) for each in decided)),
+        ("scaled down late: stabilization, small changes", outcomes["advisor"].gpu_hours),
+    ]
+    return [(sizes[0][0], sizes[0][1]), *((name, after - before) for (_, before), (name, after) in pairwise(sizes))]
+
+
+def _hours(replicas: Iterable[float | None]) -> float:
+    """Of a decision a step of the demand's history."""
+    step = EvaluationSettings().step_seconds
+    return sum(max(week.MIN_REPLICAS, each or 0.0) for each in replicas) * step / 3600
+
+
+def shaped_rates(shape: str, seed: int, recorded: Path | None) -> list[float]:
+    return shapes.SHAPES[shape](seed) if recorded is None else shapes.recorded_hours(seed, shapes.read_demand(recorded))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--shape", choices=sorted(shapes.SHAPES), default="week")
+    parser.add_argument("--recorded", type=Path, help="instead: a trace of the back-test, repeated with noise")
     options = parser.parse_args()
-    counts, rates = list(week.arrivals(options.seed)), week.request_rates(options.seed)
-    policies: list[tuple[str, Policy]] = [
-        ("oracle", Oracle(rates)),
-        ("advisor", Advisor()),
-        ("llm-d's saturation", Saturation()),
-        *((f"HPA queue {target:g}", Hpa(lambda each: each.waiting, target)) for target in (0.1, 1, 10, 100, 300, 1000)),
-        *((f"HPA running {target:g}", Hpa(lambda each: each.running, target)) for target in (30, 40, 43, 46, 50, 60)),
-        *((f"HPA running and waiting {target:g}", Hpa(lambda each: each.running + each.waiting, target))
-          for target in (40, 43, 46, 50)),
-    ]  # fmt: skip
-    found = {name: replay(policy, counts) for name, policy in policies}
+    rates = shaped_rates(options.shape, options.seed, options.recorded)
+    counts = list(week.arrivals(options.seed, rates))
+    ours_by_headroom = advisors()
+    policies: dict[str, Policy] = {"oracle": Oracle(rates), **ours_by_headroom, **autoscalers()}
+    found = {name: replay(policy, counts) for name, policy in policies.items()}
     rows = [(name, f"{each.met:.2%}", f"{each.gpu_hours:.0f}") for name, each in found.items()]
     print(common.table([("policy", "windows met", "GPU-hours"), *rows]))
+    explained = account(ours_by_headroom["advisor"], rates, found)
+    print(
+        common.table([("the advisor's GPU-hours are for", ""), *((name, f"{hours:+.0f}") for name, hours in explained)])
+    )
     ours = found["advisor"]
-    saving, saving_running = (_saving(ours, found, f"HPA {metric}") for metric in ("queue", "running"))
-    queue = max((each for name, each in found.items() if name.startswith("HPA queue")), key=lambda each: each.met)
-    figure = f"no threshold of the queue meets it, the nearest {queue.met:.0%} of the windows"
-    if saving is not None:
-        figure = f"{saving:.0%}"
-    if saving_running is not None:
-        print(f"{saving_running:.1%} fewer than the best target of an HPA on running requests, known only afterwards")
+    frontier = {name: found[name] for name in ours_by_headroom}
+    _compare("HPA on the queue, default behavior", _named(found, "HPA queue ", ","), frontier)
+    savings = {
+        metric: _compare(f"HPA on {metric}", _named(found, f"HPA {metric} "), frontier)
+        for metric in ("queue", "running")
+    }
+    saving = savings["queue"]
+    figure = "no HPA on the queue meets it" if saving is None else f"{saving:.0%}"
     goals = [
         common.Goal(f"{GOAL_MET:.0%} of the windows met", ours.met >= GOAL_MET, f"{ours.met:.2%}"),
         common.Goal(f"{GOAL_SAVING:.0%} fewer GPU-hours than HPA on the queue", saving is None or saving >= GOAL_SAVING,
                     figure),
     ]  # fmt: skip
     print(*goals, sep="\n")
-    common.write("serving_backtest", {
-        "seed": options.seed, "saving_ratio": saving, "saving_ratio_running": saving_running,
-        "policies": {name: {"met": round(each.met, 5), "gpu_hours": round(each.gpu_hours, 1)}
-                     for name, each in found.items()},
-    })  # fmt: skip
+    if options.shape == "week" and options.recorded is None:
+        common.write("serving_backtest", {
+            "seed": options.seed, "saving_ratio": saving, "saving_ratio_running": savings["running"],
+            "account_gpu_hours": {name: round(hours, 1) for name, hours in explained},
+            "policies": {name: {"met": round(each.met, 5), "gpu_hours": round(each.gpu_hours, 1)}
+                         for name, each in found.items()},
+        })  # fmt: skip
     return 1 if common.missed_goals(goals) else 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.serving.draw import interval
@@ -131,7 +131,8 @@ def poisson(draw: random.Random, mean: float) -> int:
     return count
 
 
-def arrivals(seed: int) -> Iterator[int]:
+def arrivals(seed: int, rates: Sequence[float] | None = None) -> Iterator[int]:
+    """Requests in each step, of the week or of other rates."""
     draw = random.Random(seed + 1)
-    for rate in request_rates(seed):
+    for rate in request_rates(seed) if rates is None else rates:
         yield poisson(draw, rate * STEP_SECONDS)

@@ -18,7 +18,14 @@ from gpu_advisor.evaluation.savings import MoneySummary, summarize, urgency, wit
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 from gpu_advisor.evaluation.serving.decision_table import SIZE_KINDS
 from gpu_advisor.evaluation.serving.groups import serving_groups
-from gpu_advisor.evaluation.serving.recommend import ServedPool, conclude, pools_by_gpu, served_pools, sized_by_requests
+from gpu_advisor.evaluation.serving.recommend import (
+    ServedPool,
+    conclude,
+    pools_by_gpu,
+    served_pools,
+    several_models,
+    sized_by_requests,
+)
 from gpu_advisor.settings import Settings
 
 
@@ -103,6 +110,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     ]
     conclusions += [(each, one.pool) for one in served for each in conclude(facts, settings, one)]
     abstentions = [each for each, _ in conclusions if isinstance(each, Abstention)]
+    abstentions += several_models(served)
     advice = [with_savings(each, pool, prices) for each, pool in conclusions if isinstance(each, Recommendation)]
     if not facts.gpus:
         abstentions.append(checks.explain_no_gpus(facts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits
@@ -31,6 +32,14 @@ def group(replicas: int, tokens_per_second: float, waiting: float = 0.0) -> Serv
     )
     point = CurvePoint(10, 500, 0.015)
     return ServingGroup("vllm", "m", "", "", members, (point,), CURVE, AT, 300.0, demand)
+
+
+def with_last_steps(found: ServingGroup, tokens_per_second: float, steps: int, output_tokens: float) -> ServingGroup:
+    """The same with another demand in the last steps, and answers of this length."""
+    before, last = found.demand[:-steps], found.demand[-steps:]
+    demand = (*before, *(replace(each, tokens_per_second=tokens_per_second) for each in last))
+    members = tuple(replace(each, values={**each.values, "output_tokens": output_tokens}) for each in found.replicas)
+    return replace(found, demand=demand, replicas=members)
 
 
 def size(found: ServingGroup, most: int = 40) -> int:
@@ -72,3 +81,13 @@ def test_waiting_requests_are_demand() -> None:
 def test_without_the_curve_or_an_objective_nothing_is_sized() -> None:
     limits = ScalingLimits(1, 9, 0.85, 0.6)
     assert size_group(group(2, 100.0), Objectives(1.0, None), limits, EVALUATION, AT) is None
+
+
+def test_a_busy_group_follows_its_last_step_and_one_with_few_requests_the_mean() -> None:
+    work = group_work(group(1, 1.0), OBJECTIVES)
+    assert work is not None
+    calm = group(10, 5 * work[0])
+
+    assert size(with_last_steps(calm, 12 * work[0], 2, output_tokens=200)) >= 12
+    busy, few = (with_last_steps(calm, 9 * work[0], 2, output_tokens=each) for each in (200, 200_000))
+    assert size(busy) > size(few)

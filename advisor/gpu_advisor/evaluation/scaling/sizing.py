@@ -44,6 +44,18 @@ class ScalingLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedDemand:
+    """Of a demand that servers count, with the requests that wait: its level, and how it is followed.
+
+    `level_half_life_steps` is the half-life of past demand in the level. A replica that starts publishes nothing: what
+    was needed within the stabilization window of a reduction may be starting, and is still requested. No cool-down
+    delays a scale-up, since the shortage is known and not inferred.
+    """
+
+    level_half_life_steps: float
+
+
+@dataclass(frozen=True, slots=True)
 class SizingDecision:
     """A decision. With a `reason` there is none, and `replicas` is the present number.
 
@@ -76,6 +88,7 @@ def decide_size(
     at: float,
     pending: int = 0,
     headroom: Headroom | None = None,
+    counted: CountedDemand | None = None,
 ) -> SizingDecision:
     """How many replicas a pool of `replicas` should have, `pending` of which are not ready yet.
 
@@ -92,12 +105,19 @@ def decide_size(
     if latest < evaluation.min_coverage_ratio * window:
         return SizingDecision(replicas, _missing_points_message(latest, window, step), Reason.INSUFFICIENT_HISTORY)
     horizon = _horizon(limits, evaluation)
+    if counted is not None:
+        horizon = replace(horizon, level_half_life_steps=counted.level_half_life_steps)
     if headroom.prior:
         limits = limits.for_objective()
         earlier = max(0, round((at - history[0].at) / step) + 1 - len(points))  # recorded before these points
         horizon = replace(horizon, prior_steps=PRIOR_STEPS * horizon.fade**earlier)
     demand = estimate_demand(points)
     forecast = forecast_estimate(demand, horizon)
+    if counted is not None:
+        longest = _steps(evaluation.scale_down_stabilization_seconds, step)
+        requested = _required_size(forecast, max, longest, limits, headroom)
+        if requested.replicas > replicas:
+            return requested
     scale_up = _scale_up(forecast, saturated_run(history, at), window, limits, headroom)
     if scale_up.replicas > replicas:
         recently = _recent_size_changes(points, evaluation)

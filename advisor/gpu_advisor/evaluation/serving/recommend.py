@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gpu_advisor.evaluation.actions import Action
@@ -29,8 +29,8 @@ from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_gr
 from gpu_advisor.evaluation.serving.facts import ServingFacts
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup, serving_groups
 from gpu_advisor.evaluation.serving.signals import BY_NAME
+from gpu_advisor.evaluation.serving.size_obstacles import hangs, size_obstacle
 from gpu_advisor.evaluation.serving.sizing import size_group
-from gpu_advisor.evaluation.serving.step_model import MIN_POINTS
 from gpu_advisor.promql.expressions import Matcher
 from gpu_advisor.settings import PoolSettings, Settings
 
@@ -135,6 +135,22 @@ def sized_by_requests(served: Iterable[ServedPool]) -> frozenset[str]:
     )
 
 
+def several_models(served: Sequence[ServedPool]) -> Iterator[Abstention]:
+    """Pools whose servers are of several models: one number of replicas would be wrong for each of them."""
+    members: dict[Scope, list[ServedPool]] = {}
+    for each in served:
+        if each.configured and not each.alone:
+            members.setdefault(each.pool.scope, []).append(each)
+    for scope, found in members.items():
+        names = ", ".join(f"{each.group.name} ({len(each.group.replicas)})" for each in found)
+        message = (
+            f"the pool {scope.name} has several groups of servers, {names}: no one number of replicas fits them. Give "
+            "each a pool of its name"
+        )
+        gpus = tuple(sorted({uuid for each in found for uuid in each.group.gpus}))
+        yield Abstention(Reason.CONFLICTING, SCALE_SUBJECT, scope, message, gpus)
+
+
 def _is_language_model(values: Mapping[str, float]) -> bool:
     return "generation_token_rate" in values or "itl_mean" in values
 
@@ -163,6 +179,8 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         yield Abstention(Reason.UNSUPPORTED, SUBJECT, scope, queue, group.gpus)
     if diagnosis.pending:
         yield Abstention(Reason.INSUFFICIENT_HISTORY, SUBJECT, scope, _pending(diagnosis), group.gpus)
+    if hung := [each.label for each in group.replicas if hangs(each)]:
+        yield Abstention(Reason.CONFLICTING, SUBJECT, scope, _hung(group, hung), group.gpus)
     follows_objectives = served.configured and objectives != Objectives()
     sized = _sized(facts, settings, served, diagnosis) if follows_objectives else None
     if sized is not None:
@@ -175,6 +193,13 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         advice = advise(diagnosis, cause.name, options)
         if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
             yield found
+
+
+def _hung(group: ServingGroup, names: Sequence[str]) -> str:
+    return (
+        f"{', '.join(names)} of {group.name}: requests run, and no token was generated for {group.window_seconds:g} s: "
+        "restart what hangs. Until then the number of replicas is not reduced"
+    )
 
 
 def _pending(diagnosis: GroupDiagnosis) -> str:
@@ -207,30 +232,30 @@ def _sized(
     facts: Facts, settings: Settings, served: ServedPool, diagnosis: GroupDiagnosis
 ) -> Recommendation | Abstention | None:
     """The number of replicas for the demand expected, if it differs from the present one, or why it is unknown."""
-    group, limits = served.group, scaling_limits(settings, served.pool)
-    last = step_bounds(facts.at, settings.evaluation)[1]
-    found = size_group(group, served.objectives, limits, settings.evaluation, last)
+    limits, last = scaling_limits(settings, served.pool), step_bounds(facts.at, settings.evaluation)[1]
+    group, hung = served.group, sum(hangs(each) for each in served.group.replicas)
+    serving = replace(group, replicas=tuple(each for each in group.replicas if not hangs(each)))
+    if not serving.replicas:
+        return None
+    found = size_group(serving, served.objectives, limits, settings.evaluation, last)
+    obstacle = size_obstacle(group, served.objectives, limits, found, settings.evaluation)
+    if obstacle is not None:
+        return Abstention(obstacle.reason, SCALE_SUBJECT, served.scope, obstacle.why, group.gpus)
     if found is None:
-        message = (
-            f"the curve of {group.name} is unknown: it needs {MIN_POINTS} steps of "
-            f"{settings.evaluation.step_seconds} s with running requests, inter-token latencies and token counts, and "
-            "slo.itl_p95"
-        )
-        return Abstention(Reason.INSUFFICIENT_HISTORY, SCALE_SUBJECT, served.scope, message, group.gpus)
+        return None
     decision, work = found
-    if decision.reason is not None:
-        return Abstention(decision.reason, SCALE_SUBJECT, served.scope, decision.why, group.gpus)
-    present, grows = len(group.replicas), decision.replicas > len(group.replicas)
-    if decision.replicas == present:
+    present, wanted = len(group.replicas), min(decision.replicas + hung, limits.max)
+    grows = wanted > present
+    if wanted == present or (hung and not grows):
         return None
     return Recommendation(
         kind="scale_up" if grows else "scale_down",
         direction="up" if grows else "down",
         scope=served.scope,
         severity="warning" if grows else "info",
-        summary=f"Scale {group.name} from {present} to {decision.replicas} replicas: {decision.why}",
+        summary=f"Scale {group.name} from {present} to {wanted} replicas: {decision.why}",
         current=present,
-        recommended=decision.replicas,
+        recommended=wanted,
         unit="replicas",
         diagnosis="overloaded" if grows else "oversized",
         explanation=f"By its own curve, a replica generates {work:.0f} tokens per second within the objective. Demand "
@@ -240,7 +265,7 @@ def _sized(
         projection=Projection(),
         evidence=tuple(_evidence(facts, diagnosis, SIZE_SIGNALS)),
         rejected=(Alternative("scale on GPU utilization", "a language model shows 100 % at almost any load"),),
-        actions=(Action("scale_replicas", served.pool.settings.name, {"replicas": decision.replicas}),),
+        actions=(Action("scale_replicas", served.pool.settings.name, {"replicas": wanted}),),
         gpus=group.gpus,
         nodes=tuple(sorted({each.node for each in group.replicas if each.node})),
     )

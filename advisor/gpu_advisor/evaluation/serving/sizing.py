@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
-from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, decide_size
+from gpu_advisor.evaluation.scaling.sizing import CountedDemand, ScalingLimits, SizingDecision, decide_size
 from gpu_advisor.evaluation.serving.facts import ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.step_model import StepModel
@@ -20,6 +20,11 @@ Z95 = 1.645
 
 #: The share of the KV cache that requests may fill, and of the time that prompts may take: beyond, first tokens queue.
 KV_ROOM, PREFILL_ROOM = 0.9, 0.7
+
+#: Requests whose mean is the present level of demand, and the least half-life of past demand in it (steps). Counters
+#: miss no request, so that the last step of a busy server is its level. Utilization, which is sampled, and servers with
+#: few requests need the half-life of the settings.
+REQUESTS_OF_A_LEVEL, LEAST_HALF_LIFE_STEPS = 100.0, 0.25
 
 
 def mean_below(most: float) -> float:
@@ -83,4 +88,13 @@ def size_group(
     work, output = found
     drain = max(limits.start_delay_seconds, evaluation.step_seconds)
     points = demand_points(group, work, output, drain)
-    return decide_size(points, len(group.replicas), limits.for_objective(), evaluation, at), work
+    counted = CountedDemand(_level_half_life_steps(group, output, evaluation))
+    return decide_size(points, len(group.replicas), limits.for_objective(), evaluation, at, counted=counted), work
+
+
+def _level_half_life_steps(group: ServingGroup, output: float, evaluation: EvaluationSettings) -> float:
+    """Steps with REQUESTS_OF_A_LEVEL requests, of the mean step; at most the half-life of the settings."""
+    tokens = sum(each.tokens_per_second for each in group.demand) / len(group.demand)
+    requests = tokens * evaluation.step_seconds / output
+    most = evaluation.level_half_life_seconds / evaluation.step_seconds
+    return min(most, max(LEAST_HALF_LIFE_STEPS, REQUESTS_OF_A_LEVEL / requests)) if requests > 0 else most

@@ -47,7 +47,7 @@ class StepModel:
     def itl(self, running: float, prompt_ratio: float) -> float:
         """Seconds between two tokens with so many requests running, and prompt tokens per generated one."""
         each = self.per_sequence + prompt_ratio * self.per_prompt_token
-        return self.base + running * each + self.per_root * math.sqrt(running)
+        return self.base + running * each + self.per_root * math.sqrt(max(0.0, running))
 
     def tokens_per_second(self, running: float, prompt_ratio: float) -> float:
         return running / self.itl(running, prompt_ratio)
@@ -61,7 +61,7 @@ class StepModel:
         if growth >= 1:
             return math.inf
         # By Little's law, running = demand x time: (1 - growth) x time - root x sqrt(time) - base = 0.
-        root = self.per_root / decode * math.sqrt(demand)
+        root = self.per_root / decode * math.sqrt(max(0.0, demand))
         return float(_positive_root(1 - growth, root, self.base / decode) ** 2)
 
     def largest(self, itl: float, prompt_ratio: float) -> float:
