@@ -10,11 +10,10 @@ from typing import Literal
 from gpu_advisor.cost.list_prices import CURRENCY as LIST_PRICE_CURRENCY
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import is_lost
-from gpu_advisor.evaluation.money import Interval, Money
+from gpu_advisor.evaluation.money import Money
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.prices import Prices, billable
 from gpu_advisor.evaluation.recommendation import Abstention, Check, CheckStatus, Evidence, Reason, Scope, Severity
-from gpu_advisor.evaluation.serving.unmapped import unread_servers
 from gpu_advisor.evaluation.signals import (
     JOB_PEAK_MEMORY,
     MEMORY_TOTAL,
@@ -164,7 +163,6 @@ def _fleet(
         yield _check_duplicate_exporters(facts)
     for item, title, messages in (
         ("unmapped_exporters", "exporters without a mapping", facts.unmapped_exporters),
-        ("unread_servers", "inference servers without metrics", tuple(unread_servers(facts))),
         ("host_metrics", "host metrics of each GPU", (facts.unmatched_hosts,) if facts.unmatched_hosts else ()),
     ):
         if messages:
@@ -247,7 +245,7 @@ def _mean(
     found = _judge(
         item, title, scope, value, band, facts.evidence_on_demand(signal, known, band.edge(value), coverage=share)
     )
-    return found if share == 1 else replace(found, message=f"{len(known)} of {len(gpus)} GPUs observed")
+    return found if share == 1 else found._replace(message=f"{len(known)} of {len(gpus)} GPUs observed")
 
 
 def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool], known: KnownGpus) -> Iterator[Check]:
@@ -285,7 +283,7 @@ def _of_unified_memory(check: Check, total: float | None) -> Check:
     """The check of a GPU whose memory is also the CPU's: the total is that of both, and so is the use."""
     size = "" if total is None else f" of {total / GIB:.0f} GiB"
     shared = f"unified memory{size}: processes on the CPU use it as well, and count"
-    return replace(check, title="unified memory", message="; ".join(filter(None, (check.message, shared))))
+    return check._replace(title="unified memory", message="; ".join(filter(None, (check.message, shared))))
 
 
 def _is_memory_need_known(facts: Facts, uuid: str) -> bool:
@@ -374,20 +372,20 @@ def check_cost(facts: Facts, settings: Settings, prices: Prices) -> Check:
 
 def fleet_cost(facts: Facts, prices: Prices) -> Money:
     """What all GPUs cost per hour: at least that of those with a price."""
-    return prices.worth({gpu.uuid: Interval.exactly(1.0) for gpu in billable(facts.gpus)}).money
+    return prices.cost(gpu.uuid for gpu in billable(facts.gpus))
 
 
 def _explain_cost(facts: Facts, settings: Settings, prices: Prices, spent: Money) -> str:
     """Empty if all is known and set."""
     paid = billable(facts.gpus)
     unpriced = sorted({gpu.name or "GPUs of unknown model" for gpu in paid if gpu.uuid not in prices.by_gpu})
-    lost = {gpu.uuid: Interval.exactly(1.0) for gpu in paid if is_lost(facts, gpu)}
+    lost = [gpu.uuid for gpu in paid if is_lost(facts, gpu)]
     parts = []
     if spent.bound is not None and (spent.estimated or unpriced or settings.cost.budget_per_hour is None):
         parts.append(str(spent))
     if lost:
         subject = "1 lost GPU costs" if len(lost) == 1 else f"{len(lost)} lost GPUs cost"
-        parts.append(f"{subject} {prices.worth(lost).money}")
+        parts.append(f"{subject} {prices.cost(lost)}")
     if unpriced:
         parts.append(f"no price for {', '.join(unpriced)}: {_price_fix(settings)}")
     elif spent.estimated:

@@ -251,7 +251,7 @@ class Facts:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would take three times as long, 27,500 times
 class EvidenceOnDemand(Sequence[Evidence]):
     """A sequence of the one evidence that these arguments give."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -117,9 +118,18 @@ class Prices:
             gpus = gpus + share
             price = self.by_gpu.get(uuid)
             sums[price] = sums.get(price, NOTHING) + share
+        return Savings(gpus, self._total(sums))
+
+    def cost(self, uuids: Iterable[str]) -> Money:
+        """Of these GPUs, each whole."""
+        counts = Counter(map(self.by_gpu.get, uuids))
+        return self._total({price: Interval.exactly(float(count)) for price, count in counts.items()})
+
+    def _total(self, sums: Mapping[GpuPrice | None, Interval]) -> Money:
+        """Of so many GPUs of each price."""
         parts = (unpriced(sum_, self.currency) if price is None else price_of(sum_, price)
                  for price, sum_ in sums.items())  # fmt: skip
-        return Savings(gpus, total(parts, self.currency))
+        return total(parts, self.currency)
 
     def worth_of_any(self, count: int, uuids: Sequence[str]) -> Money:
         """Of `count` of these GPUs: which of them is not known."""

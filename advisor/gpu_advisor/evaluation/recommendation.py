@@ -110,8 +110,7 @@ class CheckStatus(str, Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One item of the checklist. Values are ratios 0..1, or money per hour for the item `cost`.
 
     `missed_by` is the distance to the nearer edge of the band, negative below it. `reason` is set if the status is

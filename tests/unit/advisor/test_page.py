@@ -296,7 +296,7 @@ def test_glance_takes_the_worst_of_the_nodes() -> None:
     view = whole()
     assert view.evaluation
     [first, *_] = [each for each in view.evaluation.checks if each.scope.kind == "node" and each.value is not None]
-    off = [dataclasses.replace(first, missed_by=by, value=0.9 + by) for by in (-0.1, -0.5, -0.2)]
+    off = [first._replace(missed_by=by, value=0.9 + by) for by in (-0.1, -0.5, -0.2)]
     assert checklist.worst_check(off).missed_by == -0.5
     rows = [checklist.ChecksRow(str(number), {"gpu_utilization": each}) for number, each in enumerate(off)]
     assert checklist.worst_rows(rows) == rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second, pcie_bytes_per_second
 from gpu_advisor.evaluation.diagnosis.peers import MIN_BUSY_RATIO, Peers, job_group, model_group, ratio_of
@@ -77,8 +78,7 @@ THROTTLE_REASONS = (THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRA
 _JOB_REPORTS = (JOB_STEP_TIME, JOB_DATA_WAIT, JOB_COMMUNICATION, JOB_PEAK_MEMORY, JOB_BATCH_SIZE)
 
 
-@dataclass(frozen=True, slots=True)
-class GpuSignals:
+class GpuSignals(NamedTuple):
     """The signals of one GPU. `kind` is the kind of its pool, configured or inferred."""
 
     facts: Facts
