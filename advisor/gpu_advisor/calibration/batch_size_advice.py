@@ -225,11 +225,20 @@ def _notes(
             )
     if knee is not None and best is not None and best > knee:
         yield f"from {knee} on, a larger batch gains less than 5 % of throughput"
-    if len(points.points) == 2 and points.traced is None:
-        yield "with two sizes there is no residual, so the interval is that of typical models; a third size narrows it"
+    if points.traced is None:
+        yield from _without_trace(points)
     if request.current_batch and best and best != request.current_batch:
         ratio = best / request.current_batch
         yield LEARNING_RATE_NOTE.format(ratio=ratio, root=math.sqrt(ratio))
+
+
+def _without_trace(points: MeasuredPoints) -> Iterable[str]:
+    if len(points.points) == 2:
+        yield "with two sizes there is no residual, so the interval is that of typical models; a third size narrows it"
+    yield (
+        f"a trace of the step, which needs no GPU, narrows the intervals beyond {points.largest.batch_size}: "
+        "`gpu-advisor probe` adds it to its profile, `gpu-advisor batch-size --model package.module:factory` to points"
+    )
 
 
 def _trace_notes(memory: MemoryFit) -> Iterable[str]:

@@ -65,6 +65,13 @@ def test_a_trace_of_another_step_counts_for_little(ratio: float) -> None:
     assert "check that it is the workload that was measured" in note
 
 
+def test_without_a_trace_a_note_says_how_to_add_it() -> None:
+    request = BatchSizeRequest(40 * GIB, 0.9)
+    with_it, without = (recommend_batch_size(points(3, 4, each), request) for each in (trace(2, 3, 5, 9, 17), None))
+    assert any("--model package.module:factory" in note for note in without.notes)
+    assert not any("--model package.module:factory" in note for note in with_it.notes)
+
+
 def test_shares_and_evidence() -> None:
     fit = fit_memory(points(3, 4, trace(2, 3, 5, 9, 17)))
     assert fit.trace is not None
