@@ -120,7 +120,7 @@ def test_what_if_changes_the_answer_as_a_slider_moves(
     slider = page.get_by_label("minimum GPUs per pool, slider").first
     slider.press("ArrowLeft")
     expect(answer).to_contain_text("Release 4 of 4 GPUs of Tesla T4")
-    expect(answer).to_contain_text("instead of 1 GPUs")
+    expect(answer).to_contain_text("0 GPUs instead of 1")
     assert "gpu.min=0" in page.url  # to hand on
     screenshots(page, "page-what-if")
     number = page.locator("input[name='gpu.scale_down_threshold']")

@@ -33,7 +33,7 @@ class NoCapacityError(CommandError):
 @click.command("allocate")
 @click.argument("gpus", default="")
 @click.argument("job_command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
-@click.option("--memory-gb", type=click.FloatRange(0, min_open=True), help="Minimum memory of each GPU.")
+@click.option("--memory-gb", type=click.FloatRange(0, min_open=True), help="Minimum memory of each GPU.", metavar="GB")
 @click.option("--distributed", is_flag=True, help="Allow several nodes, with the same number of GPUs on each.")
 @click.option("--cpu-fallback", is_flag=True, help="If no GPU is available, return an allocation without GPUs.")
 @click.option("--lease", "lease_seconds", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
@@ -56,7 +56,14 @@ class NoCapacityError(CommandError):
 @click.option("--partition", default="", metavar="NAME", help="Slurm: the job's partitions.  [default: those that fit]")
 @click.option("--account", default="", metavar="NAME", help="Slurm: the account to charge.")
 @click.option("--job-name", default="", metavar="NAME", help="Slurm: the job's name.")
-@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
 @click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
 @click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
 @click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True, help="The running advisor.")

@@ -21,15 +21,17 @@ COLUMNS = ("pool", "replicas", "desired", "action", "why")
 
 
 @click.command("autoscale")
-@click.option("--pool", help="This pool only; required with --apply if there are several.")
-@click.option("--min-gpus", type=click.IntRange(0), help="Override the pool's gpu.min.")
-@click.option("--max-gpus", type=click.IntRange(1), help="Override the pool's gpu.max.")
+@click.option("--pool", help="This pool only; required with --apply if there are several.", metavar="NAME")
+@click.option("--min-gpus", type=click.IntRange(0), help="Override the pool's gpu.min.", metavar="N")
+@click.option("--max-gpus", type=click.IntRange(1), help="Override the pool's gpu.max.", metavar="N")
 @click.option(
     "--apply/--dry-run", "apply_", default=False, show_default=True, help="Scale on Kubernetes, or only print."
 )
 @click.option("--workload", metavar="KIND/NAME", help="Workload to scale: deployment/NAME or statefulset/NAME.")
-@click.option("--namespace", "-n", default="default", show_default=True)
-@click.option("--context", help="Kubeconfig context.  [default: the current one, or in-cluster]")
+@click.option(
+    "--namespace", "-n", default="default", show_default=True, metavar="NAME", help="Namespace of the workload."
+)
+@click.option("--context", help="Kubeconfig context.  [default: the current one, or in-cluster]", metavar="NAME")
 @output.options("a pool should be scaled, 4 if data is insufficient")
 @advisor_client.options
 def command(

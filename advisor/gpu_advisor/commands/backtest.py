@@ -51,16 +51,22 @@ def _unserved_ratio(_context: click.Context, _parameter: click.Parameter, text: 
 )  # fmt: skip
 @click.option("--pool", metavar="NAME", help="Instead of a file: a serving pool of --config, from its Prometheus.")
 @click.option("--since", default="24h", show_default=True, metavar="DURATION", callback=_seconds, help="With --pool.")
-@click.option("--interval", type=click.IntRange(1, 86400), default=60, show_default=True, help="Seconds.")
+@click.option(
+    "--interval", type=click.IntRange(1, 86400), default=60, show_default=True, help="Seconds.", metavar="SECONDS"
+)
 @click.option(
     "--start-delay", type=click.IntRange(0, 86400),
     help="Seconds until a new replica serves.  [default: the pool's start_delay_seconds, or 120]",
+    metavar="SECONDS",
 )  # fmt: skip
-@click.option("--start", type=click.IntRange(0), default=2, show_default=True, help="Initial replicas.")
-@click.option("--min", "min_", type=click.IntRange(0), help="Minimum replicas.  [default: resources.gpu.min]")
+@click.option("--start", type=click.IntRange(0), default=2, show_default=True, help="Initial replicas.", metavar="N")
+@click.option(
+    "--min", "min_", type=click.IntRange(0), help="Minimum replicas.  [default: resources.gpu.min]", metavar="N"
+)
 @click.option(
     "--max", "max_", type=click.IntRange(1),
     help="Maximum replicas.  [default: resources.gpu.max, else what the highest demand needs]",
+    metavar="N",
 )  # fmt: skip
 @click.option(
     "--unserved", metavar="PERCENT", callback=_unserved_ratio,

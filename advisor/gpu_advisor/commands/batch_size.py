@@ -62,13 +62,20 @@ def parse_target(_context: click.Context, _parameter: click.Parameter, value: fl
 @click.option("--memory", "memory_bytes", required=True, callback=parse_memory, metavar="SIZE",
               help="Memory of one GPU, such as 40GiB, 80GB, 40960MiB, or in bytes.")  # fmt: skip
 @click.option("--target", type=float, default=0.85, show_default=True, callback=parse_target,
-              help="Share of the memory that may be used.")  # fmt: skip
+              help="Share of the memory that may be used.", metavar="RATIO")  # fmt: skip
 @click.option("--predict", default="", callback=parse_sizes, metavar="SIZES",
               help="Candidate sizes, in addition to those measured.  [default: multiples of 8]")  # fmt: skip
-@click.option("--current", type=click.IntRange(min=1), help="Current batch size: baseline of the throughput gain.")
+@click.option(
+    "--current",
+    type=click.IntRange(min=1),
+    help="Current batch size: baseline of the throughput gain.",
+    metavar="SAMPLES",
+)
 @click.option("--gradient-noise", type=click.IntRange(min=1), metavar="SIZE",
               help="Critical batch size, if the job reports its gradient noise scale.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
 def command(
     points_file: Path | None,
     profile_file: Path | None,

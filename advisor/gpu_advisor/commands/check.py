@@ -24,8 +24,8 @@ HEADINGS: tuple[str, ...] = ("scope", "item", "status", "value", "target", "mess
 
 
 @click.command("check")
-@click.option("--status", type=click.Choice([each.value for each in CheckStatus]))
-@click.option("--item", help="E.g. gpu_utilization.")
+@click.option("--status", type=click.Choice([each.value for each in CheckStatus]), help="Only checks with this status.")
+@click.option("--item", help="E.g. gpu_utilization.", metavar="NAME")
 @click.option("--gpus", is_flag=True, help="Include checks per GPU.")
 @output.options("a target is missed, except informational ones")
 @advisor_client.options

@@ -47,11 +47,18 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "brig
     "--config", type=click.Path(dir_okay=False, path_type=Path), help="Check the servers of this file (YAML)."
 )
 @click.option("--exporter", metavar="URL", help=f"[default: {DEFAULT_EXPORTER}, unless Prometheus is checked]")
-@click.option("--prometheus", metavar="URL")
-@click.option("--alertmanager", metavar="URL")
-@click.option("--grafana", metavar="URL")
+@click.option("--prometheus", metavar="URL", help="Check this Prometheus and what it scrapes.")
+@click.option("--alertmanager", metavar="URL", help="Check this Alertmanager.")
+@click.option("--grafana", metavar="URL", help="Check this Grafana.")
 @click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
-@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
 def command(
     config: Path | None, exporter: str | None, prometheus: str | None, alertmanager: str | None, grafana: str | None,
     ca_file: str | None, format_: str,

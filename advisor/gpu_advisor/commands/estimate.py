@@ -20,14 +20,27 @@ if TYPE_CHECKING:
 
 
 @click.command("estimate", short_help="Estimate the peak memory of training, without a GPU.")
-@click.option("--workload", required=True, help="mlp, conv, transformer, or package.module:factory.")
-@click.option("--sizes", default="8,16,32", show_default=True, callback=parse_sizes)
+@click.option("--workload", required=True, help="mlp, conv, transformer, or package.module:factory.", metavar="NAME")
 @click.option(
-    "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True
+    "--sizes",
+    default="8,16,32",
+    show_default=True,
+    callback=parse_sizes,
+    metavar="SAMPLES,...",
+    help="Batch sizes to estimate.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the model.",
 )
 @click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="Profiles of one GPU type that correct the estimate. May be repeated.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+              help="Profiles of one GPU type that correct the estimate. Repeatable.")  # fmt: skip
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
 def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tuple[Path, ...], form: str) -> None:
     """Trace a workload with fake tensors and estimate its peak training memory.
 

@@ -35,10 +35,14 @@ MAX_RESPONSE_BYTES = 2**20
     "exporters",
     multiple=True,
     metavar="URL",
-    help=f"Scrape this exporter; may be repeated.  [default: {DEFAULT_EXPORTER}]",
+    help=f"Scrape this exporter. Repeatable.  [default: {DEFAULT_EXPORTER}]",
 )
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("advisor.yml"), show_default=True
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("advisor.yml"),
+    show_default=True,
+    help="Settings file to write.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(prometheus: str | None, exporters: tuple[str, ...], output: Path, force: bool) -> None:

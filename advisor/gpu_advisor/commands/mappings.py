@@ -18,7 +18,9 @@ _DIRECTORY = click.option(
     "--mappings-dir", default="", metavar="DIRECTORY",
     help="Directory of your own mapping files; one with the name of a shipped mapping replaces it.",
 )  # fmt: skip
-_FORMAT = click.option("--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+_FORMAT = click.option(
+    "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
 
 #: Units of quantities in the advisor, by the ends of their names; the first that matches. Others are counts or flags.
 _UNITS = (
@@ -37,7 +39,11 @@ def command() -> None:
 @_DIRECTORY
 @_FORMAT
 def list_mappings(mappings_dir: str, output: str) -> None:
-    """List the mappings, the preferred ones first, with the metrics that detect each exporter."""
+    """List the mappings, the preferred ones first, with the metrics that detect each exporter.
+
+    \b
+      gpu-advisor mappings list
+    """
     found = _mappings(mappings_dir)
     if output == "json":
         rows = [
@@ -62,12 +68,21 @@ def list_mappings(mappings_dir: str, output: str) -> None:
 @click.argument("exposition", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @_DIRECTORY
 @_FORMAT
-@click.option("--instance", default="10.0.0.1:9400", show_default=True, help="Address from which it would be scraped.")
-@click.option("--job", default="exporter", show_default=True, help="Job that would scrape it.")
+@click.option(
+    "--instance",
+    default="10.0.0.1:9400",
+    show_default=True,
+    help="Address from which it would be scraped.",
+    metavar="HOST:PORT",
+)
+@click.option("--job", default="exporter", show_default=True, help="Job that would scrape it.", metavar="NAME")
 def test_exposition(exposition: Path, mappings_dir: str, output: str, instance: str, job: str) -> None:
     """Show how the mappings interpret saved /metrics output (- is standard input).
 
     Exits with 1 if no mapping finds a GPU or node in it.
+
+    \b
+      curl -s http://NODE:9400/metrics | gpu-advisor mappings test -
     """
     from gpu_advisor.sources.exporters.exposition_check import apply_mappings, unused_metrics
 

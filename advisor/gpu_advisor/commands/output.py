@@ -41,7 +41,12 @@ def options(action_needed: str) -> Callable[[F], F]:
     `action_needed`: the condition under which the command exits with EXIT_ACTION_NEEDED, for the help.
     """
     format_option = click.option(
-        "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+        "--format",
+        "format_",
+        type=click.Choice(["table", "json", "csv"]),
+        default="table",
+        show_default=True,
+        help="Output format.",
     )
     exit_code_option = click.option(
         "--exit-code", is_flag=True, help=f"Exit with {EXIT_ACTION_NEEDED} if {action_needed}."

@@ -49,19 +49,32 @@ def _probe_server(probe: ServingProbe) -> None:
 
 @click.command("probe", short_help="Measure memory and throughput at several batch sizes.")
 @click.option("--workload", default="transformer", show_default=True,
-              help="mlp, conv, transformer, or package.module:factory.")  # fmt: skip
-@click.option("--job", help="Name of the profiled training job (its label training_job).")
-@click.option("--sizes", default="8,16,32", show_default=True, callback=parse_sizes, help="Batch sizes to measure.")
+              help="mlp, conv, transformer, or package.module:factory.", metavar="NAME")  # fmt: skip
+@click.option("--job", help="Name of the profiled training job (its label training_job).", metavar="NAME")
+@click.option(
+    "--sizes",
+    default="8,16,32",
+    show_default=True,
+    callback=parse_sizes,
+    help="Batch sizes to measure.",
+    metavar="SAMPLES,...",
+)
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
               help="cuda includes ROCm.")  # fmt: skip
 @click.option(
-    "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the model.",
 )
 @click.option("--limit", callback=_limit, metavar="SIZE", help="Simulate a smaller memory, as in 8GiB.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True,
-              help="Time limit per size, in seconds.")  # fmt: skip
-@click.option("--seconds", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Time per size.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch on a CPU.")
+              help="Time limit per size, in seconds.", metavar="SECONDS")  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Time per size.", metavar="SECONDS"
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch on a CPU.", metavar="N")
 @click.option("--trace/--no-trace", default=True, show_default=True,
               help="Also trace the step without a GPU: narrows the intervals of larger sizes.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=Path("profiles"), show_default=True,
@@ -70,13 +83,13 @@ def _probe_server(probe: ServingProbe) -> None:
               help="Also publish it, through this textfile directory of an exporter.")  # fmt: skip
 @click.option("--serving", "serving_url", metavar="URL",
               help="Measure a live inference server instead, at rising concurrency. Sends real load.")  # fmt: skip
-@click.option("--model", help="With --serving: the served model, if there are several.")
+@click.option("--model", help="With --serving: the served model, if there are several.", metavar="NAME")
 @click.option("--concurrency", default="1,2,4,8,16,32", show_default=True, callback=parse_sizes,
-              help="With --serving: requests at a time.")  # fmt: skip
+              help="With --serving: requests at a time.", metavar="N,...")  # fmt: skip
 @click.option("--max-seconds", type=click.FloatRange(min=1), default=120.0, show_default=True,
-              help="With --serving: time of all levels.")  # fmt: skip
+              help="With --serving: time of all levels.", metavar="SECONDS")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(min=1), default=100_000, show_default=True,
-              help="With --serving: tokens generated in all.")  # fmt: skip
+              help="With --serving: tokens generated in all.", metavar="TOKENS")  # fmt: skip
 @click.option("--slo-ttft", callback=_latency, metavar="DURATION",
               help="With --serving: stop when the time to first token (p95) exceeds it, as in 500ms.")  # fmt: skip
 @click.option("--slo-itl", callback=_latency, metavar="DURATION",

@@ -28,11 +28,11 @@ CSV_COLUMNS = (
 
 @click.command("recommend")
 @click.argument("id_", metavar="[ID]", required=False)
-@click.option("--kind", help="Only this kind, e.g. idle_reclaim.")
+@click.option("--kind", help="Only this kind, e.g. idle_reclaim.", metavar="KIND")
 @click.option("--severity", type=click.Choice(get_args(Severity)), help="Only this severity.")
-@click.option("--node", help="Only recommendations for GPUs of this node.")
-@click.option("--pool", help="Only this pool.")
-@click.option("--job", help="Only this training job or owner.")
+@click.option("--node", help="Only recommendations for GPUs of this node.", metavar="NAME")
+@click.option("--pool", help="Only this pool.", metavar="NAME")
+@click.option("--job", help="Only this training job or owner.", metavar="NAME")
 @output.options("there are recommendations that are not snoozed")
 @advisor_client.options
 def command(

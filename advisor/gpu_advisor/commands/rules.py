@@ -23,13 +23,14 @@ def _names(mappings_dir: str) -> dict[str, list[str]]:
 @click.command("rules")
 @click.option(
     "--source", "sources", multiple=True, metavar="EXPORTER",
-    help="Exporter to record from; repeatable, the preferred one first."
+    help="Exporter to record from, the preferred one first. Repeatable."
     "  [default: gpu-exporter and node_exporter]",
 )  # fmt: skip
-@click.option("--job", "jobs", multiple=True, help="Only series of this Prometheus job; repeatable.")
+@click.option("--job", "jobs", multiple=True, help="Only series of this Prometheus job. Repeatable.", metavar="NAME")
 @click.option(
     "--cluster-label", default="cluster", show_default=True,
     help="Label that distinguishes clusters in one Prometheus; empty: none.",
+    metavar="NAME",
 )  # fmt: skip
 @click.option(
     "--mappings-dir", default="", metavar="DIRECTORY",
@@ -46,7 +47,12 @@ def command(
     mappings_dir: str,
     scrape_interval: float | None,
 ) -> None:
-    """Print Prometheus recording rules for the series that dashboards and long windows read."""
+    """Print Prometheus recording rules for the series that dashboards and long windows read.
+
+    \b
+      gpu-advisor rules > recording.yml                             for gpu-exporter and node_exporter
+      gpu-advisor rules --source dcgm-exporter --source node_exporter > recording.yml
+    """
     from gpu_advisor.sources.exporters.mapping_files import MappingError
     from gpu_advisor.sources.exporters.recording_rules import render_rules
 

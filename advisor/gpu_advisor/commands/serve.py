@@ -18,10 +18,15 @@ from gpu_advisor.settings import Settings, load_settings
 )  # fmt: skip
 @click.option(
     "--allowed-host", multiple=True, metavar="NAME",
-    help="Additional Host header to accept, besides web.allowed_hosts; repeatable.",
+    help="Additional Host header to accept, besides web.allowed_hosts. Repeatable.",
 )  # fmt: skip
 def command(config: Path, write_token_file: str | None, allowed_host: tuple[str, ...]) -> None:
-    """Run the advisor with an existing Prometheus. SIGHUP reads the settings again."""
+    """Run the advisor with an existing Prometheus. SIGHUP reads the settings again.
+
+    \b
+      gpu-advisor init --prometheus http://prometheus:9090          writes advisor.yml
+      gpu-advisor serve --config advisor.yml
+    """
     log_to_stderr()
 
     def load() -> Settings:

@@ -29,9 +29,9 @@ def parse_duration(_context: click.Context, _parameter: click.Parameter, value: 
 @click.argument("id_", metavar="ID")
 @click.option("--for", "duration", default="1d", show_default=True, callback=parse_duration, metavar="DURATION",
               help="How long: 90m, 12h, 7d, 2w.")  # fmt: skip
-@click.option("--reason", help="Reason, shown to others. Required, except with --end.")
+@click.option("--reason", help="Reason, shown to others. Required, except with --end.", metavar="REASON")
 @click.option("--end", is_flag=True, help="End the snooze instead.")
-@click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True)
+@click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True, help="The running advisor.")
 @click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
 @click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
 def command(

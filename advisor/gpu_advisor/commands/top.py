@@ -42,12 +42,24 @@ CSV_COLUMNS = (
 @click.command("top")
 @click.argument("exporter", metavar="[URL]", default=DEFAULT_EXPORTER)
 @click.option(
-    "--interval", type=click.FloatRange(min=0.5), default=2.0, show_default=True, help="Refresh interval in seconds."
+    "--interval",
+    type=click.FloatRange(min=0.5),
+    default=2.0,
+    show_default=True,
+    help="Refresh interval in seconds.",
+    metavar="SECONDS",
 )
 @click.option("--once", is_flag=True, help="Print once and exit; implied by --format json and csv.")
-@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
 @click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
-@click.option("--user", help="User of the exporter's basic auth.")
+@click.option("--user", help="User of the exporter's basic auth.", metavar="NAME")
 @click.option("--password-file", type=click.Path(dir_okay=False, path_type=Path), help="File with the user's password.")
 def command(
     exporter: str, interval: float, once: bool, format_: output.Format, ca_file: str | None,

@@ -79,6 +79,11 @@ def progress_text(gpus: int) -> Callable[[int, float], str]:
 def command(simulate: str, exporter_address: str, advisor_address: str, state_dir: Path, config: Path | None) -> None:
     """Run exporter and advisor on this machine; needs nothing else. Ctrl-C stops both.
 
+    \b
+      gpu-advisor up                                                this machine's GPUs
+      gpu-advisor up --simulate 8xH100-80GB:idle-hoarder            without a GPU
+      gpu-advisor up --config advisor.yml                           with your targets, pools and prices
+
     Training jobs on this machine can report to the directory `jobs` in --state-dir: see docs/training.md.
     """
     log_to_stderr()

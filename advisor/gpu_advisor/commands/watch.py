@@ -36,7 +36,12 @@ class WatchState:
 
 @click.command("watch")
 @click.option(
-    "--interval", type=click.FloatRange(min=1), default=5.0, show_default=True, help="Refresh interval in seconds."
+    "--interval",
+    type=click.FloatRange(min=1),
+    default=5.0,
+    show_default=True,
+    help="Refresh interval in seconds.",
+    metavar="SECONDS",
 )
 @click.option("--once", is_flag=True, help="Print once and exit.")
 @click.option("--gpus", is_flag=True, help="Include checks per GPU.")

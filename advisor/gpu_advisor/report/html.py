@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 
@@ -19,6 +19,9 @@ from gpu_advisor.report.usage_sections import headline
 
 #: Pools with a chart; the tables have all.
 MAX_POOLS_DRAWN = 24
+
+#: Characters of a cell up to which a column is as narrow as others.
+MAX_SHORT_TEXT = 40
 
 #: Sections that may break across printed pages.
 _BREAKABLE_SECTIONS = frozenset({"use", "checklist", "advice", "change", "outcomes", "unknown", "making"})
@@ -93,8 +96,7 @@ def _isolate_bidi(text: str) -> Markup:
 
 
 def _table(table: ReportTable, narrow: bool) -> Markup:
-    numeric = [any(row[column].path for row in table.rows) for column in range(len(table.head))]
-    kinds = [Markup(' class="number"') if right else Markup("") for right in numeric]
+    kinds = [_column_kind([row[column] for row in table.rows]) for column in range(len(table.head))]
     head = Markup("").join(
         Markup('<th scope="col"{}>{}</th>').format(kind, name) if name else Markup("<td></td>")
         for kind, name in zip(kinds, table.head, strict=True)
@@ -106,9 +108,16 @@ def _table(table: ReportTable, narrow: bool) -> Markup:
     ).format(table.title, Markup(' class="key"') if narrow else Markup(""), table.title, head, rows)
 
 
+def _column_kind(cells: Sequence[TableCell]) -> Markup:
+    """The class of a column: numbers stand on the right, sentences need room."""
+    if any(cell.path for cell in cells):
+        return Markup(' class="number"')
+    return Markup(' class="text"') if any(len(cell.text) > MAX_SHORT_TEXT for cell in cells) else Markup("")
+
+
 def _row(row: tuple[TableCell, ...], kinds: list[Markup]) -> Markup:
     first, *others = row
-    cells = [Markup('<th scope="row">{}</th>').format(_cell_content(first))]
+    cells = [Markup('<th scope="row"{}>{}</th>').format(kinds[0], _cell_content(first))]
     cells += [
         Markup("<td{}>{}</td>").format(kind, _cell_content(cell)) for cell, kind in zip(others, kinds[1:], strict=True)
     ]
@@ -185,4 +194,7 @@ def _before_after(document: Report) -> Markup:
 
 
 def _figure_element(caption: str, drawing: Markup) -> Markup:
-    return Markup("<figure>\n<figcaption>{}</figcaption>\n{}\n</figure>\n").format(_isolate_bidi(caption), drawing)
+    return Markup(
+        "<figure>\n<figcaption>{}</figcaption>\n"
+        '<div class="scroll newest" tabindex="0" role="region" aria-label="{}">{}</div>\n</figure>\n'
+    ).format(_isolate_bidi(caption), caption, drawing)
