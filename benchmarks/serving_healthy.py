@@ -4,7 +4,8 @@
 
 Servers are drawn as the class `healthy` of benchmarks/serving, and kept if they keep their objectives and no cause is
 true of them (causes.py). Every five minutes the advisor decides as it does live: on the last window and the one before,
-with the step times and the demand of the hours before, for a pool with the server's objectives.
+with the step times and the demand of the hours before, for a pool with the server's objectives. Advice on a cause is
+false here; a number of replicas with headroom for the demand to come is not, and is counted apart.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from benchmarks.serving.windows import watch, window_of
 #: Steps of the history (seconds), and how many hours of it there are.
 STEP_SECONDS, HISTORY_HOURS = 60.0, 6
 SECONDS_PER_DAY = 86_400
+
+#: Advice on a number of replicas by demand, not by a cause.
+SIZE_KINDS = ("scale_up", "scale_down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ def main() -> int:
     options = parser.parse_args()
 
     began = time.monotonic()
-    servers = windows = advised = 0
+    servers = windows = advised = sized = 0
     replica_seconds = 0.0
     named = Counter[str]()
     keys = [(options.first_seed + number, options.hours) for number in range(options.servers)]
@@ -118,19 +122,20 @@ def main() -> int:
             servers += 1
             windows += len(watched.found)
             replica_seconds += len(watched.found) * WINDOW_SECONDS * watched.replicas
-            advised += sum(bool(each) for each in watched.found)
+            sized += sum(any(kind in SIZE_KINDS for kind, _ in each) for each in watched.found)
+            advised += sum(any(kind not in SIZE_KINDS for kind, _ in each) for each in watched.found)
             found = Counter(f"{kind}: {cause}" for each in watched.found for kind, cause in each)
             named.update(found)
             if found:
                 print(f"seed {watched.seed}, {watched.replicas} replicas: {dict(found)}", flush=True)
     days = replica_seconds / SECONDS_PER_DAY
     print(f"{servers} healthy servers, {windows} windows, {days:.1f} replica-days: {advised} windows with advice")
-    print(f"by kind and cause: {dict(named)}")
+    print(f"by kind and cause: {dict(named)}; {sized} windows with a number of replicas for the demand")
     if not advised:
         print(f"none in {days:.1f} replica-days: at most {3 / days:.2g} a replica-day (95 %, rule of three)")
     common.write("serving_healthy", {
         "servers": servers, "windows": windows, "replica_days": round(days, 2), "windows_with_advice": advised,
-        "advice": dict(named),
+        "windows_with_replicas_for_demand": sized, "advice": dict(named),
     })  # fmt: skip
     return 1 if advised else 0
 

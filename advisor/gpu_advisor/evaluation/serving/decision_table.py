@@ -122,6 +122,9 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("kv_cache_bound", "", (
         _PRESSED, above("preemptions", 0.020, 0.015), unless(below("ttft_missed", 0.22, 0.25)),
         unless(above("free_itl", 2.7, 2.5)), unless(above("prefill_load", 2.2, 2.0)))),
+    CauseRow("kv_cache_bound", "preemptions on the only replica", (
+        _PRESSED, above("kv_usage_max", 0.95, 0.92), above("preemptions", 0.060, 0.055),
+        above("queue_share", 0.025, 0.020), below("itl_load", 1.9, 2.0), below("replicas", 1.0, 2.0))),
     CauseRow("kv_cache_bound", "of a server that reserves room for a whole answer, and never preempts", (
         _PRESSED, _QUEUE, above("reserved_kv_usage", 0.90, 0.85), unless(above("itl_load", 1.0, 0.95)))),
     CauseRow("batch_limit_bound", "", (
@@ -130,15 +133,23 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
     CauseRow("prefill_bound", "", (
-        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS,
+        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS, unless(above("preemptions", 0.05, 0.04)),
         any_of(above("itl_load", 0.60, 0.55), below("computing_share", 0.80, 0.82)))),
     CauseRow("prefill_bound", "prompts take long while tokens are late", (
         _PRESSED, *_ALL_ALIKE, above("fast_prefill_itl", 1.05, 1.0), above("prefill_load", 0.30, 0.28), _CAN_KEEP_UP)),
-    CauseRow("prefill_bound", "answers stall", (_PRESSED, *_ALL_ALIKE, above("itl_stall", 0.60, 0.55))),
+    CauseRow("prefill_bound", "long prompts stall answers", (
+        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.62, 0.60), above("longest_prefill", 2.5, 2.4))),
+    CauseRow("prefill_bound", "far behind with prompts beside decoding", (
+        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.945, 0.940), below("computing_share", 0.125, 0.130),
+        above("peak_itl", 0.85, 0.84))),
     CauseRow("decode_bandwidth_bound", "slow steps", (
         _PRESSED, *_ALL_ALIKE, above("itl_load", 0.82, 0.79), below("lone_itl", 1.10, 1.13))),
-    CauseRow("decode_bandwidth_bound", "steps of half the length would be too slow", (
-        _PRESSED, *_ALL_ALIKE, above("fast_decode_itl", 1.10, 1.05), above("backlog", 1.0, 0.9))),
+    CauseRow("decode_bandwidth_bound", "steps of little but decoding", (
+        _PRESSED, *_ALL_ALIKE, below("prompt_share", 0.31, 0.32))),
+    CauseRow("decode_bandwidth_bound", "tokens beside prompts, unevenly", (
+        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.967, 0.965), above("itl_spread", 3.6, 3.5))),
+    CauseRow("decode_bandwidth_bound", "each request preempted", (
+        _PRESSED, *_ALL_ALIKE, above("preemptions", 1.4, 1.3), above("itl_load", 1.0, 0.95))),
     CauseRow("under_batched", "", (*_HALF_SERVE, _SMALL_BATCH)),
     CauseRow("head_of_line", "prompts are in each other's way", (
         _PRESSED, *_ALL_ALIKE, above("longest_prefill", 1.9, 1.7), above("computing_share", 0.81, 0.79),
@@ -146,10 +157,15 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("head_of_line", "long prompts wait for the cache", (
         _PRESSED, *_ALL_ALIKE, above("ttft_spread", 16, 15), above("mean_kv_usage", 0.41, 0.39),
         below("missed", 0.955, 0.965))),
+    CauseRow("head_of_line", "long prompts take half of the cache", (
+        _PRESSED, *_ALL_ALIKE, above("prefill_load", 0.40, 0.39), below("itl_missed", 0.08, 0.09),
+        above("kv_usage", 0.51, 0.50), below("kv_usage", 0.95, 0.955))),
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
                                 any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.12, 1.08)))),
     CauseRow("imbalance", "", (
         _PRESSED, _SURELY_MISSED, above("unevenness", 1.6, 1.5), below("even_itl", 0.95, 1.0))),
+    CauseRow("imbalance", "requests wait on the busiest replica only", (
+        _PRESSED, above("unevenness", 1.55, 1.50), above("waiting", 0.6, 0.5), above("plateau", 0.49, 0.47))),
     CauseRow("over_provisioned", "half of them do not serve", (*_FEWER_SERVE, _HALF_FAIL)),
     CauseRow("over_provisioned", "large batches", (*_FEWER_SERVE, _LARGE_BATCH)),
     CauseRow("wrong_gpu", "", (_PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55),

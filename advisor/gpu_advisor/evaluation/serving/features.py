@@ -78,6 +78,7 @@ def _pressure(load: ReplicaLoad) -> dict[str, float | None]:
         "backlog": share_of(value("waiting_now"), running),
         "queue_share": None if waiting is None or not running else waiting / (running + waiting),
         "plateau": share_of(running if (usual := value("running_p50")) is None else usual, highest),
+        "kv_usage": value("kv_usage"),
         "reserved_kv_usage": value("kv_usage") if preempted is None else None,
         "kv_usage_max": value("kv_usage_max"),
         "preemptions": None if preempted is None or not finished else preempted / finished,
@@ -102,9 +103,9 @@ def _executions(load: ReplicaLoad) -> dict[str, float | None]:
 
 def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
     """Latencies if something were relaxed, as shares of their objectives."""
-    names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "fast_decode_itl", "itl_stall", "ttft_body",
+    names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "itl_stall", "ttft_body",
              "ttft_tail", "prompt_share", "peak_itl", "stalls", "computing_share", "prefill_load", "longest_prefill",
-             "ttft_spread")  # fmt: skip
+             "ttft_spread", "itl_spread")  # fmt: skip
     found: dict[str, float | None] = dict.fromkeys(names)
     value = load.value
     itl, ttft = value("itl_mean"), value("ttft_p50")
@@ -131,12 +132,11 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
         found["lone_itl"] = curve.itl(1.0, 0.0) / objectives.itl
         found["free_itl"] = curve.settled_itl(demand, ratio) / objectives.itl
         found["fast_prefill_itl"] = curve.settled_itl(demand, ratio, prefill=4.0) / objectives.itl
-        found["fast_decode_itl"] = curve.settled_itl(demand, ratio, decode=2.0) / objectives.itl
     return found
 
 
 def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
-    """What a first token waits for: a place in the batch, or its prompt's computation; and how much that varies."""
+    """What a first token waits for: a place in the batch, or its prompt's computation; and how much latencies vary."""
     found: dict[str, float | None] = {}
     queued, computing = load.value("queue_seconds"), load.value("prefill_seconds")
     if queued is not None and computing is not None and queued + computing > 0:
@@ -145,6 +145,7 @@ def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float |
         found["prefill_load"] = None if computing is None else computing / objectives.ttft
         found["longest_prefill"] = share_of(load.value("prefill_p99"), objectives.ttft)
     found["ttft_spread"] = share_of(load.value("ttft_p90"), load.value("ttft_p50"))
+    found["itl_spread"] = share_of(load.value("itl_p95"), load.value("itl_mean"))
     return found
 
 
