@@ -228,3 +228,205 @@ def test_missing_numbers_follow_from_others_where_the_default_does() -> None:
     fields = with_defaults(entry, given)
     assert (fields["head_dim"], fields["num_key_value_heads"]) == (256, 32)
     assert with_defaults(entry, given | {"head_dim": 64})["head_dim"] == 64
+
+
+#: Billions of parameters on the model's card at https://huggingface.co/, and its config.json.
+CARDS: dict[str, tuple[float, dict[str, Any]]] = {
+    "meta-llama/Llama-3.1-70B": (
+        70.6,
+        {
+            "model_type": "llama",
+            "hidden_size": 8192,
+            "intermediate_size": 28672,
+            "num_hidden_layers": 80,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "vocab_size": 128256,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "Qwen/Qwen2.5-7B": (
+        7.62,
+        {
+            "model_type": "qwen2",
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "vocab_size": 152064,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "Qwen/Qwen3-235B-A22B": (
+        235,
+        {
+            "model_type": "qwen3_moe",
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "moe_intermediate_size": 1536,
+            "num_hidden_layers": 94,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "vocab_size": 151936,
+            "tie_word_embeddings": False,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        },
+    ),
+    "mistralai/Mixtral-8x22B-v0.1": (
+        140.6,
+        {
+            "model_type": "mixtral",
+            "hidden_size": 6144,
+            "intermediate_size": 16384,
+            "num_hidden_layers": 56,
+            "num_attention_heads": 48,
+            "num_key_value_heads": 8,
+            "vocab_size": 32000,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "deepseek-ai/DeepSeek-V3": (
+        671,
+        {
+            "model_type": "deepseek_v3",
+            "hidden_size": 7168,
+            "intermediate_size": 18432,
+            "moe_intermediate_size": 2048,
+            "num_hidden_layers": 61,
+            "num_attention_heads": 128,
+            "num_key_value_heads": 128,
+            "n_routed_experts": 256,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 3,
+            "q_lora_rank": 1536,
+            "kv_lora_rank": 512,
+            "qk_rope_head_dim": 64,
+            "qk_nope_head_dim": 128,
+            "v_head_dim": 128,
+            "vocab_size": 129280,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "microsoft/phi-4": (
+        14.7,
+        {
+            "model_type": "phi3",
+            "hidden_size": 5120,
+            "intermediate_size": 17920,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 10,
+            "vocab_size": 100352,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "allenai/OLMo-2-1124-13B": (
+        13.7,
+        {
+            "model_type": "olmo2",
+            "hidden_size": 5120,
+            "intermediate_size": 13824,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 40,
+            "vocab_size": 100352,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "HuggingFaceTB/SmolLM2-1.7B": (
+        1.71,
+        {
+            "model_type": "llama",
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "vocab_size": 49152,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "01-ai/Yi-34B": (
+        34.4,
+        {
+            "model_type": "llama",
+            "hidden_size": 7168,
+            "intermediate_size": 20480,
+            "num_hidden_layers": 60,
+            "num_attention_heads": 56,
+            "num_key_value_heads": 8,
+            "vocab_size": 64000,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "CohereForAI/c4ai-command-r-v01": (
+        35.0,
+        {
+            "model_type": "cohere",
+            "hidden_size": 8192,
+            "intermediate_size": 22528,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 64,
+            "vocab_size": 256000,
+        },
+    ),
+    "openai/gpt-oss-120b": (
+        116.83,
+        {
+            "model_type": "gpt_oss",
+            "hidden_size": 2880,
+            "intermediate_size": 2880,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "num_local_experts": 128,
+            "num_experts_per_tok": 4,
+            "vocab_size": 201088,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "THUDM/glm-4-9b": (
+        9.4,
+        {
+            "model_type": "glm",
+            "hidden_size": 4096,
+            "intermediate_size": 13696,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "vocab_size": 151552,
+            "tie_word_embeddings": False,
+            "attention_bias": True,
+        },
+    ),
+    "bigcode/starcoder2-15b": (
+        15.96,
+        {
+            "model_type": "starcoder2",
+            "hidden_size": 6144,
+            "intermediate_size": 24576,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 48,
+            "num_key_value_heads": 4,
+            "vocab_size": 49152,
+            "tie_word_embeddings": False,
+            "use_bias": True,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_cards(name: str) -> None:
+    billions, config = CARDS[name]
+    assert shape_from_config(config, 2048).parameters == pytest.approx(billions * 1e9, rel=TOLERANCE)
