@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ ONE_SHOT = {"demo-past"}
 @dataclass
 class ComposeStack:
     engine: DockerEngine
+    #: When `up` began, by the monotonic clock.
+    started: float
 
     def inside(self, service: str, *command: str) -> str:
         return self.engine.compose("exec", "-T", service, *command)
@@ -44,6 +47,7 @@ def stack() -> Iterator[ComposeStack]:
             build_stub_images(running, Path(str(CACHE)))
             running.compose("config", "--quiet")
             running.compose("build", "exporter", "advisor")  # the simulated nodes use the exporter's image
+            started = time.monotonic()
             running.compose("up", "--detach", "--no-build", *services())
             try:
                 wait_until(
@@ -52,7 +56,7 @@ def stack() -> Iterator[ComposeStack]:
                     timeout_seconds=HEALTHY_TIMEOUT_SECONDS,
                     interval_seconds=1,
                 )
-                yield ComposeStack(running)
+                yield ComposeStack(running, started)
             finally:
                 print(running.compose("ps"))
                 print(running.compose("logs", "--no-color", "--tail=20"))
@@ -100,6 +104,40 @@ def test_recommendations_appear_at_once(stack: ComposeStack) -> None:
         timeout_seconds=ADVICE_TIMEOUT_SECONDS,
         interval_seconds=1,
     )
+
+
+def missing_from_the_story() -> set[str]:
+    """What the demo does not show yet."""
+    advice = get(f"{ADVISOR}/recommendations?per_page=200")["recommendations"]
+    metrics = requests.get(f"{ADVISOR}/metrics", timeout=10).text
+    teams: dict[str, dict[str, float]] = {}
+    series = r'gpu_advisor_team_gpus\{namespace="[^"]*",state="(\w+)",team="([^"]+)"\} (\S+)'
+    for state, team, value in re.findall(series, metrics):
+        teams.setdefault(team, {})[state] = float(value)
+    by_kind = {each["kind"]: each for each in advice}
+
+    def evidence(kind: str) -> set[str]:
+        return {each["signal"] for each in by_kind.get(kind, {}).get("evidence", ())}
+
+    told = {
+        "a lost GPU": "lost_gpu" in by_kind,
+        "a price": any(each["savings_per_hour"] for each in advice),
+        "waste, with its owner": any("notebook" in name for name in by_kind.get("idle_reclaim", {}).get("owners", ())),
+        "a data-bound job with reports": any("data_wait" in signal for signal in evidence("data_loading")),
+        "a healthy team": any(each.get("busy", 0) >= 0.9 * each.get("measured", 1e9) for each in teams.values()),
+        "three teams": len(teams.keys() - {"no team"}) >= 3,
+    }
+    return {what for what, shown in told.items() if not shown}
+
+
+def test_the_demo_tells_its_story(stack: ComposeStack) -> None:
+    try:
+        wait_until(
+            lambda: not missing_from_the_story(), "the story", timeout_seconds=ADVICE_TIMEOUT_SECONDS,
+            interval_seconds=1,
+        )  # fmt: skip
+    finally:
+        print(f"{time.monotonic() - stack.started:.0f} s after `up`, missing: {missing_from_the_story() or 'nothing'}")
 
 
 def test_alertmanager_has_alerts_of_both_kinds(stack: ComposeStack) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,16 @@ VALUE_SETS: dict[str, Values] = {
             "podMonitor": {"enabled": True},
             "exporterEndpoint": {"basicAuth": {"username": {"name": "scrape", "key": "user"}}},
         },
+    },
+    "advisor alone": {"exporter": {"enabled": False}, "monitoring": {"serviceMonitor": {"enabled": True}}},
+    "everything": {
+        "exporter": {"nvidia": {"runtimeClassName": "nvidia"}, "hostNetwork": True},
+        "advisor": {"tls": True, "config": {"web": {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}}},
+        "monitoring": {
+            "podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}, "dashboards": {"enabled": True},
+            "rules": {"source": "dcgm-exporter"},
+        },
+        "networkPolicy": {"enabled": True, "egress": {"enabled": True}},
     },
     "settings in a Secret": {"advisor": {"existingSecret": "advisor", "persistence": {"enabled": False}}},
 }  # fmt: skip
@@ -477,6 +488,10 @@ NOT_SCRAPED = "does not scrape"
         ({"advisor": {"config": {"web": {"users": {"a": "hash"}}}}}, ["needs a login"], ["Anybody"]),
         ({"advisor": {"existingSecret": "mine"}}, [], ["It queries"]),
         ({"exporter": {"owners": False}}, [], ["UID 0"]),
+        ({}, ["helm uninstall deletes them with the volume claim gpu-gpu-advisor."], ["are lost with the pod"]),
+        ({"advisor": {"persistence": {"enabled": False}}}, ["are lost with the pod"], ["helm uninstall"]),
+        ({"advisor": {"persistence": {"existingClaim": "mine"}}}, [], ["are lost with the pod", "helm uninstall"]),
+        ({"advisor": {"enabled": False}}, [], ["are lost with the pod", "helm uninstall"]),
     ],
     ids=str,
 )  # fmt: skip
@@ -586,6 +601,53 @@ def test_the_install_pages_values_are_valid(chart: Any, line: str, values: Value
     for each in manifests(chart, values):
         if not each["apiVersion"].startswith(CUSTOM):
             kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+def test_what_an_uninstall_deletes_is_as_the_notes_say(chart: Any) -> None:
+    """The claim is the release's own; the chart has no custom resource definitions, which Helm would leave behind."""
+    claim = only(list(manifests(chart, {})), "PersistentVolumeClaim", "gpu-gpu-advisor")
+    assert "helm.sh/resource-policy" not in claim["metadata"].get("annotations", {})
+    assert not (CHART / "crds").exists()
+    mine = list(manifests(chart, {"advisor": {"persistence": {"existingClaim": "mine"}}}))
+    assert not [each for each in mine if each["kind"] == "PersistentVolumeClaim"]
+    text = (ROOT / "docs/first-steps.md").read_text(encoding="utf-8")
+    assert "`advisor.persistence.existingClaim`" in text
+
+
+def test_the_recipe_of_the_weekly_report_reaches_the_advisor(chart: Any) -> None:
+    """As released in docs/install.md, and with the chart's image and user."""
+    page = (ROOT / "docs/report.md").read_text(encoding="utf-8")
+    job = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    command = re.search(r"helm install (\S+) charts/gpu-advisor -n (\S+) --set image.registry=(\S+)", (
+        ROOT / "docs/install.md"
+    ).read_text(encoding="utf-8"))  # fmt: skip
+    assert command
+    release, namespace, registry = command.groups()
+    rendered = chart.render({"image": {"registry": registry}}, name=release, namespace=namespace)
+    texts = (text for path, text in rendered.items() if path.endswith(".yaml"))
+    found = [each for text in texts for each in yaml.safe_load_all(text) if each]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    [container], [advisor] = pod["containers"], [each for each in found if each["kind"] == "Deployment"]
+    services = {f"http://{each['metadata']['name']}:{port['port']}" for each in found if each["kind"] == "Service"
+                for port in each["spec"]["ports"]}  # fmt: skip
+    template = advisor["spec"]["template"]["spec"]
+    assert job["metadata"]["namespace"] == namespace
+    assert container["args"][container["args"].index("--advisor") + 1] in services
+    assert container["image"] == template["containers"][0]["image"]
+    assert container["securityContext"] == template["containers"][0]["securityContext"]
+    assert pod["securityContext"]["fsGroup"] == template["securityContext"]["fsGroup"]
+
+
+def test_the_release_fits_into_helms_secret(chart: Any) -> None:
+    """Helm keeps chart and manifests, compressed and in base64, in a Secret, which may have 1 MiB."""
+    values = {"monitoring": {"dashboards": {"enabled": True}, "prometheusRule": {"enabled": True}}}
+    files = {str(path): b64encode(path.read_bytes()).decode() for path in CHART.rglob("*") if path.is_file()}
+    manifest = "".join(chart.render(values, name="gpu", namespace="monitoring").values())
+    release = json.dumps({"chart": files, "manifest": manifest}).encode()
+    assert len(b64encode(gzip.compress(release))) < 0.8 * 2**20
+    for each in manifests(chart, values):
+        if each["kind"] == "ConfigMap":
+            assert sum(len(text) for text in each["data"].values()) < 2**20
 
 
 def test_every_default_is_in_the_schema() -> None:

@@ -173,6 +173,43 @@ def test_the_demos_history_is_readable_for_the_group_that_imports_it(tmp_path):
     assert history.stat().st_mode & 0o777 == 0o640
 
 
+def demo_node() -> Any:
+    spec = spec_from_file_location("demo_node", ROOT / "docker" / "demo_node.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_demos_jobs_report_their_steps():
+    """One waits for its data, one is healthy; counters, on the GPUs that the exporter simulates."""
+    module, at = demo_node(), 1_790_000_000.0
+    reporting = set()
+    for service, fleet, _ in demo_fleets():
+        arguments = SERVICES[service]["command"]
+        gpus = {gpu.identity.uuid: gpu for gpu in fleet}
+        now, then = (parse_reports(module.job_reports(arguments, each)) for each in (at, at - 600))
+        assert now.keys() == then.keys()
+        for (name, uuid), value in now.items():
+            increase = value - then[name, uuid]
+            reporting.add(gpus[uuid].scenario.job)
+            if name == "training_data_wait_seconds_total":
+                assert (increase / 600 > 0.3) == (gpus[uuid].scenario.job == "data-bound")
+            elif name == "training_step_seconds_total":
+                assert increase == pytest.approx(600)
+        [*past] = module.past_reports(arguments, at)
+        assert len(past) == len(now) * module.HISTORY_SECONDS // module.STEP_SECONDS
+    assert reporting == {"train", "data-bound"}
+
+
+def parse_reports(found: dict[str, list[str]]) -> dict[tuple[str, str], float]:
+    """By name and uuid."""
+    lines = [line for lines in found.values() for line in lines]
+    matches = [re.fullmatch(r'(\w+)\{uuid="([^"]+)",[^}]*\} ([\d.]+)', line) for line in lines]
+    return {(each[1], each[2]): float(each[3]) for each in matches if each}
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -182,12 +219,7 @@ def test_the_demos_history_is_readable_for_the_group_that_imports_it(tmp_path):
     ],
 )
 def test_the_demos_history_has_target_labels(line, expected):
-    spec = spec_from_file_location("demo_node", ROOT / "docker" / "demo_node.py")
-    assert spec
-    assert spec.loader
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.add_target_labels(line, 'job="j"') == expected
+    assert demo_node().add_target_labels(line, 'job="j"') == expected
 
 
 @pytest.mark.parametrize("name", ["advisor.yml", "advisor-demo.yml"])
