@@ -68,6 +68,7 @@ TESTS = (
     *(
         f"tests/unit/advisor/test_{name}.py"
         for name in (
+            "active",
             "autoscaling",
             "backtest",
             "backtest_policies",
@@ -78,6 +79,7 @@ TESTS = (
             "diagnosis",
             "features",
             "identity",
+            "measures",
             "money",
             "outcomes",
             "policies",

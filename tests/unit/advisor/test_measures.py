@@ -46,6 +46,8 @@ def test_every_kind_is_measured_or_says_why_not(kind: str) -> None:
          "gpu_idle_utilization", True),  # only what was known before
         ("cooling", {"gpu_throttle_hw_thermal": 0.3}, {"gpu_throttle_hw_thermal": 0.29}, "gpu_throttle_hw_thermal",
          False),  # noise
+        ("cooling", {"gpu_throttle_hw_thermal": 0.5}, {"gpu_throttle_hw_thermal": 0.47}, "gpu_throttle_hw_thermal",
+         True),  # three points
         ("power_limit", {"gpu_sm_clock": 1.0e9}, {"gpu_sm_clock": 1.01e9}, "gpu_sm_clock", False),
         ("power_limit", {"gpu_sm_clock": 1.0e9}, {"gpu_sm_clock": 1.2e9}, "gpu_sm_clock", True),
     ],
