@@ -97,7 +97,7 @@ class QueryPlan:
 
 def plan_queries(expressions: Mapping[str, Expression], leaves_per_query: int = DEFAULT_LEAVES_PER_QUERY) -> QueryPlan:
     """The queries for some expressions. The same for equal expressions."""
-    leaves = list(dict.fromkeys(leaf for expression in expressions.values() for leaf in leaves_of(expression)))
+    leaves = _read_once([leaf for expression in expressions.values() for leaf in leaves_of(expression)])
     windowed = sorted((leaf for leaf in leaves if _window(leaf)), key=_window)
     instant = [leaf for leaf in leaves if not _window(leaf)]
     return QueryPlan(
@@ -120,6 +120,13 @@ def leaves_of(expression: Expression) -> Iterator[Expression]:
     else:
         for part in subexpressions(expression):
             yield from leaves_of(part)
+
+
+def _read_once(leaves: Sequence[Expression]) -> list[Expression]:
+    """Each leaf once. A union is split if one of its parts is read anyway: the server need not compute that twice."""
+    known = frozenset(leaves)
+    parts = (leaf.parts if isinstance(leaf, Union) and not known.isdisjoint(leaf.parts) else (leaf,) for leaf in leaves)
+    return list(dict.fromkeys(part for found in parts for part in found))
 
 
 def _is_server_side(expression: Expression) -> bool:

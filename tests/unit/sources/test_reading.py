@@ -177,3 +177,11 @@ def test_packing_changes_no_number(asked: dict[str, Expression], leaves_in_a_pac
     found = plan_queries(asked, leaves_in_a_pack).read(TableSource(), AT)
     assert found == wanted
     assert all(name != INDEX_LABEL for vector in found.values() for labels in vector for name, _ in labels)
+
+
+def test_a_union_of_what_is_read_anyway_is_split() -> None:
+    """Coverage reads the samples of GPUs; their number is that of GPUs, or of MIG slices."""
+    gpus, slices, others = (Selector(metric, "count", 60) for metric in ("gpus", "slices", "others"))
+    plan = plan_queries({"coverage": gpus, "samples": Union((gpus, slices)), "others": Union((others, slices))})
+    [leaves] = plan.combined
+    assert leaves == (gpus, slices, Union((others, slices)))
