@@ -171,3 +171,51 @@ def test_the_loaders_attributes_are_passed_on():
     assert sampler.epoch == 3
     with pytest.raises(AttributeError, match="nothing_like_it"):
         loader.nothing_like_it  # noqa: B018
+
+
+class ResumableLoader(NumberedLoader):
+    """As torchdata's StatefulDataLoader: its state is the number of batches that it has given out."""
+
+    def __init__(self, count: int, fails_at: int | None = None) -> None:
+        super().__init__(count, fails_at)
+        self.state = {"taken": 0}
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(self.state["taken"], self.count):
+            if number == self.fails_at:
+                raise OSError("disk")
+            self.state["taken"] = number + 1
+            yield number
+        self.state["taken"] = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.state = dict(state)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("yielded", [0, 1, 4, 9, 10])
+def test_a_loader_resumes_after_the_batch_that_was_yielded_last(depth: int, yielded: int) -> None:
+    loader = PrefetchLoader(ResumableLoader(10), depth=depth)
+    batches = iter(loader)
+    seen = [next(batches) for _ in range(yielded)]
+    saved = loader.state_dict()
+    seen += list(batches)
+    resumed = PrefetchLoader(ResumableLoader(10), depth=depth)
+    resumed.load_state_dict(saved)
+    assert seen == list(range(10))
+    assert list(resumed) == list(range(yielded, 10))
+    assert loader.state_dict() == {"taken": 0}  # after the epoch, its own
+
+
+def test_a_loader_that_cannot_be_resumed_has_no_state() -> None:
+    assert not hasattr(PrefetchLoader(NumberedLoader(3)), "state_dict")
+
+
+def test_after_an_error_the_state_is_of_the_batches_before_it() -> None:
+    loader = PrefetchLoader(ResumableLoader(10, fails_at=4), depth=2)
+    with pytest.raises(OSError, match="disk"):
+        list(loader)
+    assert loader.state_dict() == {"taken": 4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,10 +15,12 @@ B = TypeVar("B")
 
 
 class _PrefetchedBatch(NamedTuple):
-    """A batch that is being copied to the device, complete once the event `copied` has been reached."""
+    """A batch that is being copied to the device, complete once the event `copied` has been reached. `state`: of a
+    loader that can be resumed, after this batch."""
 
     batch: Any
     copied: torch.cuda.Event | None
+    state: Any
 
 
 class PrefetchLoader(Generic[B]):
@@ -28,6 +31,8 @@ class PrefetchLoader(Generic[B]):
 
     It takes `depth` batches more from the loader than it yields: with a loader that can be iterated only once, they are
     lost when the loop ends early. An error of the loader is raised in place of its batch, after the batches before it.
+    `state_dict()` of a loader that can be resumed, as torchdata's StatefulDataLoader, is that after the batch that was
+    yielded last, not after those ahead of it.
     """
 
     def __init__(self, loader: Iterable[B], device: torch.device | str | int | None = None, *, depth: int = 1) -> None:
@@ -37,12 +42,18 @@ class PrefetchLoader(Generic[B]):
         self.loader = loader
         self.depth = depth
         self.device = _device(device)
+        self._states: list[Any] = []
+        """The loader's state after the batch that was last yielded; empty before the first."""
 
     def __getattr__(self, name: str) -> Any:
         """The loader's own attributes: `dataset`, `sampler`, `batch_size` and others."""
         if name.startswith("__") or name == "loader":
             raise AttributeError(name)
-        return getattr(self.loader, name)
+        found = getattr(self.loader, name)
+        return self._state_dict if name == "state_dict" else found
+
+    def _state_dict(self) -> Any:
+        return self._states[0] if self._states else self._loader_state()
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the loader's sampler, which shuffles by it, if it has one."""
@@ -69,25 +80,33 @@ class PrefetchLoader(Generic[B]):
                     copied.synchronize()
                 try:
                     source = iter(self.loader) if source is None else source
-                    ahead.append(self._copy_async(next(source), copy_stream))
+                    batch = next(source)
+                    ahead.append(self._copy_async(batch, copy_stream, self._loader_state()))
                 except StopIteration:
                     ended = True
                 except Exception as error:  # noqa: BLE001  # raised in place of its batch
                     error_to_raise, ended = error, True
             if not ahead:
                 break
+            state = ahead[0].state
+            self._states = [] if state is None else [state]
             yield self._deliver(ahead.popleft())
+        self._states = []
         if error_to_raise is not None:
             raise error_to_raise
 
-    def _copy_async(self, batch: B, copy_stream: torch.cuda.Stream | None) -> _PrefetchedBatch:
+    def _loader_state(self) -> Any:
+        state_dict = getattr(self.loader, "state_dict", None)
+        return copy.deepcopy(state_dict()) if callable(state_dict) else None
+
+    def _copy_async(self, batch: B, copy_stream: torch.cuda.Stream | None, state: Any) -> _PrefetchedBatch:
         if copy_stream is None:
-            return _PrefetchedBatch(batch, None)
+            return _PrefetchedBatch(batch, None, state)
         with torch.cuda.stream(copy_stream):
             sent = map_leaves(batch, self._copy)
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(copy_stream)
-        return _PrefetchedBatch(sent, copied)
+        return _PrefetchedBatch(sent, copied, state)
 
     def _copy(self, leaf: Any) -> Any:
         # A tensor that is already on a GPU belongs to another stream, which this one does not wait for: see _deliver.
