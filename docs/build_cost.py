@@ -31,7 +31,8 @@ IMAGES = 90 * 1_281_167  # 90 epochs of ImageNet
 
 TEXT = f"""# What a job costs, and where it costs least
 
-Made by `{COMMAND}`: do not edit.
+Which cloud instance, or machine of your own, does a piece of work for the least money: by cost per unit of work, not by
+hourly price. Made by `{COMMAND}`: do not edit.
 
     gpu-advisor cost --samples 115m --rate V100-16GB=1200 --rate A100-80GB=2470
     gpu-advisor cost --samples 1e9 --profile a100.profile.json --spot --deadline 24 --budget 500

@@ -33,7 +33,8 @@ DESCRIBED, REST = fresh_runs.within_tolerance().values()
 
 TEXT = f"""# Planning a training job
 
-Made by `{COMMAND}`: do not edit.
+Whether a model fits on given GPUs, and how to split it: parallel sizes, ZeRO stage, batch and checkpointing, with the
+memory arithmetic shown. Made by `{COMMAND}`: do not edit.
 
     gpu-advisor plan --params 7b --gpus 8xA100-80GB
     gpu-advisor plan --config config.json --gpus 4x8xH100 --global-batch 1024 --sequence 4096 --tokens 1t
