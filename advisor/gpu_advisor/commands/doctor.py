@@ -167,8 +167,7 @@ def _source_login(source: PrometheusSourceSettings) -> Login:
 class _Http:
     def __init__(self, ca_file: str | None) -> None:
         self.ca_file = ca_file
-        self._client = DeadlineClient()
-        self._client.session.verify = ca_file or True
+        self._client = DeadlineClient(ca_file)
 
     def get(self, base: str, path: str, login: Login | None = None) -> Reply:
         """Never raises: an error is a finding."""
@@ -177,8 +176,7 @@ class _Http:
         url = urljoin((base if "://" in base else f"http://{base}").rstrip("/") + "/", path)
         try:
             answer = self._client.fetch(
-                "GET", url, seconds=TIMEOUT_SECONDS, max_bytes=MAX_RESPONSE_BYTES,
-                **{"verify": self.ca_file or True, **(login or {})},
+                "GET", url, seconds=TIMEOUT_SECONDS, max_bytes=MAX_RESPONSE_BYTES, **(login or {}),
             )  # fmt: skip
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as error:
             return Reply(None, error=type(error).__name__)

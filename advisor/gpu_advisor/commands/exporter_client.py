@@ -34,8 +34,7 @@ class ExporterClient:
         if "://" not in url:
             url = f"http://{url}"
         self._url = url if url.rstrip("/").endswith("/metrics") else urljoin(url.rstrip("/") + "/", "metrics")
-        self._client = DeadlineClient()
-        self._client.session.verify = ca_file or True
+        self._client = DeadlineClient(ca_file)
         if login:
             self._client.session.auth = _PasswordAuth(*login)
 

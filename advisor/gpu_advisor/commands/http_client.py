@@ -36,8 +36,7 @@ class AdvisorHttpClient:
     def __init__(self, address: str, token: Secret, ca_file: str | None) -> None:
         self.address = address.rstrip("/") + "/"
         self._token = token
-        self._client = DeadlineClient()
-        self._client.session.verify = ca_file or True
+        self._client = DeadlineClient(ca_file)
 
     def fetch(
         self,

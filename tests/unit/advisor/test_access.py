@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bcrypt
+import certifi
 import pytest
 import requests
 from flask.testing import FlaskClient
+from gpu_advisor.allocation.client.backends import HttpBackend, LoginRequiredError
+from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.exporter_client import ExporterClient
+from gpu_advisor.commands.http_client import AdvisorHttpClient
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.state.view import SourceStatus, View
 from gpu_advisor.web.api.app import ApiContext, create_app
@@ -124,6 +129,27 @@ def test_over_tls(running: ServiceHarness, certificate: Path) -> None:
         assert requests.get(f"{server.url}/recommendations", verify=trusted, timeout=60).status_code == 401
         answer = requests.get(f"{server.url}/recommendations", auth=("ada", "right"), verify=trusted, timeout=60)
         assert answer.status_code == 200
+    finally:
+        server.stop()
+
+
+def test_a_given_ca_counts_whatever_the_environment_says(
+    running: ServiceHarness, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Companies set REQUESTS_CA_BUNDLE for all programs; requests prefers it to what a session trusts."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    server = WebServer(running.service, f"127.0.0.1:{free_port()}")
+    server.start()
+    trusted = str(certificate / "cert.pem")
+    try:
+        with pytest.raises(CommandError, match="requires authentication"):
+            AdvisorHttpClient(server.url, "", trusted).fetch("GET", f"{server.url}/recommendations")
+        with pytest.raises(LoginRequiredError):
+            HttpBackend(server.url, ca_file=trusted).status()
+        with pytest.raises(CommandError, match="requires authentication"):
+            ExporterClient(server.url, trusted, None).scrape()
+        with pytest.raises(CommandError, match="--ca-file"):
+            AdvisorHttpClient(server.url, "", None).fetch("GET", f"{server.url}/recommendations")
     finally:
         server.stop()
 

@@ -65,7 +65,7 @@ class HttpBackend:
     def __init__(self, address: str, token: str = "", ca_file: str | None = None) -> None:
         self._url = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._verify = ca_file or True
+        self._ca_file = ca_file
 
     def status(self) -> dict[str, Any]:
         return dict(self._send_request("GET", "/status"))
@@ -111,8 +111,7 @@ class HttpBackend:
 
         url = f"{self._url}{API_PATH}{path}"
         options: dict[str, Any] = {} if body is None else {"json": dict(body)}
-        client = DeadlineClient()
-        client.session.verify = self._verify
+        client = DeadlineClient(self._ca_file)
         try:
             response = client.fetch(
                 method, url, seconds=min(within_seconds, RESPONSE_TIMEOUT_SECONDS), max_bytes=MAX_RESPONSE_BYTES,

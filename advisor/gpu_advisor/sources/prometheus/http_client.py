@@ -50,10 +50,14 @@ class NoAuth(AuthBase):
 
 
 class DeadlineClient:
-    """One persistent connection, one request at a time. Follows no redirects."""
+    """One persistent connection, one request at a time. Follows no redirects.
 
-    def __init__(self) -> None:
+    `ca_file` verifies servers; without it, REQUESTS_CA_BUNDLE of the environment does, or the CAs of certifi.
+    """
+
+    def __init__(self, ca_file: str | None = None) -> None:
         self.session = requests.Session()
+        self._verify: str | bool = ca_file or True
         self.session.auth = NoAuth()
         self.session.headers["Accept-Encoding"] = "gzip"  # what _decoded can decode in bounded memory
         self._socket: socket.socket | None = None
@@ -97,8 +101,10 @@ class DeadlineClient:
     def _fetch(
         self, method: str, url: str, seconds: float, max_bytes: int, arguments: Mapping[str, Any]
     ) -> HttpResponse:
+        # Verification per request: the environment's REQUESTS_CA_BUNDLE overrides the session's.
+        options = {"verify": self._verify, **arguments}
         with self.session.request(
-            method, url, stream=True, timeout=(seconds, seconds), allow_redirects=False, **arguments
+            method, url, stream=True, timeout=(seconds, seconds), allow_redirects=False, **options
         ) as response:
             body = bytearray()
             for part in _decoded(response):

@@ -287,7 +287,6 @@ class PrometheusSource:
                 data=form,
                 seconds=max(deadline - time.monotonic(), 0.001),
                 max_bytes=MAX_RESPONSE_BYTES,
-                # Per request: the environment's REQUESTS_CA_BUNDLE overrides the session's setting.
                 verify=not self._settings.insecure_skip_verify and (self._settings.ca_file or True),
             )
         except (DeadlineExceededError, requests.Timeout) as error:
