@@ -236,7 +236,9 @@ def _mean(
         first = next(gpu for gpu in gpus if gpu.uuid not in missing)
         why = _explain_unknown(facts, signal, first, first.scope)
         message = (
-            why.message if not known and len(gpus) == 1 else f"{len(known)} of {len(gpus)} GPUs observed: {why.message}"
+            why.message
+            if not known and len(gpus) == 1
+            else f"{len(known)} of {len(gpus)} GPUs have enough data: {why.message}"
         )
         return _unknown_check(item, title, scope, replace(why, scope=scope, message=message))
     value = facts.mean(signal, known)
@@ -245,7 +247,7 @@ def _mean(
     found = _judge(
         item, title, scope, value, band, facts.evidence_on_demand(signal, known, band.edge(value), coverage=share)
     )
-    return found if share == 1 else found._replace(message=f"{len(known)} of {len(gpus)} GPUs observed")
+    return found if share == 1 else found._replace(message=f"{len(known)} of {len(gpus)} GPUs have enough data")
 
 
 def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool], known: KnownGpus) -> Iterator[Check]:

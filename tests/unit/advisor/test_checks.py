@@ -114,10 +114,10 @@ def test_a_mean_needs_nine_of_ten_gpus(silent: int) -> None:
             assert check.status is CheckStatus.MET
             assert check.value == pytest.approx(0.95)
             assert check.evidence[0].coverage == (11 - silent) / 11
-            assert check.message == ("10 of 11 GPUs observed" if silent else "")
+            assert check.message == ("10 of 11 GPUs have enough data" if silent else "")
         else:
             assert (check.status, check.reason, check.value) == (CheckStatus.UNKNOWN, Reason.STALE, None)
-            assert check.message.startswith(f"{max(0, 11 - silent)} of 11 GPUs observed: ")
+            assert check.message.startswith(f"{max(0, 11 - silent)} of 11 GPUs have enough data: ")
 
 
 NODE = {"node_cpu": 0.8, "node_memory": 0.5, "node_io_pressure": 0.0, "node_network_receive": 0.1}
