@@ -98,6 +98,15 @@ def test_every_feature_decides_or_advises() -> None:
     assert idle == set()
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 30])
+@pytest.mark.parametrize(("values", "cause"), [(BATCH_LIMIT, "batch_limit_bound"), (FULL_CACHE, "kv_cache_bound")])
+def test_replicas_that_are_all_at_their_limit_have_its_cause(
+    values: Mapping[str, float], cause: str, replicas: int
+) -> None:
+    """An even load is no spread to blame, however fast tokens are."""
+    assert causes(diagnosed(*[values] * replicas, loads=(1, 2, 4, 9, 20))) == {cause}
+
+
 def test_a_calm_server_has_no_cause() -> None:
     assert causes(diagnosed(CALM, loads=(2, 4, 8, 12))) == set()
 

@@ -79,8 +79,7 @@ _MET = below("missed_at_most", 0.035, 0.05)
 _SURELY_MISSED = any_of(above("missed", 0.25, 0.22), above("ttft_missed", 0.10, 0.08), above("itl_missed", 0.40, 0.35))
 _QUEUE = above("queue_share", 0.04, 0.03)
 #: Not where it is the spread of the load over replicas, or one that is missing.
-_EVEN = unless(below("even_itl", 0.90, 0.95))
-_ALL_ALIKE = (_EVEN, unless(above("started", 1.0, 0.0)))
+_ALL_ALIKE = (unless(below("even_itl", 0.90, 0.95)), unless(above("started", 1.0, 0.0)))
 #: Prompts computed four times as fast would let tokens keep their objective; they are a visible part of the steps, and
 #: of the time to the first token.
 _PREFILL_HELPS = (
@@ -128,7 +127,7 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("kv_cache_bound", "of a server that reserves room for a whole answer, and never preempts", (
         _PRESSED, _QUEUE, above("reserved_kv_usage", 0.90, 0.85), unless(above("itl_load", 1.0, 0.95)))),
     CauseRow("batch_limit_bound", "", (
-        _PRESSED, _QUEUE, above("plateau", 0.97, 0.96), below("kv_usage_max", 0.90, 0.95), _EVEN,
+        _PRESSED, _QUEUE, above("plateau", 0.97, 0.96), below("kv_usage_max", 0.90, 0.95), *_ALL_ALIKE,
         unless(above("itl_load", 1.0, 0.95)))),
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),

@@ -13,6 +13,9 @@ from gpu_advisor.evaluation.serving.loads import ReplicaLoad, measure_load, shar
 from gpu_advisor.evaluation.serving.step_model import StepModel
 from gpu_advisor.evaluation.serving.surplus import surplus_features
 
+#: The busiest replica's requests by the mean replica's from which on the load is uneven: random arrivals differ, too.
+UNEVEN = 1.3
+
 Features = Mapping[str, float | None]
 
 #: A replica that lacks this share of the window's samples began within it, if its process is no older than the window
@@ -155,12 +158,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _spread(group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives) -> dict[str, float | None]:
-    """How uneven replicas are, and the latency of all if they were even."""
+    """How uneven replicas are, and, of uneven ones, the latency of all if they were even."""
     running = [value for each in loads if (value := each.value("running")) is not None]
     found: dict[str, float | None] = {"unevenness": None, "even_itl": None}
     if len(running) == len(loads) >= 2 and sum(running) > 0:
-        found["unevenness"] = max(running) / (sum(running) / len(running))
-        found["even_itl"] = _even_itl(group.curve, loads, objectives)
+        found["unevenness"] = unevenness = max(running) / (sum(running) / len(running))
+        if unevenness >= UNEVEN:
+            found["even_itl"] = _even_itl(group.curve, loads, objectives)
     return found
 
 
