@@ -19,9 +19,16 @@ from grafana.panels import (
     threshold_steps,
     timeseries_panel,
 )
+from grafana.queries import extremes
 
 MODEL = '{model_name=~"$model_name"}'
 BY_MODEL, BY_SERVER = "{{model_name}}", "{{model_name}} {{instance}}"
+
+
+TOKENS_PER_STEP = (
+    f"rate(vllm:iteration_tokens_total_sum{MODEL}[$__rate_interval])"
+    f" / rate(vllm:iteration_tokens_total_count{MODEL}[$__rate_interval])"
+)
 
 
 def dashboard() -> Dashboard:
@@ -30,10 +37,10 @@ def dashboard() -> Dashboard:
     ).with_variable(multi_value_variable("model_name", "Model", "vllm:num_requests_running"))
     for panel in overview():
         board = board.with_panel(panel)
-    board = board.with_row(Row("What users feel"))
+    board = board.with_row(Row("Latency"))
     for graph in latencies():
         board = board.with_panel(graph)
-    board = board.with_row(Row("What servers do"))
+    board = board.with_row(Row("Servers"))
     for graph in servers():
         board = board.with_panel(graph)
     return board
@@ -42,15 +49,15 @@ def dashboard() -> Dashboard:
 def overview() -> list[Stat]:
     return [
         stat_panel("Replicas", "Servers that report.", f"count(vllm:num_requests_running{MODEL})").span(4),
-        stat_panel("Running", "Requests running now.", f"sum(vllm:num_requests_running{MODEL})").span(4),
+        stat_panel("Running requests", "Of all servers, now.", f"sum(vllm:num_requests_running{MODEL})").span(4),
         stat_panel(
-            "Waiting",
-            "Requests waiting now.",
+            "Waiting requests",
+            "Of all servers, now.",
             f"sum(vllm:num_requests_waiting{MODEL})",
             threshold_steps(GOOD, (1, WARNING), (50, BAD)),
         ).span(4),
         stat_panel(
-            "Fullest KV cache",
+            "KV cache used",
             "The highest use of a server's KV cache. Full: sequences are preempted.",
             f"max(vllm:kv_cache_usage_perc{MODEL})",
             threshold_steps(GOOD, (0.9, WARNING), (0.98, BAD)),
@@ -59,15 +66,15 @@ def overview() -> list[Stat]:
         .decimals(0)
         .span(4),
         stat_panel(
-            "Generated tokens",
+            "Generation throughput",
             "Tokens generated per second.",
             f"sum(rate(vllm:generation_tokens_total{MODEL}[$__rate_interval]))",
         )
         .decimals(0)
         .span(4),
         stat_panel(
-            "Preemptions",
-            "Sequences per second that lose their KV cache and are computed again.",
+            "Preemptions per second",
+            "Sequences that lose their KV cache and are computed again.",
             f"sum(rate(vllm:num_preemptions_total{MODEL}[$__rate_interval]))",
             threshold_steps(GOOD, (0.02, WARNING), (0.5, BAD)),
         ).span(4),
@@ -82,16 +89,16 @@ def quantile(share: float, metric: str) -> str:
 def latencies() -> list[TimeSeries]:
     return [
         timeseries_panel(
-            f"{title}",
-            f"{title} of {share:.0%} of the requests is shorter.",
+            f"{title} (p{100 * share:.0f})",
+            f"{share:.0%} of the requests have no more, by model.",
             "s",
             (quantile(share, metric), BY_MODEL),
         )
         for title, metric, share in (
             ("Time to first token", "vllm:time_to_first_token_seconds", 0.95),
             ("Inter-token latency", "vllm:inter_token_latency_seconds", 0.95),
-            ("Median time to first token", "vllm:time_to_first_token_seconds", 0.5),
-            ("Time in the queue", "vllm:request_queue_time_seconds", 0.95),
+            ("Time to first token", "vllm:time_to_first_token_seconds", 0.5),
+            ("Time in queue", "vllm:request_queue_time_seconds", 0.95),
         )
     ]
 
@@ -100,25 +107,30 @@ def servers() -> list[TimeSeries]:
     return [
         timeseries_panel(
             "Requests running",
-            "A number that does not change while others wait is the limit of the batch.",
+            "The ten servers with the most. A number that does not change while others wait is the limit of the batch.",
             "short",
-            (f"vllm:num_requests_running{MODEL}", BY_SERVER),
+            (extremes(f"vllm:num_requests_running{MODEL}", "instance"), BY_SERVER),
         ),
         timeseries_panel(
-            "Requests waiting", "Of each server.", "short", (f"vllm:num_requests_waiting{MODEL}", BY_SERVER)
+            "Requests waiting",
+            "The ten servers with the most.",
+            "short",
+            (extremes(f"vllm:num_requests_waiting{MODEL}", "instance"), BY_SERVER),
         ),
         ratio_timeseries_panel(
-            "KV cache", "Use of each server's KV cache.", (f"vllm:kv_cache_usage_perc{MODEL}", BY_SERVER)
+            "KV cache used by server",
+            "The ten servers with the most.",
+            (extremes(f"vllm:kv_cache_usage_perc{MODEL}", "instance"), BY_SERVER),
         ),
         timeseries_panel(
-            "Preemption rate",
-            "Sequences per second that are computed again.",
+            "Preemptions by server",
+            "Sequences per second that are computed again; the ten servers with the most.",
             "short",
-            (f"rate(vllm:num_preemptions_total{MODEL}[$__rate_interval])", BY_SERVER),
+            (extremes(f"rate(vllm:num_preemptions_total{MODEL}[$__rate_interval])", "instance"), BY_SERVER),
         ),
         timeseries_panel(
-            "Tokens per second",
-            "Generated, and of prompts.",
+            "Token throughput",
+            "Tokens per second, generated and of prompts.",
             "short",
             (
                 f"sum by (model_name) (rate(vllm:generation_tokens_total{MODEL}[$__rate_interval]))",
@@ -127,13 +139,9 @@ def servers() -> list[TimeSeries]:
             (f"sum by (model_name) (rate(vllm:prompt_tokens_total{MODEL}[$__rate_interval]))", f"{BY_MODEL} prompts"),
         ),
         timeseries_panel(
-            "Tokens in a step",
-            "Mean. Far above the requests running: prompts take the steps.",
+            "Tokens per step",
+            "Mean; the ten servers with the most. Far above the requests running: prompts take the steps.",
             "short",
-            (
-                f"rate(vllm:iteration_tokens_total_sum{MODEL}[$__rate_interval])"
-                f" / rate(vllm:iteration_tokens_total_count{MODEL}[$__rate_interval])",
-                BY_SERVER,
-            ),
+            (extremes(TOKENS_PER_STEP, "instance"), BY_SERVER),
         ),
     ]

@@ -159,6 +159,16 @@ def test_panels_have_titles_and_descriptions(name):
 
 
 @pytest.mark.parametrize("name", load_dashboards())
+def test_titles_are_nouns(name):
+    """The field's terms; the question that a panel answers is in its description."""
+    for panel in panels(load_dashboards()[name]):
+        title = panel["title"]
+        assert not re.search(r"\?|\b(what|how|who|which|does|do|is|are|feel)\b", title, re.IGNORECASE), title
+        assert len(title) <= 50
+        assert title[0].isupper()
+
+
+@pytest.mark.parametrize("name", load_dashboards())
 def test_missing_data_is_not_zero(name):
     for panel in panels(load_dashboards()[name]):
         if panel["type"] in ("stat", "bargauge"):
@@ -400,10 +410,10 @@ def test_amounts_have_a_currency() -> None:
                 assert '"Currency"' in json.dumps(panel["transformations"]), f"{name}: {panel['title']}"
 
 
-@pytest.mark.parametrize("name", ["fleet", "cost", "jobs", "recommendations"])
+@pytest.mark.parametrize("name", ["fleet", "cost", "jobs", "recommendations", "serving"])
 def test_curves_do_not_grow_with_the_fleet(name: str) -> None:
     """A curve for each model, kind or state; of nodes, GPUs, jobs and teams only the most extreme ones."""
-    few = {"", "name", "kind", "status", "training_job"} if name == "jobs" else {"", "name", "kind", "status"}
+    few = {"name", "kind", "status", "model_name", *({"training_job"} if name == "jobs" else ())}
     for panel in panels(load_dashboards()[name]):
         for target in panel.get("targets", []) if panel["type"] == "timeseries" else ():
             legend = re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
