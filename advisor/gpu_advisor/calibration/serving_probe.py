@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import requests
 
 from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.loopback import proxies_for
 from gpu_advisor.rendering.escaping import one_line
 
 #: Requests that a level needs for a percentile. On a slow server it lasts until it has them, or to the cap on time: a
@@ -120,7 +121,9 @@ def _only_model(probe: ServingProbe) -> str:
 def _get(address: str, timeout: float) -> bytes:
     """Raises requests.RequestException; ValueError for what `_pieces` refuses, and for another status than 200."""
     deadline = time.monotonic() + timeout
-    with requests.get(address, stream=True, timeout=timeout, allow_redirects=False) as response:
+    with requests.get(
+        address, stream=True, timeout=timeout, allow_redirects=False, proxies=proxies_for(address)
+    ) as response:
         if response.status_code != requests.codes.ok:
             raise ValueError(f"HTTP {response.status_code}")
         return b"".join(_pieces(response, deadline, MAX_DOCUMENT_BYTES))
@@ -178,7 +181,9 @@ def _ask(session: requests.Session, url: str, body: object, tokens: int, timeout
     Raises ValueError for an answer that is empty, too long or too slow.
     """
     times = [time.monotonic()]
-    with session.post(url, json=body, stream=True, timeout=timeout, allow_redirects=False) as response:
+    with session.post(
+        url, json=body, stream=True, timeout=timeout, allow_redirects=False, proxies=proxies_for(url)
+    ) as response:
         if response.status_code != requests.codes.ok:
             start = response.raw.read(MAX_ERROR_BYTES, decode_content=True)
             raise ValueError(f"HTTP {response.status_code}: {start[:200].decode('utf-8', 'replace')}")

@@ -12,16 +12,17 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import requests
 
 from gpu_advisor.runtime.wiring import StartupError
 from gpu_advisor.settings.addresses import check_can_listen
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
+from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
 from gpu_advisor.storage.private_files import make_private_folder
 
 log = logging.getLogger(__name__)
@@ -97,16 +98,16 @@ def _end_with_parent() -> None:
 
 
 def _wait_until_ready(child: subprocess.Popen[str], address: str) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    deadline, client = time.monotonic() + READY_TIMEOUT_SECONDS, DeadlineClient()
     while time.monotonic() < deadline:
         if child.poll() is not None:
             stderr_text = child.stderr.read().strip() if child.stderr else ""
             message = f"gpu-exporter exited with code {child.returncode}: run it alone to see why"
             raise StartupError(_translate_error(stderr_text) or message)
         try:
-            with urllib.request.urlopen(f"http://{address}/-/healthy", timeout=1):
+            if client.fetch("GET", f"http://{address}/-/healthy", seconds=1, max_bytes=1024).status == 200:
                 return
-        except (urllib.error.URLError, OSError):
+        except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError):
             time.sleep(0.05)
     raise StartupError(
         f"gpu-exporter was not ready at {address} within {READY_TIMEOUT_SECONDS:g} s: run it alone to see why"

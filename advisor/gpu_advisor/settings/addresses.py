@@ -1,8 +1,7 @@
-"""Addresses to listen on, and of this machine."""
+"""Addresses to listen on."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -47,13 +46,3 @@ def listen(address: str, option: str) -> socket.socket:
 def check_can_listen(address: str, option: str) -> None:
     """Raises AddressError, naming `option`, if the address is in use or not one of this machine."""
     listen(address, option).close()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether it names this machine only: localhost, or an address as 127.0.0.1 or ::1."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

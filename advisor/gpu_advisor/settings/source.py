@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from gpu_advisor.loopback import is_loopback
 from gpu_advisor.promql.expressions import Matcher, MatchOp
-from gpu_advisor.settings.addresses import is_loopback
 from gpu_advisor.settings.field_types import OptionalUrl, StrictModel, Url
 
 _OPERATORS: tuple[MatchOp, ...] = ("=~", "!~", "!=", "=")

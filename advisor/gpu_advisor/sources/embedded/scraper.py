@@ -175,6 +175,8 @@ class _TargetScraper:
         except requests.exceptions.SSLError as error:
             fix = "name its CA in the environment's REQUESTS_CA_BUNDLE, or use http:// if the exporter has no TLS"
             raise _ScrapeError(f"TLS failed; {fix}") from error
+        except requests.exceptions.ProxyError as error:
+            raise _ScrapeError("no connection to the proxy of the environment; add the target to NO_PROXY") from error
         except (requests.RequestException, OSError) as error:
             raise _ScrapeError(f"no connection ({type(error).__name__}); is the exporter running?") from error
         if response.status in (401, 403):

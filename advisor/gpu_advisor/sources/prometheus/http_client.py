@@ -21,6 +21,8 @@ from requests.auth import AuthBase
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
+from gpu_advisor.loopback import proxies_for
+
 _CHUNK_BYTES = 1 << 16
 _ZLIB_GZIP_WBITS = 31
 _LARGE_BYTES = 8 << 20
@@ -102,7 +104,7 @@ class DeadlineClient:
         self, method: str, url: str, seconds: float, max_bytes: int, arguments: Mapping[str, Any]
     ) -> HttpResponse:
         # Verification per request: the environment's REQUESTS_CA_BUNDLE overrides the session's.
-        options = {"verify": self._verify, **arguments}
+        options = {"verify": self._verify, "proxies": proxies_for(url), **arguments}
         with self.session.request(
             method, url, stream=True, timeout=(seconds, seconds), allow_redirects=False, **options
         ) as response:
