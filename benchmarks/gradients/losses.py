@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,6 +156,42 @@ def _different_means(out: Tensor, batch: Batch) -> Tensor:
     return _cross_entropy(out, batch) + F.cross_entropy(_pooled(out), batch["class"])
 
 
+def _log_probabilities(out: Tensor, labels: Tensor) -> Tensor:
+    return out.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+
+
+def _preference(out: Tensor, batch: Batch) -> Tensor:
+    """Direct preference optimization (https://arxiv.org/abs/2305.18290), with a uniform reference."""
+    labels = batch["all_labels"]
+    chosen, rejected = (
+        (_log_probabilities(out, each) * batch["mask"]).sum(1) for each in (labels, (labels + 1) % CLASSES)
+    )
+    return -F.logsigmoid(0.1 * (chosen - rejected)).mean()
+
+
+def _policy(out: Tensor, batch: Batch, advantages: Tensor) -> Tensor:
+    """Clipped objective of each token, of a uniform policy before (https://arxiv.org/abs/2402.03300)."""
+    ratio = (_log_probabilities(out, batch["all_labels"]) + math.log(CLASSES)).exp()
+    advantage = advantages[:, None]
+    return -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage) * batch["mask"]
+
+
+def _policy_of_samples(out: Tensor, batch: Batch) -> Tensor:
+    losses = _policy(out, batch, batch["sample_weight"] - 0.5)
+    return (losses.sum(1) / batch["mask"].sum(1).clamp(min=1)).mean()
+
+
+def _policy_of_tokens(out: Tensor, batch: Batch) -> Tensor:
+    return _policy(out, batch, batch["sample_weight"] - 0.5).sum() / batch["mask"].sum().clamp(min=1)
+
+
+def _policy_with_advantages(out: Tensor, batch: Batch) -> Tensor:
+    """Normalizes the rewards of the batch, which is a group, in the loss."""
+    rewards = batch["sample_weight"]
+    advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+    return _policy(out, batch, advantages).sum(1).mean()
+
+
 def _elementwise(function: Callable[..., Tensor], **arguments: Any) -> LossFunction:
     return lambda out, batch: function(out, batch["y"], **arguments)
 
@@ -213,6 +250,8 @@ LOSSES: Mapping[str, Loss] = {
     "list of samples": Loss(_listed),
     "two means over samples": Loss(_with_prior),
     "mean of means over tokens": Loss(_mean_of_means),
+    "preference": Loss(_preference),
+    "policy, mean of samples": Loss(_policy_of_samples),
     "divided for accumulation": Loss(lambda out, batch: F.mse_loss(out, batch["y"]) / 4),
     # sums
     "sum, not stated": Loss(lambda out, batch: F.mse_loss(out, batch["y"], reduction="sum")),
@@ -233,6 +272,7 @@ LOSSES: Mapping[str, Loss] = {
     "tokens, masked and stated": Loss(_masked_mean_clamped, stated=_stated(weight=lambda part: part["mask"].sum())),
     "tokens, selected": Loss(_mean_of_selected),
     "tokens, two terms": Loss(_with_entropy),
+    "policy, mean of tokens": Loss(_policy_of_tokens),
     # means over weights
     "class weights": Loss(_classified(F.cross_entropy, weight=CLASS_WEIGHTS)),
     "class weights, stated": Loss(
@@ -249,6 +289,7 @@ LOSSES: Mapping[str, Loss] = {
     "contrastive": Loss(_info_nce, exact=False),
     "contrastive, both ways": Loss(_symmetric_nce, exact=False),
     "hardest of the batch": Loss(_batch_hard, exact=False),
+    "policy, advantages in the loss": Loss(_policy_with_advantages, exact=False),
     "dice": Loss(_dice, exact=False),
     "correlation": Loss(_correlation, exact=False),
     "redundancy": Loss(_redundancy, exact=False),

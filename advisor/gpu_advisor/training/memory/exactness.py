@@ -175,7 +175,8 @@ class _Trial:
         return largest
 
     def _refusal(self, difference: float) -> str:
-        found = f"the gradients of micro-batches differ from those of their batch by {difference:.2g} of its norm"
+        found = "the gradients of micro-batches differ from those of their batch"
+        found += f" by {difference:.2g} of its norm" if math.isfinite(difference) else " (some are not finite)"
         if self._same_draws:
             return f"{found}, and depend on random numbers: draw them for each sample, by torch"
         if self._step.weight is not None:
