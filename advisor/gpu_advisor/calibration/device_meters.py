@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -29,6 +30,13 @@ class MemoryMeasurement:
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
     driver_bytes: int | None = None
+    kept_bytes_per_step: int = 0
+    """What each step left behind, on top of the one before: 0 unless memory leaks."""
+
+
+def kept_per_step(live_bytes: Sequence[int]) -> int:
+    """Growth of the memory in use after each step, if it grew after all of them: the least."""
+    return max(0, min((after - before for before, after in pairwise(live_bytes)), default=0))
 
 
 class DeviceMeter(Protocol):
@@ -63,9 +71,13 @@ class CpuMeter:
     def memory(self, make_step: Callable[[], Callable[[], object]]) -> tuple[Callable[[], object], MemoryMeasurement]:
         with MemoryTracker(self._limit) as tracker:
             step = make_step()
+            live = []
             for _ in range(MEMORY_STEPS):
                 step()
-        return step, MemoryMeasurement("cpu_tracked", tracker.peak_bytes, allocated_bytes=tracker.peak_bytes)
+                live.append(tracker.current_bytes)
+        return step, MemoryMeasurement(
+            "cpu_tracked", tracker.peak_bytes, tracker.peak_bytes, kept_bytes_per_step=kept_per_step(live)
+        )
 
     def synchronize(self) -> None:
         return None
@@ -103,8 +115,10 @@ class CudaMeter:
     def memory(self, make_step: Callable[[], Callable[[], object]]) -> tuple[Callable[[], object], MemoryMeasurement]:
         torch.cuda.reset_peak_memory_stats(0)
         step = make_step()
+        live = []
         for _ in range(MEMORY_STEPS):
             step()
+            live.append(torch.cuda.memory_allocated(0))
         self.synchronize()
         allocated, reserved = torch.cuda.max_memory_allocated(0), torch.cuda.max_memory_reserved(0)
         self._after, self._reserved = _read_device_usage(), torch.cuda.memory_reserved(0)
@@ -113,7 +127,7 @@ class CudaMeter:
             driver = max(reserved, self._after.used_bytes - self._before.used_bytes)
         peak = driver if driver is not None else reserved
         return step, MemoryMeasurement(
-            "driver" if driver is not None else "reserved", peak, allocated, reserved, driver
+            "driver" if driver is not None else "reserved", peak, allocated, reserved, driver, kept_per_step(live)
         )
 
     def synchronize(self) -> None:

@@ -146,6 +146,7 @@ def to_measurement(size: int, result: dict[str, Any]) -> Measurement:
         peak_allocated_bytes=memory["allocated_bytes"],
         peak_reserved_bytes=memory["reserved_bytes"],
         peak_driver_bytes=memory["driver_bytes"],
+        kept_bytes_per_step=memory.get("kept_bytes_per_step"),
         samples_per_second=size / middle,
         step_seconds_median=middle,
         step_seconds_low=tenths[0],

@@ -9,11 +9,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import PointsError, ProfileError
 from gpu_advisor.calibration.points import MAX_BATCH_SIZE, MeasuredPoint, MeasuredPoints, clean_points
 from gpu_advisor.calibration.traced_memory import TracedMemory
@@ -53,6 +55,13 @@ class Measurement(ProfileModel):
     """The 10th percentile of the steps' times; `step_seconds_high` is the 90th."""
     step_seconds_high: Positive | None = None
     utilization_ratio: Ratio | None = None
+    kept_bytes_per_step: Annotated[int, Field(ge=0)] | None = None
+    """Memory that each step left behind, on top of the one before."""
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a hundred steps would need so much more that the peak is not that of the job."""
+        return 100 * (self.kept_bytes_per_step or 0) > self.peak_memory_bytes
 
 
 class TracedSize(ProfileModel):
@@ -102,7 +111,17 @@ class Profile(ProfileModel):
             if self.traced_sizes
             else None
         )
-        return clean_points((MeasuredPoint(*row) for row in rows), self.out_of_memory_batch_sizes, traced)
+        points = clean_points((MeasuredPoint(*row) for row in rows), self.out_of_memory_batch_sizes, traced)
+        return replace(points, notes=(*points.notes, *self.leak_notes()))
+
+    def leak_notes(self) -> Iterator[str]:
+        leaking = next((each for each in self.measurements if each.leaks), None)
+        if leaking is not None:
+            yield (
+                f"at size {leaking.batch_size} each step keeps {format_bytes(leaking.kept_bytes_per_step or 0)} of the "
+                "memory that it takes, so the peaks hold for the first steps only: look for a list of losses or "
+                "outputs that keeps their graphs (.detach() or .item() before appending)"
+            )
 
 
 def profile_file_name(profile: Profile) -> str:

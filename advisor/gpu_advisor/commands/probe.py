@@ -187,6 +187,8 @@ def _print(profile: Profile) -> None:
         click.echo(f"{measured.batch_size:>8}  {format_bytes(measured.peak_memory_bytes):>10}  {rate} samples/s")
     for size in profile.out_of_memory_batch_sizes:
         click.echo(f"{size:>8}  out of memory")
+    for note in profile.leak_notes():
+        click.echo(f"note: {note}")
 
 
 def _require_torch() -> None:
