@@ -144,9 +144,10 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("decode_bandwidth_bound", "slow steps", (
         _PRESSED, *_ALL_ALIKE, above("itl_load", 0.82, 0.79), below("lone_itl", 1.10, 1.13))),
     CauseRow("decode_bandwidth_bound", "steps of little but decoding", (
-        _PRESSED, *_ALL_ALIKE, below("prompt_share", 0.31, 0.32))),
+        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.60, 0.55), below("prompt_share", 0.31, 0.32))),
     CauseRow("decode_bandwidth_bound", "tokens beside prompts, unevenly", (
-        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.967, 0.965), above("itl_spread", 3.6, 3.5))),
+        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.60, 0.55), above("prompt_share", 0.967, 0.965),
+        above("itl_spread", 3.6, 3.5))),
     CauseRow("decode_bandwidth_bound", "each request preempted", (
         _PRESSED, *_ALL_ALIKE, above("preemptions", 1.4, 1.3), above("itl_load", 1.0, 0.95))),
     CauseRow("under_batched", "", (*_HALF_SERVE, _SMALL_BATCH)),
