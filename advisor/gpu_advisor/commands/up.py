@@ -32,7 +32,10 @@ from gpu_advisor.sources.embedded.history import History
 
 def default_state_dir() -> Path:
     """By the XDG base directory specification."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpu-advisor"
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpu-advisor"
+    except RuntimeError as error:  # in a container with a user that no file names
+        raise click.UsageError("this user has no home directory: give a folder with --state-dir") from error
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

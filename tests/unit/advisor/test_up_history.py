@@ -7,8 +7,9 @@ from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import pytest
-from gpu_advisor.commands.up import progress_text
+from gpu_advisor.commands.up import default_state_dir, progress_text
 from gpu_advisor.runtime.local_exporter import (
     MAX_NAME_CHARACTERS,
     MAX_SIMULATED_STEP_SECONDS,
@@ -35,6 +36,15 @@ def test_each_simulated_fleet_has_a_state_of_its_own_whatever_its_length() -> No
     assert len({*found, state_dir_for(Path("state"), "")}) == len(fleets) + 1
     assert all(len(path.name.encode()) < MAX_NAME_CHARACTERS + 20 for path in found)
     assert state_dir_for(Path("state"), "") == Path("state")
+
+
+def test_a_user_without_a_home_directory_is_asked_for_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs with any user number."""
+    monkeypatch.setattr(Path, "home", lambda: Path("~").expanduser())
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    with pytest.raises(click.UsageError, match="--state-dir"):
+        default_state_dir()
 
 
 @pytest.mark.parametrize(
