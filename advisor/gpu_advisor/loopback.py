@@ -19,6 +19,7 @@ def is_loopback(host: str) -> bool:
 def proxies_for(url: str) -> dict[str, str] | None:
     """`proxies` of a request of the package requests: none to this machine, else those of the environment.
 
+    0.0.0.0, at which a server listens on all addresses, is this machine, too.
     As Go's programs have it (https://pkg.go.dev/net/http#ProxyFromEnvironment). requests asks a proxy for 127.0.0.1,
     unless NO_PROXY has it.
     """
@@ -26,4 +27,4 @@ def proxies_for(url: str) -> dict[str, str] | None:
         host = urlsplit(url).hostname or ""
     except ValueError:
         return None
-    return {"no_proxy": "*"} if is_loopback(host) else None
+    return {"no_proxy": "*"} if is_loopback(host) or host in ("0.0.0.0", "::") else None

@@ -37,6 +37,8 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> str:
         ("https://localhost/", True),
         ("http://LOCALHOST:1/", True),
         ("http://a.localhost:1/", True),
+        ("http://0.0.0.0:9816/", True),
+        ("http://[::]:9816/", True),
         ("http://10.0.0.1:9816/", False),
         ("http://node-1:9816/", False),
         ("http://localhost.example.org/", False),

@@ -100,10 +100,7 @@ class MemoryManager:
         timeout_seconds: how long ranks wait for each other in a step.
         Raises MemoryManagerError for models whose forward pass waits for other ranks.
         """
-        if not 0 < threshold_ratio <= 1:
-            raise MemoryManagerError(f"threshold_ratio={threshold_ratio} must be above 0 and at most 1, as in 0.92")
-        if min_micro_batch_size < 1 or check_every_steps < 1 or accumulate < 1:
-            raise MemoryManagerError("min_micro_batch_size, accumulate and check_every_steps must be at least 1")
+        _check_arguments(threshold_ratio, (min_micro_batch_size, accumulate, check_every_steps))
         unwrapped = unwrap_model(model)
         self.model = unwrapped.module
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -409,3 +406,11 @@ class MemoryManager:
 
     def _buffers(self) -> Iterator[torch.Tensor]:
         return self.model.buffers() if self._shared_buffers else iter(())
+
+
+def _check_arguments(threshold_ratio: float, counts: Iterable[int]) -> None:
+    """Raises MemoryManagerError."""
+    if not 0 < threshold_ratio <= 1:
+        raise MemoryManagerError(f"threshold_ratio={threshold_ratio} must be above 0 and at most 1, as in 0.92")
+    if min(counts) < 1:
+        raise MemoryManagerError("min_micro_batch_size, accumulate and check_every_steps must be at least 1")
