@@ -98,6 +98,16 @@ def test_every_feature_decides_or_advises() -> None:
     assert idle == set()
 
 
+@given(
+    st.lists(st.dictionaries(st.sampled_from(sorted(BATCH_LIMIT)), st.floats(0, 1000)), min_size=1, max_size=3),
+    st.lists(st.floats(1, 64), max_size=5, unique=True),
+)
+def test_without_objectives_nothing_is_said_of_latencies(changes: list[dict[str, float]], loads: list[float]) -> None:
+    replicas = [{**BATCH_LIMIT, **each} for each in changes]
+    found = causes(diagnosed(*replicas, objectives=Objectives(), loads=tuple(loads)))
+    assert found <= {"kv_cache_bound", "batch_limit_bound", "imbalance", "prefix_cache_useless", "cold_start"}
+
+
 @pytest.mark.parametrize("replicas", [1, 2, 30])
 @pytest.mark.parametrize(("values", "cause"), [(BATCH_LIMIT, "batch_limit_bound"), (FULL_CACHE, "kv_cache_bound")])
 def test_replicas_that_are_all_at_their_limit_have_its_cause(
