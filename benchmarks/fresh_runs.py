@@ -2,7 +2,8 @@
 
 All rows of each table that has settings, whether they agree or not. Settings that a source does not state are its
 tool's defaults at the cited commit. LitGPT's rows were looked at when the copies that adapters keep and the late
-reduction of gradients were added; the others were compared once, after that, and nothing was changed for them.
+reduction of gradients were added; the others were compared once, after that, and nothing was changed for them but the
+loss of fsdp_qlora (float32 logits).
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def _fsdp_qlora() -> Iterator[FreshRun]:
     for name, quantized, tokens, batch, sharded, offloaded, published in _FSDP_QLORA:
         layout = ParallelLayout(
             data=2, zero=3 if sharded else 0, micro_batch=batch, checkpointing="full", kernels="eager",
-            offload="all" if offloaded else "none",
+            offload="all" if offloaded else "none", loss="float32",
         )  # fmt: skip
         how = f"{'FSDP' if sharded else 'DDP'}{', off-loaded' if offloaded else ''}"
         what = f"fsdp_qlora, {name}, {'QLoRA' if quantized else 'LoRA'}, {tokens} tokens, batch {batch}, {how}"

@@ -66,8 +66,9 @@ _OPTIONS = (
     click.option("--checkpoint-fraction", type=click.FloatRange(0, 1), default=1.0, show_default=True,
                  help="Share of the layers that are checkpointed.", metavar="RATIO"),
     click.option("--offload-activations", is_flag=True, help="Offload checkpointed activations to host memory."),
-    click.option("--loss", type=click.Choice(["eager", "compiled", "chunked", "fused"]), default="eager",
-                 show_default=True, help="How the loss handles the logits: 14, 8, 3 or 2 bytes each."),
+    click.option("--loss", type=click.Choice(["eager", "float32", "compiled", "chunked", "fused"]), default="eager",
+                 show_default=True, help="How the loss handles the logits: 14, 16, 8, 3 or 2 bytes each. float32: the "
+                                         "model returns them so, as transformers did until 2024."),
     click.option("--kernels", type=click.Choice(["eager", "fused"]), default="eager", show_default=True,
                  help="fused: torch.compile or fused norms."),
     click.option("--attention", type=click.Choice(["flash", "plain"]), default="flash", show_default=True,

@@ -7,7 +7,7 @@ from typing import Literal
 
 Checkpointing = Literal["none", "selective", "full"]
 Offload = Literal["none", "optimizer", "all"]
-Loss = Literal["eager", "compiled", "chunked", "fused"]
+Loss = Literal["eager", "float32", "compiled", "chunked", "fused"]
 Kernels = Literal["eager", "fused"]
 Quantization = Literal["none", "int8", "nf4", "nf4-dq"]
 AdapterTargets = Literal["query-value", "attention", "all"]

@@ -23,10 +23,13 @@ from gpu_advisor.planning.transformer_shape import TransformerShape
 OVERHEAD_BYTES = 1 << 30
 
 #: Bytes per logit at the loss with 16-bit values. Eager cross-entropy: the 16-bit logits, their float32 copy, the
-#: log-softmax and its gradient (2 + 4 + 4 + 4); compiled, only the copy and its gradient besides rounding (8), as
+#: log-softmax and its gradient (2 + 4 + 4 + 4); with logits that the model itself returns in float32, as those of
+#: transformers did until 2024, 16; compiled, only the copy and its gradient besides rounding (8), as
 #: https://pytorch.org/torchtune measured for Gemma 2 (28 and 16 GB); chunked: 16-bit logits, and the
 #: rest for an eighth of them, compiled; fused with the output layer: an eighth of the eager one.
-LOGIT_BYTES: dict[Loss, float] = {"eager": 14.0, "compiled": 8.0, "chunked": 2 + 6 / 8, "fused": 14 / 8}
+LOGIT_BYTES: dict[Loss, float] = {
+    "eager": 14.0, "float32": 16.0, "compiled": 8.0, "chunked": 2 + 6 / 8, "fused": 14 / 8,
+}  # fmt: skip
 #: Splitting the vocabulary over tensor-parallel GPUs, eager cross-entropy makes one more copy and an exponential of it
 #: (https://github.com/pytorch/pytorch/blob/main/torch/distributed/tensor/parallel/loss.py).
 _SPLIT_LOSS_BYTES = 6.0
@@ -58,9 +61,9 @@ class MemoryBreakdown:
 def logits(shape: TransformerShape, layout: ParallelLayout, bytes_a_value: int) -> float:
     """Bytes of the logits and what the loss makes of them, on a GPU with the output layer."""
     each = LOGIT_BYTES[layout.loss]
-    if bytes_a_value == _FLOAT32_BYTES:
+    if bytes_a_value == _FLOAT32_BYTES and layout.loss != "float32":
         each *= 12 / 14  # no 16-bit copy
-    if layout.tensor > 1 and layout.loss == "eager":
+    if layout.tensor > 1 and layout.loss in ("eager", "float32"):
         each += _SPLIT_LOSS_BYTES
     return each * local_tokens(shape, layout) * shape.vocabulary / layout.tensor
 

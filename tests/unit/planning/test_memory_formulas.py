@@ -16,9 +16,9 @@ from gpu_advisor.planning.known_models import (
     parse_parameter_count,
     shape_from_size,
 )
-from gpu_advisor.planning.layout import OPTIMIZERS, OptimizerSpec, ParallelLayout
+from gpu_advisor.planning.layout import OPTIMIZERS, Loss, OptimizerSpec, ParallelLayout
 from gpu_advisor.planning.layout_search import PlanRequest, search_layouts
-from gpu_advisor.planning.memory_model import activations, memory
+from gpu_advisor.planning.memory_model import LOGIT_BYTES, activations, memory
 from gpu_advisor.planning.model_configs import shape_from_config
 from gpu_advisor.planning.throughput import step_time
 from gpu_advisor.planning.transformer_shape import TransformerShape
@@ -351,3 +351,30 @@ def test_one_plan_for_each_way_to_split_and_no_more_than_asked_for() -> None:
 def test_fields_of_a_config(change: dict[str, object], field: str, value: object) -> None:
     assert getattr(shape_from_config({**MIXTRAL, **change}), field) == value
     assert shape_from_config(MIXTRAL, 77).sequence == 77
+
+
+@pytest.mark.parametrize("loss", ["eager", "float32"])
+def test_bytes_of_a_logit_are_those_that_pytorch_allocates(loss: Loss) -> None:
+    torch = pytest.importorskip("torch")
+    from gpu_advisor.calibration.memory_tracker import MemoryTracker
+
+    tokens, vocabulary = 256, 8000
+    labels = torch.randint(0, vocabulary, (1, tokens))
+    hidden, weight = (
+        torch.randn(*size, 16, dtype=torch.bfloat16, requires_grad=True) for size in ((1, tokens), (vocabulary,))
+    )
+
+    def forward() -> tuple[Any, Any]:
+        """Logits and loss of transformers' causal language models: today's, and those until 2024."""
+        logits = hidden @ weight.T
+        if loss == "float32":
+            logits = logits.float()
+            shifted, targets = logits[..., :-1, :].contiguous(), labels[..., 1:]
+        else:
+            shifted, targets = logits.float(), torch.nn.functional.pad(labels, (0, 1), value=-100)[..., 1:]
+        return logits, torch.nn.functional.cross_entropy(shifted.view(-1, vocabulary), targets.reshape(-1))
+
+    with MemoryTracker() as tracker:
+        output = forward()
+        output[1].backward()
+    assert tracker.peak_bytes / tokens / vocabulary == pytest.approx(LOGIT_BYTES[loss], rel=0.03)
