@@ -158,7 +158,7 @@ class HttpAdvisor:
         answer, found = self._client.fetch(method, url, unreachable_hint=ONE_SHOT_HINT, seconds=seconds, **arguments)
         if not isinstance(found, dict) or answer.status != requests.codes.ok:
             detail = found.get("detail") if isinstance(found, dict) else None
-            if detail and answer.status == requests.codes.bad_request:
+            if detail and answer.status in (requests.codes.bad_request, requests.codes.unprocessable):
                 raise CommandError(as_option(detail))
             raise CommandError(
                 f"{url} returned HTTP {answer.status}: {detail or 'not a response of an advisor: check the URL'}"

@@ -21,6 +21,12 @@ DEFAULT_ADVISOR = "http://127.0.0.1:9817"
 RESPONSE_TIMEOUT_SECONDS = 30.0
 MAX_RESPONSE_BYTES = 256 * 2**20
 
+_NOT_A_URL = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+)
+
 
 def read_token(file: Path | None) -> Secret:
     """The bearer token in a file; empty without a file. Raises CommandError."""
@@ -59,6 +65,10 @@ class AdvisorHttpClient:
             found = json.loads(answer.body) if answer.body else None
         except requests.exceptions.SSLError as error:
             raise CommandError(f"{url}: TLS error ({error}): pass the CA's certificate with --ca-file") from error
+        except _NOT_A_URL as error:
+            raise CommandError(
+                f"{self.address.rstrip('/')!r} is not a URL such as {DEFAULT_ADVISOR}: correct --advisor"
+            ) from error
         except (DeadlineExceededError, BodyTooLargeError) as error:
             raise CommandError(
                 f"{self.address}: {error}: check that it is an advisor, or pass another with --advisor "

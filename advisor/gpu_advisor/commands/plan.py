@@ -99,7 +99,7 @@ def _shape(
         try:
             read = json.loads(config.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
-            raise PlanError(f"{config}: not valid JSON: {error}") from error
+            raise PlanError(f"{config}: not valid JSON ({error}): give a model's config.json") from error
         if not isinstance(read, dict):
             raise PlanError(f"{config}: not a JSON object: give the config.json of a model")
         shape = shape_from_config(read, sequence)

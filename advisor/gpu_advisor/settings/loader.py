@@ -107,7 +107,8 @@ def _error_message(path: Path, lines: dict[_Path, int], problem: Any) -> str:
         message = "must be a mapping of keys to values"
     elif not SECRET_KEYS & set(problem["loc"]) and problem["loc"][-1:] != ("url",):
         given = problem.get("input")
-        message += f", not {given!r}" if isinstance(given, str | int | float | bool | None) else ""
+        is_named = message.startswith(f"{given} ")
+        message += f", not {given!r}" if isinstance(given, str | int | float | bool | None) and not is_named else ""
     return f"{path}:{lines.get(place, 1)}: {key}: {message}"
 
 
