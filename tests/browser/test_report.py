@@ -73,7 +73,8 @@ def week(load: float = 1.0) -> FleetHistory:
         uuid: dict.fromkeys(steps, frozenset({OWNERS[number % len(OWNERS)]}))
         for number, (uuid, steps) in enumerate(mean.items())
     }
-    return FleetHistory(WEEK, tuple(gpus), sightings, named, values, cpu, owners, frozenset(range(WEEK.points)))
+    known = dict.fromkeys(owners, frozenset(range(WEEK.points)))
+    return FleetHistory(WEEK, tuple(gpus), sightings, named, values, cpu, owners, known)
 
 
 @pytest.fixture(scope="module")
