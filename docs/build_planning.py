@@ -64,7 +64,7 @@ these: `8xMI250X` are 16 GPUs of 64 GiB.
 | gradients | by optimizer; divided from ZeRO-2 on. At the loss they exist only with accumulation, or without sharding |
 | optimizer | by optimizer; divided from ZeRO-1 on |
 | activations | what each operation keeps; of a GPT layer with dropout `s b h (34 + 5 a s / h)` |
-| logits | 14 bytes each: 16-bit, float32, log-softmax, its gradient. `--loss` float32 16, compiled 8, chunked 3, fused 2 |
+| logits | 14 bytes each: 16-bit, float32, log-softmax, gradient. `--loss` float32: 16, compiled 8, chunked 3, fused 2 |
 | buffers | gathered weights of two layers and the output layer, unsharded gradients, gathered activations |
 | overhead | driver, libraries, communicators: 1 GiB by default (`--overhead-gib`) |
 
