@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.compose.docker_engine import ROOT, DockerEngine, build_stub_images, engine, services
+from tests.compose.docker_engine import DockerEngine, build_stub_images, engine, services
+from tests.doc_blocks import all_blocks
 from tests.polling import wait_until
 
 CACHE = os.environ.get("GPU_ADVISOR_COMPOSE")
@@ -170,18 +171,18 @@ def test_the_advisors_image_has_its_optional_packages(stack: ComposeStack) -> No
     stack.inside("advisor", "python", "-c", "import bcrypt, kubernetes")
 
 
-def _commands_in_pages(start: str) -> list[str]:
-    """Indented commands in the pages that begin with `start`, including continuation lines."""
-    text = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("api.md", "faq.md"))
-    return [found.strip() for found in re.findall(rf"^    {start}(?:.*\\\n)*.*$", text, re.MULTILINE)]
+def _requests_in_pages() -> list[str]:
+    """Including continuation lines."""
+    texts = [block.text for block in all_blocks("sh") if block.page in ("docs/api.md", "docs/faq.md")]
+    return [found for text in texts for found in re.findall(r"^curl (?:.*\\\n)*.*$", text, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("command", _commands_in_pages("curl"))
+@pytest.mark.parametrize("command", _requests_in_pages())
 def test_requests_in_the_pages_succeed(stack: ComposeStack, command: str) -> None:
     assert len(stack.engine.run("sh", "-c", command.replace("curl -s", "curl -sS --fail"))) > 100
 
 
-@pytest.mark.parametrize("query", _commands_in_pages("gpu_"))
+@pytest.mark.parametrize("query", [block.text for block in all_blocks("promql") if block.page == "docs/faq.md"])
 def test_queries_in_the_pages_return_data(stack: ComposeStack, query: str) -> None:
     answer = requests.get(f"{PROMETHEUS}/api/v1/query", params={"query": query}, timeout=10).json()
     assert answer["data"]["result"]
