@@ -164,10 +164,11 @@ keeps a root module with both embeddings gathered.
 
 [Qwen's fine-tuning table](https://github.com/QwenLM/Qwen/blob/03cd81f5e4da6ab60fc8f97f3b8aa1206fdb08a9/README.md),
 1.8B to 72B, 256 to 8,192 tokens: planned before its code was read, with pure bfloat16 weights and no overhead, 7 of
-its 48 runs came within 10 % (-54 to +21 %). With the planner's overhead, `--checkpoint full`, `--lora-library peft`
-and, as those scripts run without autocast, 8 bytes a logit for QLoRA, 26 of the 42 adapter runs are within 10 % and
-40 within 20 %; the six full fine-tunings are 15 to 37 % too low. Expect a tenth for code that the planner describes,
-and a third for code that it does not.
+its 48 runs came within 10 % (-54 to +21 %). With the planner's overhead and what its text says (rank 64,
+checkpointing; QLoRA in float16 under DeepSpeed, so with float32 copies of the adapters and 8 bytes a logit, on a GPTQ
+base, which PEFT does not convert) 29 of the 42 adapter runs are within 10 % and 40 within 20 %; the six full
+fine-tunings are 15 to 37 % too low. Expect a tenth for code that the planner describes, and a third for code that it
+does not.
 
 """
 

@@ -120,6 +120,11 @@ def build_request(given: dict[str, Any], shape: TransformerShape, hardware: Clus
             given["lora_dropout"],
             ADAPTER_CODE[given["lora_library"]],
         )
+        if adapters.code.copies_inputs and recipe.name.endswith("-bf16"):
+            raise PlanError(
+                f"--optimizer {recipe.name}: --lora-library {given['lora_library']} trains float32 adapters: use "
+                f"--optimizer {'adamw-8bit-mixed' if '8bit' in recipe.name else 'adamw-mixed'}, or --lora-library plain"
+            )
         recipe = replace(recipe, adapters=adapters)
     elif given["quantize"] != "none":
         raise PlanError("--quantize: a quantized base cannot be trained, only adapters on it: add --lora 16")

@@ -221,6 +221,10 @@ def test_adapters_and_quantized_bases_need_less() -> None:
     wide = plan(*base, "--lora", "16", "--optimizer", "adamw-fp32")[0]["memory_bytes"]["weights"]
     assert wide == pytest.approx(2 * lora[0]["memory_bytes"]["weights"], rel=0.01)
     assert "add --lora" in run(*base, "--quantize", "nf4").output
+    peft = plan(*base, "--lora", "16", "--lora-library", "peft", "--lora-dropout", "--quantize", "nf4-dq")
+    assert peft[0]["total_bytes"] > qlora[0]["total_bytes"]
+    pure = run(*base, "--lora", "16", "--lora-library", "peft", "--optimizer", "adamw-8bit-bf16")
+    assert "use --optimizer adamw-8bit-mixed" in pure.output
 
 
 def test_tokens_give_hours_and_cost() -> None:
