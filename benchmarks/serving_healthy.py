@@ -23,7 +23,7 @@ from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts
-from gpu_advisor.observation.serving import with_window_before
+from gpu_advisor.observation.serving import HISTORY_WINDOW_STEPS, with_window_before
 from gpu_advisor.settings import Settings
 
 from benchmarks import common
@@ -31,7 +31,7 @@ from benchmarks.serving.causes import SERVED_RATIO, causes_of
 from benchmarks.serving.draw import healthy
 from benchmarks.serving.facts_adapter import points_of, replicas_of
 from benchmarks.serving.situation import SCRAPE_SECONDS, WINDOW_SECONDS, Run, Situation, run
-from benchmarks.serving.windows import watch, window_of
+from benchmarks.serving.windows import SCRAPES_PER_WINDOW, watch, window_of
 
 #: Steps of the history (seconds), and how many hours of it there are.
 STEP_SECONDS, HISTORY_HOURS = 60.0, 6
@@ -75,7 +75,7 @@ def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator
     for number in range(windows):
         window = window_of(watched, number)
         points += points_of(Run(tuple(each[:: int(STEP_SECONDS / SCRAPE_SECONDS)] for each in window.samples), 0, 0, 0))
-        demand += demand_of(window)
+        demand += demand_of(watched, number)
         del points[: -steps * len(situation.delays)], demand[:-steps]
         if not number:
             continue
@@ -87,16 +87,17 @@ def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator
         yield decide(Facts(at, (), (), {}, {}, settings.evaluation, serving=serving), settings).recommendations
 
 
-def demand_of(window: Run) -> Iterator[DemandSample]:
-    """All replicas together, a step each."""
+def demand_of(watched: Run, number: int) -> Iterator[DemandSample]:
+    """All replicas together, by the steps of a window; tokens over as long as the advisor reads them for."""
     size = int(STEP_SECONDS / SCRAPE_SECONDS)
-    columns = list(zip(*window.samples, strict=True))
-    for first, last in zip(columns[:-size:size], columns[size::size], strict=True):
+    columns = list(zip(*watched.samples, strict=True))
+    for end in range(number * SCRAPES_PER_WINDOW + size, (number + 1) * SCRAPES_PER_WINDOW + 1, size):
+        first, last = columns[max(0, end - HISTORY_WINDOW_STEPS * size)], columns[end]
         tokens = sum(
             b.values["generation_tokens"] - a.values["generation_tokens"] for a, b in zip(first, last, strict=True)
         )
         waiting = sum(each.values["num_requests_waiting"] for each in last)
-        yield DemandSample(last[0].at, len(last), tokens / STEP_SECONDS, waiting)
+        yield DemandSample(last[0].at, len(last), tokens / (last[0].at - first[0].at), waiting)
 
 
 def main() -> int:
