@@ -1,6 +1,6 @@
 """The same truth from anybody's telemetry: `python -m benchmarks.telemetry`.
 
-Every situation of tests/telemetry_situations.py and telemetry_changes.py on every engine, expected against got; then
+Every situation of tests/telemetry_situations.py, _changes.py and _stacks.py on every engine, expected against got; then
 drawn histories against an oracle that knows the truth, on the embedded source and on the engines. Engines that are not
 installed are left out, and named: tests/get_servers.sh fetches them.
 """
@@ -22,16 +22,18 @@ from benchmarks import common
 from tests.telemetry_changes import CHANGES
 from tests.telemetry_oracle import AT, Verdict, evaluate_embedded, evaluate_on, loaded_server, selecting
 from tests.telemetry_situations import SITUATIONS, differences
+from tests.telemetry_stacks import STACKS
 
 ENGINES = ("prometheus-2.42", "prometheus-2.53", "prometheus-3.5", "victoriametrics-1.145", "victoriametrics-1.79")
 MAX_ABSTAINED_RATIO = 0.05
+EVERY = (*SITUATIONS, *CHANGES, *STACKS)
 
 
 def situations_on(engine: str, folder: Path) -> dict[str, list[str]]:
     """What does not hold, by situation."""
     samples = (
         (name, {**labels, "situation": each.name}, value, at)
-        for each in (*SITUATIONS, *CHANGES)
+        for each in EVERY
         for name, labels, value, at in each.samples()
     )
     with loaded_server(engine, samples, folder) as source:
@@ -39,7 +41,7 @@ def situations_on(engine: str, folder: Path) -> dict[str, list[str]]:
             each.name: differences(
                 each.expected, each.got(evaluate(source, selecting(source, situation=each.name), AT))
             )
-            for each in (*SITUATIONS, *CHANGES)
+            for each in EVERY
         }
 
 
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drawn[engine] = summarize(evaluate_on(engine, few, folder / f"drawn-{engine}"))
     rows = [["situation", *present]]
     rows += [[each.name, *("; ".join(table[engine][each.name]) or "as expected" for engine in present)]
-             for each in (*SITUATIONS, *CHANGES)]  # fmt: skip
+             for each in EVERY]  # fmt: skip
     print(common.table(rows))
     names = ("histories", "wrong", "idle_gpus_with_data", "abstained", "abstained_ratio", "most_queries")
     print(common.table([["drawn histories", *drawn], *(

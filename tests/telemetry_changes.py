@@ -130,14 +130,14 @@ def _replicas_with_skewed_clocks() -> Iterator[Sample]:
         yield from chain(where.up(), _two_gpus(where))
 
 
-_UNTOUCHED = {
+UNTOUCHED = {
     "gpus": 2, "released": ["GPU-1"], "fleet gpu_utilization": 0.475, "gpu_idle_utilization GPU-0": 0.95,
     "gpu_idle_utilization GPU-1": 0.0, "gpu_idle_coverage GPU-0": 1.0, "gpu_idle_coverage GPU-1": 1.0,
 }  # fmt: skip
 
 CHANGES: tuple[Situation, ...] = (
-    Situation("a target label added in the middle of the window", _label_added, summarize, _UNTOUCHED),
-    Situation("a job renamed in the middle of the window", _job_renamed, summarize, _UNTOUCHED),
+    Situation("a target label added in the middle of the window", _label_added, summarize, UNTOUCHED),
+    Situation("a job renamed in the middle of the window", _job_renamed, summarize, UNTOUCHED),
     # 20 of 120 samples are there, and those of the short window.
     Situation("an outage of half an hour that ended 5 minutes ago", _outage_that_ended, summarize, {
         "gpus": 2, "released": [], "abstained": ["insufficient_history"], "fleet gpu_utilization": 0.475,
@@ -145,7 +145,7 @@ CHANGES: tuple[Situation, ...] = (
     Situation("the store is four minutes behind", _store_behind, summarize, {
         "released": [], "fleet gpu_utilization status": "unknown",
     }),
-    Situation("pushed every minute, without up", _pushed_every_minute, summarize, _UNTOUCHED),
+    Situation("pushed every minute, without up", _pushed_every_minute, summarize, UNTOUCHED),
     # 15 samples of the slow half and 60 of the quick one, of 120.
     Situation("the scrape interval shortened in the middle of the window", _interval_shortened, summarize, {
         "gpus": 2, "released": [], "abstained": ["insufficient_history"], "gpu_idle_utilization GPU-0": 0.95,
@@ -154,10 +154,10 @@ CHANGES: tuple[Situation, ...] = (
         "gpus": 3, "released": ["GPU-1"], "gpu_idle_utilization GPU-1": 0.0, "gpu_idle_coverage GPU-1": 1.0,
         "n1 gpu_utilization": 0.95, "n2 gpu_utilization": 0.475,
     }),
-    Situation("rules of another team under the same names", _names_of_another_team, summarize, _UNTOUCHED),
-    Situation("rules of another team that keep the job", _rules_that_keep_the_job, summarize, _UNTOUCHED),
-    Situation("owners that alternate", _owners_that_alternate, summarize, _UNTOUCHED),
-    Situation("a target of the job that never answers", _target_that_answers_nothing, summarize, _UNTOUCHED),
-    Situation("honor_labels off: the exporter's own pod", _exporters_own_pod, summarize, _UNTOUCHED),
-    Situation("two replicas with skewed clocks", _replicas_with_skewed_clocks, summarize, _UNTOUCHED),
+    Situation("rules of another team under the same names", _names_of_another_team, summarize, UNTOUCHED),
+    Situation("rules of another team that keep the job", _rules_that_keep_the_job, summarize, UNTOUCHED),
+    Situation("owners that alternate", _owners_that_alternate, summarize, UNTOUCHED),
+    Situation("a target of the job that never answers", _target_that_answers_nothing, summarize, UNTOUCHED),
+    Situation("honor_labels off: the exporter's own pod", _exporters_own_pod, summarize, UNTOUCHED),
+    Situation("two replicas with skewed clocks", _replicas_with_skewed_clocks, summarize, UNTOUCHED),
 )  # fmt: skip

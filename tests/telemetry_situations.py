@@ -337,10 +337,11 @@ SITUATIONS: tuple[Situation, ...] = (
         "gpu_idle_utilization GPU-1": 0.0, "released": [],
     }),
     Situation("eight of ten nodes silent for 45 s", _silent_nodes, summarize, {
-        "fleet gpu_utilization status": "unknown", "fleet gpu_utilization message": "2 of 10 GPUs seen", "released": [],
+        "fleet gpu_utilization status": "unknown", "released": [],
+        "fleet gpu_utilization message": "2 of 10 GPUs have enough data",
     }),
     Situation("half of the fleet in MIG mode", _half_in_mig_mode, summarize, {
-        "fleet gpu_utilization status": "unknown", "fleet gpu_utilization message": "4 of 8 GPUs seen",
+        "fleet gpu_utilization status": "unknown", "fleet gpu_utilization message": "4 of 8 GPUs have enough data",
     }),
     Situation("MIG slices with engine activity", _slices, summarize, {
         "gpus": 2, "fleet gpu_utilization": 0.475, "fleet gpu_memory": 0.25, "released": ["GPU-0~2"],

@@ -23,6 +23,7 @@ from gpu_advisor.observation.identity import (
     gpu_key,
     gpus_of_targets,
     jobs_by_gpu,
+    nodes_by_address,
     qualify,
     shared_uuids,
 )
@@ -91,7 +92,7 @@ def build_facts(
     node_exporters = {name for name, mapping in mappings_by_name.items() if mapping.scope == "node"}
     nodes = build_nodes(inventory.of_exporters(node_exporters).present)
     shared = shared_uuids(gpu_inventory)
-    names = _Names(label, shared, {(node.cluster, node.instance): node.name for node in nodes})
+    names = _Names(label, shared, nodes_by_address(nodes))
     unresolved = {gpu_key({"cluster": thing[0], "uuid": thing[1]}, shared)
                   for name in gpu_exporters for thing in observed.unresolved.get(name, ())}  # fmt: skip
     targets = canonical_targets(results["targets"], label)

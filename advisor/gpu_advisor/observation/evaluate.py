@@ -149,7 +149,9 @@ def _read_signals(found: _Identified) -> Facts:
     if isinstance(source, QueryLanguageSource):
         facts = replace(facts, language=source.query_language())
     if isinstance(source, PromqlSource):
-        unmapped = read_unmapped_exporters(source, found.inventory, mappings_of(settings), at)
+        unmapped = read_unmapped_exporters(
+            source, found.inventory, mappings_of(settings), at, source_matchers(settings)
+        )
         facts = replace(facts, unmapped_exporters=unmapped)
     serving = read_serving(source, facts, at, source_matchers(settings), cluster_label(settings))
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from gpu_advisor.evaluation.facts import Gpu, Node
 from gpu_advisor.promql.expressions import Labels
@@ -11,6 +11,9 @@ from gpu_advisor.sources.exporters.node_names import NodeNames, match_nodes, mis
 
 #: Driver states in which an exporter lists no GPUs because it cannot, not because there are none.
 FAILED_DRIVER_STATES = frozenset({"failed", "hung", "no_permission"})
+
+#: Nodes named in a message.
+MAX_SHOWN_NODES = 3
 
 
 def build_gpus(
@@ -60,11 +63,35 @@ def build_gpus(
     return tuple(sorted(found.values(), key=lambda gpu: (gpu.node, gpu.index.zfill(6), gpu.uuid)))
 
 
+def nodes_by_address(nodes: Iterable[Node]) -> dict[tuple[str, str], str]:
+    """The node of each cluster and address; none where several have one address: their series are mixed."""
+    return {address: names[0] for address, names in _names_by_address(nodes).items() if len(names) == 1}
+
+
+def _names_by_address(nodes: Iterable[Node]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        found.setdefault((node.cluster, node.instance), []).append(node.name)
+    return found
+
+
 def explain_unmatched_hosts(inventory: GpuInventory, nodes: Sequence[Node]) -> str:
     """Which GPUs have no host metrics although there are some, and how to join them; empty if all have."""
     gpus = [NodeNames.of(row) for row in inventory.present_rows if row.get("uuid")]
     names = [_names_of(node) for node in nodes]
-    return mismatch_hint(gpus, names, match_nodes(gpus, names))
+    unmatched = mismatch_hint(gpus, names, match_nodes(gpus, names))
+    return "; ".join(filter(None, (unmatched, *_shared_addresses(nodes))))
+
+
+def _shared_addresses(nodes: Iterable[Node]) -> Iterator[str]:
+    """Several nodes behind one address, as of a proxy."""
+    for (_, instance), names in _names_by_address(nodes).items():
+        if len(names) > 1:
+            shown = ", ".join(names[:MAX_SHOWN_NODES]) + (", ..." if len(names) > MAX_SHOWN_NODES else "")
+            yield (
+                f"nodes {shown} have one instance, {instance}, so their host metrics cannot be separated. Set the label"
+                " `instance` to the node by relabeling (behind a proxy, from __param_target)"
+            )
 
 
 def _names_of(node: Node) -> NodeNames:

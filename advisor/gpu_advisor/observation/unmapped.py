@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gpu_advisor.observation.demand import QUERY_ERROR_KINDS
+from gpu_advisor.promql.expressions import Matcher
 from gpu_advisor.sources.base import PromqlSource, SourceError
 from gpu_advisor.sources.exporters.detection import GpuInventory
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
@@ -14,7 +15,11 @@ _STEP_SECONDS = 60.0
 
 
 def read_unmapped_exporters(
-    source: PromqlSource, inventory: GpuInventory, mappings: Iterable[ExporterMapping], at: float
+    source: PromqlSource,
+    inventory: GpuInventory,
+    mappings: Iterable[ExporterMapping],
+    at: float,
+    matchers: Iterable[Matcher] = (),
 ) -> tuple[str, ...]:
     """What is missing and how to map it, by job. One query. Raises SourceError if the source itself fails.
 
@@ -22,7 +27,7 @@ def read_unmapped_exporters(
     """
     mapped_jobs = {target.job for targets in inventory.targets().values() for target in targets}
     try:
-        found = source.range_promql(unmapped_query(mapped_jobs), at, at, _STEP_SECONDS)
+        found = source.range_promql(unmapped_query(mapped_jobs, matchers), at, at, _STEP_SECONDS)
     except SourceError as error:
         if error.kind not in QUERY_ERROR_KINDS:
             raise

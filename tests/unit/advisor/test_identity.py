@@ -12,9 +12,11 @@ from gpu_advisor.observation.identity import (
     FAILED_DRIVER_STATES,
     build_gpus,
     build_nodes,
+    explain_unmatched_hosts,
     find_down_targets,
     find_duplicate_gpus,
     jobs_by_gpu,
+    nodes_by_address,
 )
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Labels, metrics_of
@@ -212,6 +214,18 @@ def test_the_history_is_read_from_exporters_of_gpus_and_not_from_recorded_series
     assert both != step_utilization([OWN], evaluation.step_seconds)
     assert step_utilization([RECORDED, CPU], evaluation.step_seconds) is None
     assert step_utilization([], evaluation.step_seconds) is None
+
+
+def test_nodes_behind_one_address_have_no_host_metrics() -> None:
+    """Behind a proxy, what is read by the address may be of either; the same address in another cluster is another."""
+    shared = [Node("n1", "proxy:9290"), Node("n2", "proxy:9290")]
+    alone = [Node("n3", "n3:9100"), Node("east/n1", "proxy:9290", "east")]
+    found = nodes_by_address([*shared, *alone])
+    assert found == {("", "n3:9100"): "n3", ("east", "proxy:9290"): "east/n1"}
+    message = explain_unmatched_hosts(GpuInventory(), [*shared, *alone])
+    assert "n1, n2 have one instance, proxy:9290" in message
+    assert "relabeling" in message
+    assert explain_unmatched_hosts(GpuInventory(), alone) == ""
 
 
 def test_recorded_series_of_a_long_window_stand_for_the_raw_ones_of_later_exporters() -> None:

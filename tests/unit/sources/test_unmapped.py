@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from gpu_advisor.promql.expressions import Matcher
 from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.exporters.unmapped import (
     GPU_METRIC,
@@ -23,6 +24,8 @@ NO_MAPPING = {
     "dcu": ["dcu_utilizationrate", "dcu_usedmemory_bytes", "dcu_temp"],
     "metax": ["mx_gpu_usage_percent", "mx_memory_used", "mx_gpu_temperature", "mx_gpu_power_watts"],
     "script": ["gpu_utilization_percent", "gpu_memory_used_mb"],
+    "cloud": ["kubernetes_io:node_accelerator_duty_cycle", "kubernetes_io:node_accelerator_memory_used"],
+    "agent": ["agent_googleapis_com:gpu_utilization", "agent_googleapis_com:gpu_memory_bytes_used"],
     "smi": ["nvidia_smi_exporter_utilization", "nvidia_smi_exporter_memory_used"],
 }
 OTHERS = {
@@ -78,6 +81,7 @@ def test_the_query_leaves_mapped_jobs_out() -> None:
     assert 'job!="dcgm"' in unmapped_query(["dcgm"])
     assert 'job!~"a|b\\\\.c"' in unmapped_query(["b.c", "a"])
     assert "job!" not in unmapped_query([])
+    assert unmapped_query(["dcgm"], [Matcher("team", "=", "ml")]).count('job!="dcgm", team="ml"}') == 1
     rows = [((NAME_LABEL, "a"), ("job", "x")), ((NAME_LABEL, "b"), ("job", "x")), ((NAME_LABEL, "c"),)]
     assert metrics_by_job(rows) == {"x": {"a", "b"}, "": {"c"}}
 

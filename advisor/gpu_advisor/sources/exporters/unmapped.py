@@ -13,12 +13,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from gpu_advisor.promql.compiler import quote_string
-from gpu_advisor.promql.expressions import Labels, any_of_values, metrics_of
+from gpu_advisor.promql.expressions import Labels, Matcher, any_of_values, metrics_of
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Metrics with one of these words in their names are of GPUs or other accelerators. Syntax common to RE2 and Python.
 GPU_METRIC = (
-    r"(?i)(.*_)?(gpus?|npu|mlu|dcu|gcu|xpu|hpu|tpu|xpum|amdgpu|nvidia|nvml|dcgm|rocm|rsmi|habana[a-z]*|neuron[a-z]*"
+    r"(?i)(.*[_:])?(gpus?|npu|mlu|dcu|gcu|xpu|hpu|tpu|xpum|amdgpu|nvidia|nvml|dcgm|rocm|rsmi|habana[a-z]*|neuron[a-z]*"
     r"|ascend|accelerator)(_.*)?"
 )
 
@@ -33,8 +33,9 @@ _ASPECTS: Mapping[str, re.Pattern[str]] = {
 #: An exporter publishes several of these; a program that mentions a GPU publishes one.
 _MIN_ASPECTS = 2
 
-#: This project's own metrics besides those of its exporter, and cluster metrics about requests.
-_NOT_OF_GPUS = re.compile(r"(gpu_advisor|gpu_exporter|training|kube|slurm)_.*|.*:.*")
+#: This project's own metrics besides those of its exporter, cluster metrics about requests, and recorded series. A
+#: domain before a colon is no rule's: names of clouds have it, https://cloud.google.com/monitoring/promql/promql-mapping.
+_NOT_OF_GPUS = re.compile(r"(gpu_advisor|gpu_exporter|training|kube|slurm)_.*|(?!\w+_(io|com):[^:]*$).*:.*")
 
 _is_gpu_metric = re.compile(GPU_METRIC).fullmatch
 
@@ -73,12 +74,15 @@ def is_gpu_metric(name: str) -> bool:
     return _is_gpu_metric(name) is not None and _NOT_OF_GPUS.fullmatch(name) is None
 
 
-def unmapped_query(mapped_jobs: Iterable[str]) -> str:
-    """PromQL for the metrics of all other jobs that look like a GPU's: few series, as mapped jobs are left out."""
-    jobs = any_of_values("job", tuple(sorted(set(mapped_jobs))))
-    negated = {"=": "!=", "=~": "!~"}[jobs.op]
-    others = f", job{negated}{quote_string(jobs.value)}" if jobs.value else ""
-    selector = f"{{__name__=~{quote_string(GPU_METRIC)}{others}}}"
+def unmapped_query(mapped_jobs: Iterable[str], matchers: Iterable[Matcher] = ()) -> str:
+    """PromQL for the metrics of all other jobs that look like a GPU's: few series, as mapped jobs are left out.
+
+    `matchers` are those of the settings: the GPUs of others in the store are not missing.
+    """
+    names, jobs = Matcher("__name__", "=~", GPU_METRIC), any_of_values("job", tuple(sorted(set(mapped_jobs))))
+    others = (Matcher("job", "!=" if jobs.op == "=" else "!~", jobs.value),) if jobs.value else ()
+    every = (f"{each.label}{each.op}{quote_string(each.value)}" for each in (names, *others, *matchers))
+    selector = f"{{{', '.join(every)}}}"
     # A copy, as results have no names of metrics.
     return f'count by ({NAME_LABEL}, job) (label_replace({selector}, "{NAME_LABEL}", "$1", "__name__", "(.+)"))'
 

@@ -45,12 +45,13 @@ class LabelCache(dict[str, Labels]):
         self._same: dict[Labels, Labels] = {}
 
     def __missing__(self, text: str) -> Labels:
-        if text.startswith(_NAME):  # of an instant vector; those of windows have the other labels only
-            labels = self[text[text.index('"', len(_NAME)) + 1 :]]
-        else:
-            labels = self._parse(text)
+        labels = self._without_name(text) if text.startswith(_NAME) else self._parse(text)
         labels = self[text] = self._same.setdefault(labels, labels)
         return labels
+
+    def _without_name(self, text: str) -> Labels:
+        """Of an instant vector: results of windows have the other labels only."""
+        return self[text[text.index('"', len(_NAME)) + 1 :]]
 
     def _parse(self, text: str) -> Labels:
         """Without the metric's name."""
