@@ -10,10 +10,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import requests
 
 from tests.polling import wait_until
@@ -43,6 +45,14 @@ class Vllm:
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")[-4000:]
+
+    def engine_seconds(self) -> float:
+        """CPU time (seconds) that the engine, a process of its own, has used so far.
+
+        What else the machine does changes the time on the wall many times more than this.
+        """
+        times = [each.cpu_times() for each in psutil.Process(self.process.pid).children(recursive=True)]
+        return sum(each.user + each.system for each in times)
 
     def is_ready(self) -> bool:
         if self.process.poll() is not None:
@@ -110,16 +120,31 @@ def clients(server: Vllm, count: int, prompt_tokens: int, answer_tokens: int) ->
             thread.join()
 
 
+def ask_all(server: Vllm, count: int, at_a_time: int, prompt_tokens: int, answer_tokens: int) -> None:
+    """Send `count` requests, so many at a time, and wait for their answers. Raises HTTPError."""
+
+    def ask(number: int) -> None:
+        body = _body(random.Random(number), prompt_tokens, answer_tokens)
+        requests.post(f"http://{server.address}/v1/completions", json=body, timeout=600).raise_for_status()
+
+    with ThreadPoolExecutor(at_a_time) as clients_at_work:
+        list(clients_at_work.map(ask, range(count)))
+
+
+def _body(draw: random.Random, prompt_tokens: int, answer_tokens: int) -> dict[str, object]:
+    return {
+        "model": "tiny",
+        "prompt": [draw.randrange(10, 2000) for _ in range(prompt_tokens)],
+        "max_tokens": answer_tokens,
+        "ignore_eos": True,
+    }
+
+
 def _ask_again(server: Vllm, seed: int, prompt_tokens: int, answer_tokens: int, stop: threading.Event) -> None:
     draw = random.Random(seed)
     connection = http.client.HTTPConnection(server.address, timeout=300)
     while not stop.is_set():
-        body = {
-            "model": "tiny",
-            "prompt": [draw.randrange(10, 2000) for _ in range(prompt_tokens)],
-            "max_tokens": answer_tokens,
-            "ignore_eos": True,
-        }
+        body = _body(draw, prompt_tokens, answer_tokens)
         try:
             connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
             connection.getresponse().read()
