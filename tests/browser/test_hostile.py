@@ -6,6 +6,8 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+import pytest
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
 from gpu_advisor.state.view import SourceStatus
 from gpu_advisor.web.page.bidi import right_to_left_names
@@ -52,6 +54,32 @@ def test_hostile_labels_are_text(open_page: Open) -> None:
             assert order == sorted(order)
         for path in ("/", "/page/what-if?gpu.min=0"):
             assert violations(open_page(url + path)) == [], path
+
+
+POD, NODE = "notebook-" + "a1b2c3d4" * 6 + "-x9y8z", "gpu-node-17.rack-4.cluster-b.europe-west4.example.org"
+
+
+@pytest.mark.parametrize("width", [PHONE, 640])  # 640: a window of 1280 at 200 % zoom
+def test_long_names_in_any_script_break_no_page(open_page: Open, width: int) -> None:
+    cards = [
+        GpuSpec(f"GPU-{number}-{turn}", 0.0, node=node, index=str(turn))
+        for number, node in enumerate((NODE, "计算节点-一号机架-深度学习训练集群", "عقدة-التدريب-الأولى"))
+        for turn in (0, 1)
+    ]
+    view = view_of([ExporterTarget("a:1", cards)])
+    assert view.evaluation
+    names = (POD, "笔记本-用户-深度学习-实验-二〇二六", "مختبر/دفتر-الملاحظات-الطويل-جدا")
+    owners = {card.uuid: (GpuOwner(namespace="team", pod=names[n % 3]),) for n, card in enumerate(cards)}
+    facts = dataclasses.replace(view.evaluation.facts, owners=owners)
+    view = dataclasses.replace(view, evaluation=dataclasses.replace(view.evaluation, facts=facts))
+    paths = ["/", "/page/gpus?group=owner", "/page/jobs", f"/page/gpu?uuid={cards[0].uuid}", "/page/what-if?gpu.min=0"]
+    with serve_view(view, query_range=level) as url:
+        for path in (*paths, *(f"/page/{each.id}" for each in view.issued)):
+            page = open_page(url + path, width=width)
+            assert assert_no_horizontal_scroll(page), path
+        page = open_page(f"{url}/page/jobs", width=width)
+        for name in names:
+            assert name in page.inner_text("main")
 
 
 def test_a_source_that_fell_silent(open_page: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,3 +160,13 @@ def test_a_certificate_that_is_not_there_is_reported_at_the_start(running: Servi
     running.service.settings = running.service.settings.model_copy(update={"web": web})
     with pytest.raises(ConfigError, match=r"web\.cert_file"):
         WebServer(running.service, f"127.0.0.1:{free_port()}")
+
+
+def test_a_browser_that_is_refused_gets_a_page_without_anything_of_the_view(client: FlaskClient) -> None:
+    refused = client.get("/", headers={"Accept": "text/html"})
+    assert (refused.status_code, refused.mimetype) == (401, "text/html")
+    assert "Sign-in required" in refused.text
+    assert "Basic" in refused.headers["WWW-Authenticate"]
+    assert "unsafe" not in refused.headers["Content-Security-Policy"]
+    assert not re.search("prometheus|cluster|GPU", refused.text)
+    assert client.get("/").mimetype == "application/problem+json"

@@ -358,3 +358,29 @@ def test_a_report_that_cannot_be_made_is_a_page_for_browsers_only() -> None:
     for path, accept in (("/report?format=html", "*/*"), ("/report", "text/html"), ("/report?format=md", "text/html")):
         answer = client.get(path, headers={"Accept": accept})
         assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
+
+
+def test_an_unknown_address_is_a_page_for_browsers_and_a_document_for_others() -> None:
+    client = client_of(whole())
+    assert "Page not found" in text_of(client, "/no-such-page", 404)
+    assert "Overview" in text_of(client, "/page/deeper/than/any", 404)
+    assert client.get("/no-such-page").mimetype == "application/problem+json"
+    operation = client.get("/recommendations?page=x", headers={"Accept": "text/html"})
+    assert (operation.status_code, operation.mimetype) == (400, "application/problem+json")
+
+
+def test_money_has_its_currency_and_no_budget_is_no_unknown_cost() -> None:
+    settings = serving(3)
+    client = client_of(whole(), settings)
+    overview = text_of(client, "/")
+    assert "no budget" in overview
+    assert not re.search(r"\d per hour", overview)
+    budget = settings.model_copy(update={"cost": settings.cost.model_copy(update={"budget_per_hour": 5.0})})
+    view = view_of([], budget)
+    assert "no budget" not in text_of(client_of(view, budget), "/")
+
+
+def test_a_fleet_check_leads_to_all_recommendations() -> None:
+    view = whole()
+    text = text_of(client_of(view), "/page/check?item=gpu_memory&kind=fleet&of=fleet")
+    assert all(each.recommendation.summary in text for each in view.issued)
