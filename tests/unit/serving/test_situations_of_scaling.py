@@ -70,12 +70,15 @@ def evaluated(
     slo: Mapping[str, str] | None = None,
     most: int = 40,
     start_delay: int = 180,
+    curve_points: tuple[CurvePoint, ...] | None = None,
 ) -> Evaluation:
     pool = {"name": "llama", "kind": "serving", "slo": dict(slo or SLO), "start_delay_seconds": start_delay,
             "gpu": {"min": 1, "max": most}}  # fmt: skip
     settings = Settings.model_validate({"pools": [pool]})
     serving = ServingFacts(
-        tuple(sorted(members)), histories={("vllm", "llama"): curve()}, demand={("vllm", "llama"): demand}
+        tuple(sorted(members)),
+        histories={("vllm", "llama"): curve() if curve_points is None else curve_points},
+        demand={("vllm", "llama"): demand},
     )
     return decide(Facts(AT, (), (), {}, {}, settings.evaluation, serving=serving), settings)
 
@@ -124,13 +127,21 @@ def test_a_replica_that_hangs_is_named_and_not_counted() -> None:
     assert (wanted(busy) or 0) == (wanted(whole) or 0) + 1
 
 
-def test_an_objective_that_no_load_keeps_is_said_so() -> None:
-    found = evaluated(replicas(3, 2 * WORK), history([2 * WORK], [3]), {"itl_p95": "8ms"})
+@pytest.mark.parametrize("objective", [8, 10.9])
+def test_an_objective_that_no_load_keeps_is_said_so(objective: float) -> None:
+    """A request that is alone takes 10.5 ms; within 10.9 ms, hardly a second one fits."""
+    found = evaluated(replicas(3, 2 * WORK), history([2 * WORK], [3]), {"itl_p95": f"{objective}ms"})
     (message,) = (each for each in found.abstentions if each.subject == "scale")
     assert message.reason is Reason.CONFLICTING
-    assert "slo.itl_p95 of 8 ms" in message.message
-    assert "10.5 ms a token" in message.message
+    assert f"slo.itl_p95 of {objective:g} ms" in message.message
+    assert "takes 10.5 ms" in message.message
     assert sized(found) is None
+
+
+def test_without_a_curve_its_inputs_are_named() -> None:
+    found = evaluated(replicas(3, 2 * WORK), history([2 * WORK], [3]), curve_points=())
+    (message,) = (each for each in found.abstentions if each.subject == "scale")
+    assert message.reason is Reason.INSUFFICIENT_HISTORY
 
 
 def test_a_demand_beyond_the_maximum_is_said_so() -> None:

@@ -8,6 +8,7 @@ from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision
 from gpu_advisor.evaluation.serving.facts import ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.sizing import mean_below, mean_lengths
 from gpu_advisor.evaluation.serving.step_model import MIN_POINTS
 from gpu_advisor.settings import EvaluationSettings
 
@@ -55,12 +56,17 @@ def hangs(replica: ServingReplica) -> bool:
 
 
 def _unreachable(group: ServingGroup, objectives: Objectives) -> Obstacle | None:
-    """An objective that a request misses even alone: no number of replicas keeps it."""
-    if group.curve is None or objectives.itl is None or group.curve.itl(1, 0.0) <= objectives.itl:
+    """An objective that leaves room for hardly a request at a time: no number of replicas keeps it."""
+    lengths = mean_lengths(group)
+    if group.curve is None or objectives.itl is None or lengths is None:
         return None
+    output, prompt = lengths
+    if mean_below(group.curve.largest(objectives.itl, prompt / output)) >= 1:
+        return None
+    alone = group.curve.itl(1, prompt / output)
     return Obstacle(
         Reason.CONFLICTING,
         f"no number of replicas keeps slo.itl_p95 of {1000 * objectives.itl:.3g} ms: by the curve of {group.name}, a "
-        f"request that is alone takes {1000 * group.curve.itl(1, 0.0):.3g} ms a token. Use faster GPUs, or several for "
-        "each replica, or raise the objective",
+        f"token takes {1000 * alone:.3g} ms of a request that is alone, and more beside others. Use faster GPUs, or "
+        "several for each replica, or raise the objective",
     )

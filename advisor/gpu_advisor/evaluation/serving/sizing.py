@@ -47,17 +47,26 @@ def work_per_replica(
 
 def group_work(group: ServingGroup, objectives: Objectives) -> tuple[float, float] | None:
     """Work per replica (tokens per second) and mean tokens of an answer; None if the curve or a signal is missing."""
-    sizes = [
+    lengths = mean_lengths(group)
+    if group.curve is None or objectives.itl is None or lengths is None:
+        return None
+    output, prompt = lengths
+    full = min((each for each in map(_running_for_full_cache, group.replicas)), default=math.inf)
+    work = work_per_replica(group.curve, objectives.itl, prompt / output, full)
+    return None if work is None else (work, output)
+
+
+def mean_lengths(group: ServingGroup) -> tuple[float, float] | None:
+    """Tokens of an answer and of a prompt, means of the replicas; None if unknown."""
+    known = [
         (output, prompt)
         for each in group.replicas
         if (output := each.value("output_tokens")) and (prompt := each.value("prompt_tokens"))
     ]
-    if group.curve is None or objectives.itl is None or not sizes:
+    if not known:
         return None
-    output, prompt = (sum(column) / len(sizes) for column in zip(*sizes, strict=True))
-    full = min((each for each in map(_running_for_full_cache, group.replicas)), default=math.inf)
-    work = work_per_replica(group.curve, objectives.itl, prompt / output, full)
-    return None if work is None else (work, output)
+    output, prompt = (sum(column) / len(known) for column in zip(*known, strict=True))
+    return output, prompt
 
 
 def _running_for_full_cache(replica: ServingReplica) -> float:
