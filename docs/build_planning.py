@@ -112,7 +112,7 @@ buy. The price is the cheapest of the GPU type in the [catalogue](cost.md), or `
 | target | checked with | left out |
 | --- | --- | --- |
 | DeepSpeed | DeepSpeed 0.19.8 | HSDP (null); pipeline stages and partial checkpointing are the model's code |
-| `fsdp.fully_shard` | PyTorch 2.13 | pipelines (null) |
+| `fsdp.fully_shard` | PyTorch 2.13 | pipelines, an off-loaded optimizer alone (null) |
 | Megatron-LM | megatron-core 0.16.1 | off-loaded weights, adapters, checkpointing of every second product (null) |
 | torchtitan (TOML) | 0.2.2 (0.3 has no TOML) | ZeRO-1, adapters, 8-bit states, an off-loaded optimizer (null) |
 

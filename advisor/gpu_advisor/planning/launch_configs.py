@@ -27,8 +27,9 @@ def torchrun_command(machines: ClusterSpec, script: str = "train.py") -> str:
 def deepspeed_config(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str, Any] | None:
     """DeepSpeed's configuration, without pipeline parallelism and checkpointing of a part of the layers: the model's
     code sets those. None for replicas of shards, which it has no more (deepspeedai/DeepSpeed#8489), and for an
-    optimizer in the backward pass. It off-loads what it shards, so a single GPU shards over itself."""
-    if layout.replicas > 1 or recipe.in_backward:
+    optimizer in the backward pass. It off-loads what it shards, so a single GPU shards over itself, and reduces
+    gradients that it shards after each micro-batch."""
+    if layout.replicas > 1 or recipe.in_backward or layout.accumulates_whole_gradients:
         return None
     stage = layout.zero or {"none": 0, "optimizer": 2, "all": 3}[layout.offload]
     zero: dict[str, Any] = {"stage": stage}
@@ -61,13 +62,14 @@ def deepspeed_config(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str,
 
 
 def fsdp_arguments(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str, Any] | None:
-    """Arguments of PyTorch's FSDP; None for pipeline plans or without data parallelism.
+    """Arguments of PyTorch's FSDP; None for pipeline plans, without data parallelism, or for an off-loaded optimizer:
+    FSDP off-loads weights, gradients and optimizer together. `no_sync`: for all micro-batches but the last.
 
     `sharding_strategy` to `activation_checkpointing` are those of FullyShardedDataParallel; `fully_shard` has those of
     FSDP2: the sizes of a (replicate, shard) mesh, and its policies' fields. FSDP2 shards the weights from stage 1 on,
     in the data type that the optimizer keeps.
     """
-    if layout.pipeline > 1 or layout.data * layout.context == 1:
+    if layout.pipeline > 1 or layout.data * layout.context == 1 or layout.offload == "optimizer":
         return None
     strategy = {0: "NO_SHARD", 1: "SHARD_GRAD_OP", 2: "SHARD_GRAD_OP", 3: "FULL_SHARD"}[layout.zero]
     if layout.replicas > 1:
@@ -80,6 +82,7 @@ def fsdp_arguments(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str, A
         "mixed_precision": "bfloat16" if half else None,
         "cpu_offload": layout.offload != "none",
         "activation_checkpointing": layout.checkpointing == "full",
+        "no_sync": layout.gradient_sync == "last" and layout.accumulation > 1,
         "fully_shard": {
             "mesh": {"replicate": replicas, "shard": layout.data * layout.context // replicas},
             "reshard_after_forward": layout.zero == 3,
@@ -94,8 +97,10 @@ def fsdp_arguments(layout: ParallelLayout, recipe: OptimizerSpec) -> dict[str, A
 
 def megatron_arguments(layout: ParallelLayout, recipe: OptimizerSpec | None = None) -> str | None:
     """Megatron-LM's arguments; None without model parallelism, or where it has no such layout (off-loaded weights,
-    adapters, checkpointing of every second matrix product)."""
+    adapters, checkpointing of every second matrix product, gradients that are sharded after the last micro-batch)."""
     splits = (layout.tensor, layout.pipeline, layout.context, layout.expert)
+    if layout.accumulates_whole_gradients:
+        return None
     if max(splits) == 1 or layout.offload == "all" or (recipe and (recipe.adapters or recipe.in_backward)):
         return None
     if layout.checkpointing == "selective":

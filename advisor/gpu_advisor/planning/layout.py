@@ -155,6 +155,11 @@ class ParallelLayout:
         return self.micro_batch * self.accumulation * self.data
 
     @property
+    def accumulates_whole_gradients(self) -> bool:
+        """Whether gradients that a ZeRO stage shards are whole until the last micro-batch."""
+        return self.gradient_sync == "last" and self.accumulation > 1 and self.zero >= 2
+
+    @property
     def shards(self) -> int:
         """GPUs over which a ZeRO stage divides."""
         return self.data * self.context // self.replicas

@@ -97,8 +97,8 @@ def states(parameters: float, layout: ParallelLayout, recipe: OptimizerSpec) -> 
     """Bytes of weights, gradients and optimizer states on a GPU with `parameters`, by ZeRO stage."""
     over = layout.shards
     weights = recipe.weights * parameters / (over if layout.zero >= 3 else 1)
-    reduced_late = layout.gradient_sync == "last" and layout.accumulation > 1
-    gradients = recipe.gradients * parameters / (over if layout.zero >= 2 and not reduced_late else 1)
+    sharded = layout.zero >= 2 and not layout.accumulates_whole_gradients
+    gradients = recipe.gradients * parameters / (over if sharded else 1)
     optimizer = recipe.optimizer * parameters / (over if layout.zero >= 1 else 1)
     if layout.offload != "none":
         optimizer, gradients = 0.0, gradients if layout.zero < 2 else 0.0

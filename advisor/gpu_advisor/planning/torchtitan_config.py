@@ -12,10 +12,13 @@ _Value = str | int | bool | list[str]
 
 def torchtitan_toml(layout: ParallelLayout, recipe: OptimizerSpec, sequence: int) -> str | None:
     """None where torchtitan 0.2 has no such layout: adapters, 8-bit or SGD states, ZeRO-1, an off-loaded optimizer, an
-    optimizer in the backward pass of pipeline stages or experts."""
+    optimizer in the backward pass of pipeline stages or experts, gradients that are sharded after the last micro-batch.
+    """
     kept = (int(recipe.optimizer), recipe.activations)
     states = {(12, 2): "float32", (8, 4): "float32", (4, 2): "bfloat16"}.get(kept)
     if recipe.adapters or states is None or layout.zero == 1 or layout.offload == "optimizer":
+        return None
+    if layout.accumulates_whole_gradients:
         return None
     if recipe.in_backward and max(layout.pipeline, layout.expert) > 1:
         return None

@@ -129,13 +129,25 @@ def test_fsdp(zero: int, strategy: str) -> None:
     assert fully_shard["mesh"] == ({"replicate": 1, "shard": 4} if zero else {"replicate": 4, "shard": 1})
     assert fully_shard["reshard_after_forward"] is (zero == 3)
     assert fully_shard["model_dtype"] == "float32"
-    saving = fsdp_arguments(replace(DATA, zero=zero, offload="optimizer", checkpointing="full"), FULL)
+    saving = fsdp_arguments(replace(DATA, zero=zero, offload="all", checkpointing="full"), FULL)
     assert saving is not None
     assert (saving["mixed_precision"], saving["cpu_offload"], saving["activation_checkpointing"]) == (None, True, True)
 
 
-@pytest.mark.parametrize("change", [{"pipeline": 2}, {"data": 1}])
-def test_fsdp_needs_data_parallelism_and_no_pipeline(change: dict[str, int]) -> None:
+def test_gradients_that_are_reduced_last() -> None:
+    """FSDP has no_sync; DeepSpeed, Megatron-LM and torchtitan reduce what they shard after each micro-batch."""
+    last = replace(DATA, zero=3, accumulation=4, gradient_sync="last")
+    each = replace(last, gradient_sync="each")
+    found = [fsdp_arguments(layout, MIXED) for layout in (last, each, replace(last, accumulation=1))]
+    assert [arguments and arguments["no_sync"] for arguments in found] == [True, False, False]
+    assert deepspeed_config(last, MIXED) is None is torchtitan_toml(last, MIXED, 2048)
+    assert megatron_arguments(replace(last, tensor=2), MIXED) is None
+    assert None not in (deepspeed_config(each, MIXED), torchtitan_toml(each, MIXED, 2048))
+    assert deepspeed_config(replace(last, zero=1), MIXED) is not None
+
+
+@pytest.mark.parametrize("change", [{"pipeline": 2}, {"data": 1}, {"offload": "optimizer", "zero": 3}])
+def test_fsdp_needs_data_parallelism_no_pipeline_and_off_loads_all_or_nothing(change: dict[str, int]) -> None:
     assert fsdp_arguments(replace(DATA, **change), MIXED) is None  # type: ignore[arg-type]
     assert fsdp_arguments(replace(DATA, data=2), MIXED) is not None
 
