@@ -9,7 +9,13 @@ from gpu_advisor.rendering.names import humanize
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("idle_holding_memory", "idle, memory allocated"), ("lost_gpu", "lost GPU"), ("healthy", "healthy"), ("", "")],
+    [
+        ("idle_holding_memory", "idle, memory allocated"),
+        ("lost_gpu", "lost GPU"),
+        ("healthy", "healthy"),
+        ("kv_cache_bound", "KV-cache-bound"),
+        ("", ""),
+    ],
 )
 def test_a_name_is_in_the_fields_words(name: str, words: str) -> None:
     assert humanize(name) == words

@@ -9,12 +9,9 @@ _WORDS: Mapping[str, str] = {
     "bad_answer": "bad response",
     "busy_but_empty": "busy, low SM activity",
     "cause_gone": "cause resolved",
-    "communication_bound": "communication-bound",
-    "data_bound": "data-bound",
     "full_precision": "FP32 compute",
     "idle_holding_memory": "idle, memory allocated",
     "idle_reclaim": "reclaim idle GPUs",
-    "memory_bound": "memory-bound",
     "throttled_power": "power throttling",
     "throttled_thermal": "thermal throttling",
     "wrong_instance_size": "GPU larger than needed",
@@ -34,4 +31,5 @@ _ACRONYMS: Mapping[str, str] = {
 
 def humanize(name: str) -> str:
     """`idle_holding_memory` -> `idle, memory allocated`, `lost_gpu` -> `lost GPU`"""
-    return _WORDS.get(name) or " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
+    between = "-" if name.endswith("_bound") else " "
+    return _WORDS.get(name) or between.join(_ACRONYMS.get(word, word) for word in name.split("_"))
