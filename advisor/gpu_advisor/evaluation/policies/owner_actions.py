@@ -59,7 +59,7 @@ def _gpus_by_owner(facts: Facts, gpus: Sequence[Gpu]) -> list[tuple[GpuOwner, li
     for gpu in gpus:
         for owner in facts.owners.get(gpu.uuid, ()):
             found = owners.setdefault(owner.workload, (owner, []))[1]
-            if gpu not in found:  # of several containers of a pod
+            if found[-1:] != [gpu]:  # the other container of a pod has it, too
                 found.append(gpu)
     return sorted(owners.values(), key=lambda item: str(item[0]))
 
