@@ -28,7 +28,7 @@ from gpu_advisor.evaluation.policies import POLICIES, mixed_precision
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Recommendation
 from gpu_advisor.settings import PoolSettings, Settings
-from gpu_advisor.state.active import ActiveRecommendation, held_ids
+from gpu_advisor.state.active import ActiveRecommendation, stale_ids
 
 from benchmarks import common
 from benchmarks.situations.classes import CLASSES, draw
@@ -157,11 +157,11 @@ def false_alarms(seed: int, gpus: int, hours: float = 24.0) -> FalseAlarms:
         advice = {word.id("bench"): word for word in said if isinstance(word, Recommendation)}
         words = tuple(word for word in said if isinstance(word, Abstention))
         evaluation = Evaluation(facts.at, facts, (), (), (), words)
-        held = held_ids(active, frozenset(advice), evaluation)
+        stale = stale_ids(active, frozenset(advice), evaluation)
         begun.update(
             word.kind for id_, word in advice.items() if id_ not in active and not _is_expected_advice(word, single)
         )
-        active = {id_: given for id_, given in active.items() if id_ in held} | {
+        active = {id_: given for id_, given in active.items() if id_ in stale} | {
             id_: ActiveRecommendation(facts.at, word.kind, word.scope, frozenset(word.gpus))
             for id_, word in advice.items()
         }

@@ -17,6 +17,10 @@ _DRIVER_NAME = re.compile(
 )
 
 
+#: In any currency; sums over a fleet's history stay far from the largest float.
+_Price = Annotated[float, Field(gt=0, le=1e12)]
+
+
 def _known_gpu_names(prices: dict[str, float]) -> dict[str, float]:
     for name in prices:
         found = parse_gpu_type(name).name
@@ -46,7 +50,7 @@ class CostSettings(StrictModel):
     list_prices: bool = Field(
         True, description="estimate GPUs without a price at the shipped catalogue's list prices, which are in USD"
     )
-    gpu_price_per_hour: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_known_gpu_names)] = Field(
+    gpu_price_per_hour: Annotated[dict[str, _Price], AfterValidator(_known_gpu_names)] = Field(
         default_factory=dict,
         description="price by GPU type (H100, A100-80GB, H100 PCIe) or by the driver's name; the most specific wins",
     )

@@ -168,6 +168,12 @@ def test_unknown_names_and_currencies_are_refused_with_a_guess() -> None:
         cost({}, currency="eur")
 
 
+@pytest.mark.parametrize("price", [0, -1, float("nan"), float("inf"), 1e13])
+def test_a_price_is_positive_and_its_sums_are_numbers(price: float) -> None:
+    with pytest.raises(ValidationError, match="H100"):
+        cost({"H100": price})
+
+
 # List prices
 
 

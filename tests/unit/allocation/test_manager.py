@@ -273,6 +273,59 @@ def test_a_renewal_that_hangs_does_not_outlive_the_lease(tmp_path):
     manager.close()
 
 
+class LateBackend:
+    """An end whose renewals are answered when the test says so."""
+
+    def __init__(self, lease: GrantedLease) -> None:
+        self.lease, self.asked, self.answer = lease, threading.Event(), threading.Event()
+
+    def renew(self, id_: str, lease_seconds: float | None, within_seconds: float) -> GrantedLease:
+        self.asked.set()
+        assert self.answer.wait(60)
+        return self.lease
+
+    def release(self, id_: str) -> None: ...
+
+
+def test_a_lease_reported_lost_is_not_renewed_by_a_late_answer(local, monkeypatch):
+    monkeypatch.setattr(client_session, "RENEW_RATIO", 0)
+    leased = local.backend.allocate(BIG.fields(), "token", 60)
+    backend, now = LateBackend(leased), [0.0]
+    reported: list[str] = []
+    session = Session(backend, leased, 0.0, 60, reported.append, lambda: now[0])  # type: ignore[arg-type]
+    assert backend.asked.wait(60)
+    now[0] = 61.0
+    with pytest.raises(LeaseLostError):
+        session.check()
+    backend.answer.set()
+    session._thread.join(60)
+    assert not session._thread.is_alive()  # it asks no more: the job has stopped
+    assert (session.renewals, session.seconds_left, len(reported)) == (0, 0, 1)
+
+
+class SlowEvent(threading.Event):
+    def is_set(self) -> bool:
+        found = super().is_set()
+        time.sleep(0.1)  # both threads have read it before one sets it
+        return found
+
+
+def test_a_lease_found_lost_by_two_threads_is_reported_once(local, monkeypatch):
+    monkeypatch.setattr(client_session, "RENEW_RATIO", 1)
+    leased = local.backend.allocate(BIG.fields(), "token", 60)
+    now = [0.0]
+    reported: list[str] = []
+    session = Session(LateBackend(leased), leased, 0.0, 60, reported.append, lambda: now[0])  # type: ignore[arg-type]
+    session.lost, now[0] = SlowEvent(), 61.0
+    threads = [threading.Thread(target=session._mark_lost, args=(str(each),)) for each in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(reported) == 1
+    session.release()
+
+
 # Trying again with less memory
 
 

@@ -61,7 +61,7 @@ class Session:
         self.renewals = 0
         self._backend, self._lease_seconds, self._on_lost, self._clock = backend, lease_seconds, on_lost, clock
         self._expires_at = requested_at + lease.seconds
-        self._stopped = threading.Event()
+        self._stopped, self._losing = threading.Event(), threading.Lock()
         self._on_cpu_fallback = False
         self._thread = threading.Thread(target=self._renew, name="gpu-lease", daemon=True)
         if not lease.allocation.on_cpu:  # without GPUs there is no lease to renew
@@ -154,16 +154,19 @@ class Session:
             except AllocationError as error:
                 log.warning("cannot renew lease %s, retrying: %s", self.allocation.id, error)
                 continue
+            if self.lost.is_set():  # by `check`, while the answer was late: the job was told to stop
+                return None
             self._expires_at = requested_at + lease.seconds
             self.allocation = replace(self.allocation, expires=lease.allocation.expires)
             self.renewals += 1
         return None
 
     def _mark_lost(self, why: str) -> None:
-        if self._stopped.is_set() or self.lost.is_set():
-            return
-        self.lost_reason = why
-        self.lost.set()
+        with self._losing:  # the job's and the renewing thread may find out at once: `on_lost` is called once
+            if self._stopped.is_set() or self.lost.is_set():
+                return
+            self.lost_reason = why
+            self.lost.set()
         log.error("lost lease %s: %s", self.allocation.id, why)
         if self._on_lost is not None:
             self._on_lost(why)

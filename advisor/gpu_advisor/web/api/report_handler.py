@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -18,13 +17,11 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.base import HTML, JSON, MARKDOWN
+from gpu_advisor.web.api.json_body import dump_json
 from gpu_advisor.web.api.problem_details import ProblemError, explain_no_evaluation
 
 RENDERINGS: dict[str, tuple[str, Callable[[Report], str]]] = {
-    "json": (
-        JSON,
-        lambda report_document: json.dumps(report_document, separators=(",", ":"), ensure_ascii=False) + "\n",
-    ),
+    "json": (JSON, lambda document: dump_json(document).decode()),
     "html": (HTML, render_html),
     "md": (MARKDOWN, render_markdown),
 }
