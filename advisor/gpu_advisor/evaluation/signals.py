@@ -41,8 +41,10 @@ class Signal:
 
 
 GPU_UP = Signal("gpu_up", "GPU health", "gpu", "count", "last")
-GPU_UP_HIGHEST = Signal("gpu_up_highest", "GPU up (1) or down (0): highest of the window", "gpu", "count", "max", "short",
-                        quantity="gpu_up")  # fmt: skip
+GPU_UP_HIGHEST = Signal(
+    "gpu_up_highest", "GPU up (1) or down (0): highest of the window", "gpu", "count", "max", "short",
+    quantity="gpu_up",
+)  # fmt: skip
 GPU_UP_COVERAGE = Signal(
     "gpu_up_coverage", "data coverage of GPU health", "gpu", "ratio", "coverage", "short", quantity="gpu_up"
 )
