@@ -46,6 +46,7 @@ GPU_RECORDS = {
 }  # fmt: skip
 HOST_RECORDS = {
     "gpus:count": 8, "gpus_down:sum": 0, "gpus_measured:count": 8, "gpus_busy:mean5m": 5.6,
+    "gpus_below_1_percent:sum": 1, "gpus_below_60_percent:sum": 2, "gpus_below_90_percent:sum": 8,
     "gpu_memory_used_bytes:sum": 4e11, "gpu_memory_total_bytes:sum": 6.4e11, "gpu_power_watts:sum": 3200,
     "gpus_idle:sum30m": 0.5, "gpus_idle_holding:sum30m": 0.2,
 }  # fmt: skip
@@ -95,10 +96,23 @@ def fleet(gpus: int, hours: float, curves: bool) -> Iterator[str]:
         for name, value in HOST_RECORDS.items():
             yield from _constant_series(f"host:{name}", f'nodename="{node}",name="{model}"', value, hosts)
     for model in MODELS:
-        yield from _constant_series("gpu_advisor_gpu_price_per_hour", f'name="{model}"', 2, hosts)
+        price = f'name="{model}",currency="USD",estimated="false"'
+        yield from _constant_series("gpu_advisor_gpu_price_per_hour", price, 2, hosts)
         for name, value in HOST_RECORDS.items():
             yield from _constant_series(f"model:{name}", f'name="{model}"', value * len(names) / len(MODELS), hosts)
+    yield from _team_series(gpus, hosts)
     yield from _recommendation_series(gpus, hosts)
+
+
+def _team_series(gpus: int, times: Sequence[float]) -> Iterator[str]:
+    """Twenty namespaces of five teams."""
+    for i in range(20):
+        labels = f'team="team {i % 5}",namespace="n{i}"'
+        for state, share in (("all", 1.0), ("measured", 1.0), ("busy", 0.7)):
+            value = share * gpus / 20
+            yield from _constant_series("gpu_advisor_team_gpus", f'{labels},state="{state}"', value, times)
+        money = f'{labels},currency="USD",estimated="false"'
+        yield from _constant_series("gpu_advisor_team_unused_cost_per_hour", money, 0.3 * gpus / 20 * 2, times)
 
 
 def _recommendation_series(gpus: int, times: Sequence[float]) -> Iterator[str]:
@@ -107,6 +121,8 @@ def _recommendation_series(gpus: int, times: Sequence[float]) -> Iterator[str]:
         yield from _constant_series("gpu_advisor_recommendation_info", labels, 1, times)
         yield from _constant_series("gpu_advisor_recommendation_since_timestamp_seconds", f'id="{i}"', END - 900, times)
         yield from _constant_series("gpu_advisor_recommendation_gpus", f'id="{i}"', 20, times[-5:])
+        saved = f'id="{i}",currency="USD",estimated="false",bound="exact"'
+        yield from _constant_series("gpu_advisor_recommendation_savings_per_hour", saved, 2, times)
         for k in range(20):
             about = f'id="{i}",uuid="GPU-{(20 * i + k) % gpus:06}"'
             yield from _constant_series("gpu_advisor_recommendation_gpu_info", about, 1, times[-5:])

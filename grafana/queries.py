@@ -49,18 +49,12 @@ def with_node_name(series: str, matchers: str = '{cluster=~"$cluster", nodename=
     return f"{series} * on (cluster, instance) group_left (nodename) node:identity:info{matchers}"
 
 
-def extremes(expr: str, label: str, choose: str = "topk", step: str = "5m") -> str:
-    """The ten results with the highest (`topk`) or lowest (`bottomk`) mean in the time range; `label` tells them apart.
+def extremes(expr: str, label: str, choose: str = "topk") -> str:
+    """The ten results that are highest (`topk`) or lowest (`bottomk`) at the end of the time range, by `label`.
 
-    Chosen once for the whole range, so that a large fleet has ten curves, and none of them ends within it.
+    Chosen once, so that a large fleet has ten curves, none of which ends within the range.
     """
-    return f"({expr}) and on (cluster, {label}) {choose}(10, avg_over_time(({expr})[$__range:{step}] @ end()))"
-
-
-def in_range(expr: str, low: float | None, high: float | None) -> str:
-    """How many results are at least `low` and below `high`; 0 only where there are results at all."""
-    limits = [f" {op} {limit}" for op, limit in ((">=", low), ("<", high)) if limit is not None]
-    return f"count({expr}{''.join(limits)}) or 0 * count({expr})"
+    return f"({expr}) and on (cluster, {label}) {choose}(10, last_over_time(({expr})[5m:1m] @ end()))"
 
 
 #: Open recommendations; one row each, whatever the number of advisors.

@@ -183,9 +183,9 @@ def teams_over_time() -> TimeSeries:
     unused = f"sum by (team) ({_of_teams('measured')}) - sum by (team) ({_of_teams('busy')})"
     return timeseries_panel(
         "Unused GPUs by team",
-        "Number of GPUs minus the sum of their utilization; the ten teams with the most in the time range.",
+        "Number of GPUs minus the sum of their utilization; the ten teams with the most now.",
         "short",
-        (extremes(unused, "team", step="1m"), "{{team}}"),
+        (extremes(unused, "team"), "{{team}}"),
     ).span(10)
 
 

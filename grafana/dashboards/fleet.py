@@ -50,19 +50,24 @@ from grafana.queries import (
     RECOMMENDED_SINCE,
     SELECTED_GPUS,
     extremes,
-    in_range,
     memory_used_ratio,
     utilization,
     with_gpu_identity,
     with_node_name,
 )
 
-#: Bands of GPU utilization: legend, from, below, colour. Below 1 % is what the advisor calls idle.
+#: Bands of GPU utilization: legend, recorded numbers of GPUs below the band's end and start, colour. Below 1 % is what
+#: the advisor calls idle.
 BANDS = (
-    ("0 to 1 % (idle)", None, 0.01, BAD),
-    ("1 to 60 %", 0.01, 0.6, WARNING),
-    ("60 to 90 %", 0.6, GPU_TARGET, "yellow"),
-    ("90 to 100 %", GPU_TARGET, None, GOOD),
+    ("0 to 1 % (idle)", "gpus_below_1_percent:sum", "", BAD),
+    ("1 to 60 %", "gpus_below_60_percent:sum", "gpus_below_1_percent:sum", WARNING),
+    ("60 to 90 %", "gpus_below_90_percent:sum", "gpus_below_60_percent:sum", "yellow"),
+    ("90 to 100 %", "gpus_measured:count", "gpus_below_90_percent:sum", GOOD),
+)
+TEMPERATURE = "gpu:temperature_celsius:last"
+HOTTEST = (
+    f"({TEMPERATURE} and on (cluster, uuid) topk(10, max_over_time({TEMPERATURE}[$__range] @ end())"
+    f" and on (cluster, uuid) (gpu:identity:info{SELECTED_GPUS} @ end())))"
 )
 CHECK = "max by (item, scope_kind, scope{}) ({})"
 
@@ -95,6 +100,12 @@ def dashboard() -> Dashboard:
     for graph in usage():
         board = board.with_panel(graph)
     return board.with_row(Row("Checklist")).with_panel(checks()).with_panel(abstentions())
+
+
+def gpus_between(low: str, high: str) -> str:
+    """The number of selected GPUs below one limit and not below another, by their recorded series."""
+    below = f"sum(host:{high}{SELECTED_GPUS})"
+    return f"{below} - sum(host:{low}{SELECTED_GPUS})" if low else below
 
 
 def overview() -> list[Stat]:
@@ -176,7 +187,6 @@ def nodes() -> Table:
 
 def usage() -> list[TimeSeries]:
     node = dashboard_link("node", "GPUs of this node", nodename=label_value("nodename"))
-    each_gpu = f"({with_gpu_identity('gpu:utilization_ratio:mean5m')})"
     return [
         stacked(
             timeseries_panel(
@@ -184,14 +194,13 @@ def usage() -> list[TimeSeries]:
                 "Number of selected GPUs in each band of utilization over 5 minutes: the shape of a fleet of any size. "
                 "Annotations: starts of recommendations.",
                 "short",
-                *((in_range(each_gpu, low, high), legend) for legend, low, high, _ in BANDS),
+                *((gpus_between(low, high), legend) for legend, high, low, _ in BANDS),
             ),
             {legend: color for legend, *_, color in BANDS},
         ).span(24),
         ratio_timeseries_panel(
             "Nodes with the lowest GPU utilization",
-            "Mean over 5 minutes of a node's selected GPUs; the ten lowest in the time range. Dashed: the target of "
-            "90 %.",
+            "Mean over 5 minutes of a node's selected GPUs; the ten lowest now. Dashed: the target of 90 %.",
             (extremes(utilization(by="nodename"), "nodename", "bottomk"), "{{nodename}}"),
             target=GPU_TARGET,
         ).data_links([node]),
@@ -203,14 +212,13 @@ def usage() -> list[TimeSeries]:
         ),
         ratio_timeseries_panel(
             "Nodes with the most GPU memory used",
-            "Ratio of memory in use, over a node's selected GPUs; the ten highest in the time range. Dashed: the "
-            "target of 85 %.",
+            "Ratio of memory in use, over a node's selected GPUs; the ten highest now. Dashed: the target of 85 %.",
             (extremes(memory_used_ratio(by="nodename"), "nodename"), "{{nodename}}"),
             target=MEMORY_TARGET,
         ).data_links([node]),
         ratio_timeseries_panel(
             "Nodes with the highest CPU utilization",
-            "Ratio of CPU time not idle; the ten highest in the time range. Dashed: the target of 80 %. Saturated CPUs "
+            "Ratio of CPU time not idle; the ten highest now. Dashed: the target of 80 %. Saturated CPUs "
             "keep GPUs waiting for data.",
             (extremes(with_node_name("node:cpu_ratio:mean5m"), "nodename"), "{{nodename}}"),
             target=CPU_TARGET,
@@ -227,7 +235,7 @@ def usage() -> list[TimeSeries]:
                 f"Core temperature; the ten highest in the time range. Dashed: {HOT_CELSIUS} °C, where the alert "
                 "GpuTooHot fires.",
                 "celsius",
-                (extremes(with_gpu_identity("gpu:temperature_celsius:last"), "uuid"), GPU_LEGEND),
+                (with_gpu_identity(HOTTEST), GPU_LEGEND),
             ),
             HOT_CELSIUS,
             BAD,

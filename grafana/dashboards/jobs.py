@@ -161,14 +161,14 @@ def usage() -> list[TimeSeries]:
     return [
         ratio_timeseries_panel(
             "Jobs with the lowest GPU utilization",
-            "Mean over the job's GPUs; the ten lowest in the time range. Dashed: the target of 90 %. Annotations: "
+            "Mean over the job's GPUs; the ten lowest now. Dashed: the target of 90 %. Annotations: "
             "starts of recommendations.",
             (extremes(job_utilization(), "training_job", "bottomk"), LEGEND),
             target=GPU_TARGET,
         ).data_links([this]),
         ratio_timeseries_panel(
             "Jobs with the most GPU memory used",
-            "Mean over the job's GPUs; the ten highest in the time range. Dashed: the target of 85 %.",
+            "Mean over the job's GPUs; the ten highest now. Dashed: the target of 85 %.",
             (extremes(MEMORY, "training_job"), LEGEND),
             target=MEMORY_TARGET,
         ).data_links([this]),
@@ -184,12 +184,12 @@ def training_steps() -> list[TimeSeries]:
     return [
         ratio_timeseries_panel(
             "Data wait by job",
-            "Ratio of step time spent waiting for the next batch; the ten highest in the time range.",
+            "Ratio of step time spent waiting for the next batch; the ten highest now.",
             (extremes(_per_step("training_data_wait_seconds_total"), "training_job"), LEGEND),
         ),
         ratio_timeseries_panel(
             "Communication by job",
-            "Ratio of step time spent communicating with other ranks; the ten highest in the time range.",
+            "Ratio of step time spent communicating with other ranks; the ten highest now.",
             (extremes(_per_step("training_communication_seconds_total"), "training_job"), LEGEND),
         ),
         timeseries_panel(

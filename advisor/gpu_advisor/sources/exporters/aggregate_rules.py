@@ -68,6 +68,13 @@ EVALUATION_SERIES: tuple[AggregateSeries, ...] = (
     _hosts("sum", "gpus_down:sum", "(gpu:up:last == bool 0)", "GPUs that are down", "gpu:up:last"),
     _MEASURED,
     _BUSY,
+    *(
+        _hosts(
+            "sum", f"gpus_below_{percent}_percent:sum", f"(gpu:utilization_ratio:mean5m < bool {percent / 100:g})",
+            f"GPUs below {percent} % utilization", "gpu:utilization_ratio:mean5m",
+        )
+        for percent in (1, 60, 90)
+    ),
     _hosts(
         "sum", "gpu_memory_used_bytes:sum", f"(gpu:memory_used_ratio:last * {MEMORY_BYTES})", "memory used",
         "gpu:memory_used_ratio:last", MEMORY_BYTES,
