@@ -11,7 +11,6 @@ threads, without HTTP.
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import multiprocessing
@@ -32,7 +31,7 @@ from typing import Any
 import yaml
 
 from benchmarks.allocation_clients import PATH, ClientWorkload, list_allocations, run_client_threads
-from benchmarks.common import Goal, missed_goals, percentile, table, write
+from benchmarks.common import Goal, conclude, percentile, smoke_wanted, table
 from benchmarks.lease_history_checker import ClusterGpu, Operation, violations
 
 READY_SECONDS = 60.0
@@ -322,9 +321,7 @@ def goals(results: dict[str, Any]) -> list[Goal]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a small size, without a results file")
-    smoke = parser.parse_args().smoke
+    smoke = smoke_wanted(__doc__)
     load = SMOKE if smoke else FULL
     results = measure(load)
     chaos = results["under_kills"]
@@ -338,10 +335,7 @@ def main() -> int:
         )  # fmt: skip
     print(table(rows))
     reached = goals(results)
-    print("\n".join(map(str, reached)))
-    if not smoke:
-        print(f"written to {write('allocation', {**results, 'goals': [vars(goal) for goal in reached]})}")
-    return 1 if missed_goals(reached) else 0
+    return conclude("allocation", {**results, "goals": [vars(goal) for goal in reached]}, reached, smoke)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ and clients cost, without any work of the advisor).
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import multiprocessing
 import socket
@@ -27,7 +26,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.common import Goal, missed_goals, percentile, table, write
+from benchmarks.common import Goal, conclude, percentile, smoke_wanted, table
 
 PAGE = "/recommendations?per_page=100&page={page}"
 STATIC_PATH = "/static/page.css"
@@ -192,9 +191,7 @@ def goals(results: dict[str, Any]) -> list[Goal]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a small size, without a results file")
-    smoke = parser.parse_args().smoke
+    smoke = smoke_wanted(__doc__)
     load = SMOKE if smoke else FULL
     results = measure(load)
     rows = [("answer", "p50 ms", "p99 ms", "requests/s")]
@@ -203,11 +200,7 @@ def main() -> int:
         f"{load.recommendations} recommendations, {load.clients} clients, {results['page_bytes'] / 1024:.0f} KiB a page"
     )
     print(table(rows))
-    reached = goals(results)
-    print("\n".join(map(str, reached)))
-    if not smoke:
-        print(f"written to {write('api', results)}")
-    return 1 if missed_goals(reached) else 0
+    return conclude("api", results, goals(results), smoke)
 
 
 if __name__ == "__main__":

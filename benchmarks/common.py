@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -31,6 +32,21 @@ class Goal:
 
 def missed_goals(goals: Iterable[Goal]) -> list[Goal]:
     return [goal for goal in goals if not goal.met and not goal.stretch]
+
+
+def smoke_wanted(doc: str | None) -> bool:
+    """Parse the command line of a benchmark whose only option is --smoke."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="a small size, without a results file")
+    return bool(parser.parse_args().smoke)
+
+
+def conclude(name: str, results: Mapping[str, Any], goals: Sequence[Goal], smoke: bool) -> int:
+    """Print the goals, write the results unless of a small size, and return the exit status."""
+    print("\n".join(map(str, goals)))
+    if not smoke:
+        print(f"written to {write(name, results)}")
+    return 1 if missed_goals(goals) else 0
 
 
 def percentile(values: Sequence[float], share: float) -> float:

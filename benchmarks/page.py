@@ -11,7 +11,6 @@ first of a new evaluation derives and renders everything; its seconds are printe
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import multiprocessing
 import socket
@@ -23,7 +22,7 @@ from itertools import product
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.common import Goal, missed_goals, percentile, table, write
+from benchmarks.common import Goal, conclude, percentile, smoke_wanted, table
 
 OVERVIEW, FIRST, FILTER = "overview", "overview, first of an evaluation", "filter"
 FIRST_FILTER = "filter, first of an evaluation"
@@ -190,9 +189,7 @@ def goals(results: dict[str, Any]) -> list[Goal]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="a small size, without a results file")
-    smoke = parser.parse_args().smoke
+    smoke = smoke_wanted(__doc__)
     load = SMOKE if smoke else FULL
     results = measure(load)
     rows = [("answer", "p50 s", "p95 s")]
@@ -201,11 +198,7 @@ def main() -> int:
         f"{load.gpus} GPUs; " + ", ".join(f"{kind}: {size / 1024:.0f} KiB" for kind, size in results["bytes"].items())
     )
     print(table(rows))
-    reached = goals(results)
-    print("\n".join(map(str, reached)))
-    if not smoke:
-        print(f"written to {write('page', results)}")
-    return 1 if missed_goals(reached) else 0
+    return conclude("page", results, goals(results), smoke)
 
 
 if __name__ == "__main__":
