@@ -46,7 +46,7 @@ def test_a_model_has_its_numbers_and_advice(tmp_path: Path) -> None:
 
     text = text_of(client_of(replace(whole(), evaluation=found, issued=issued)), "/page/serving")
     assert situation.model.name in text
-    assert "Batch limit bound" in text or "batch limit bound" in text
+    assert "batch-limit-bound" in text.lower()
 
     published = View("c", SourceStatus("fake", "memory", True), found, issued)
     assert "gpu_advisor_serving_missed_ratio{" in MetricsExposition().render(published, ()).decode()
