@@ -154,7 +154,7 @@ def first_actions_table(document: Report) -> ReportTable | None:
             )
         )
     head = ("recommendation", "bound", f"saves {document['currency']} per month", "used by")
-    return _without_empty_columns(ReportTable("Largest savings", head, tuple(rows))) if rows else None
+    return _without_empty_columns(ReportTable("Top recommendations by savings", head, tuple(rows))) if rows else None
 
 
 def _without_empty_columns(table: ReportTable) -> ReportTable:

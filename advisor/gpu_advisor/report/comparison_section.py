@@ -92,7 +92,13 @@ def _fleet_table(document: Report) -> ReportTable:
     rows = []
     for field, about, of_value, of_difference in _FLEET_ROWS:
         path = f"/comparison/fleet/{field}"
-        rows.append((TableCell(about), *_cells(document, path, of_value, of_difference), _verdict(document, path)))
+        rows.append(
+            (
+                TableCell(f"{about} ({document['currency']})" if of_value is money else about),
+                *_cells(document, path, of_value, of_difference),
+                _verdict(document, path),
+            )
+        )
     return ReportTable("The fleet", ("", "this period", "before", "difference", "relative", ""), tuple(rows))
 
 

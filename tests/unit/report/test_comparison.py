@@ -105,7 +105,7 @@ def test_the_change_is_in_all_renderings() -> None:
         assert "Against the week before: GPU utilization +15.0 points (better), unused GPU-hours per day -20.0 %" in (
             text.replace("\\", "")
         )
-    row = "| cost of unused GPU-hours per day | 72.00 | 90.00 | -18.00 | -20.0 % | better |"
+    row = "| cost of unused GPU-hours per day (USD) | 72.00 | 90.00 | -18.00 | -20.0 % | better |"
     assert row in render_markdown(document).replace("\\", "")
     assert 'data-path="/comparison/fleet/unused_per_day/difference">-7.2<' in render_html(document)
 

@@ -106,7 +106,7 @@ def test_each_leads_to_its_row_in_the_same_file() -> None:
     ids = [each["id"] for each in found["first_actions"]]
     assert re.findall(r'<a href="#recommendation-(\w+)">', html) == ids
     assert all(html.count(f'id="recommendation-{id_}"') == 1 for id_ in ids)
-    assert html.index("Largest savings") < html.index("recommendation-")
+    assert html.index("Top recommendations by savings") < html.index("recommendation-")
     assert "](" not in render_markdown(found)
 
 
@@ -121,4 +121,4 @@ def test_each_leads_to_the_page_of_an_advisor_with_a_known_address() -> None:
 def test_without_recommendations_there_is_nothing_to_list() -> None:
     found = report_of([steady_gpu("GPU-0")])
     assert found["first_actions"] == []
-    assert "Largest savings" not in render_html(found)
+    assert "Top recommendations by savings" not in render_html(found)
