@@ -146,5 +146,5 @@ def test_a_prometheus_that_answers_badly_is_reported_everywhere(
         assert answer["recommendations"] == []
         assert answer["abstentions"][0]["message"] == answer["source"]["message"] != ""
         assert f'gpu_advisor_evaluation_failures_total{{kind="{error}"}}' in program.text("/metrics")
-        assert "prometheus down" in program.text("/")
+        assert "Prometheus down" in program.text("/")
         assert program.text("/-/ready") == "ok\n"
