@@ -82,7 +82,6 @@ SETTINGS = Settings.model_validate(
         "teams": [
             {"name": "Foundation models", "namespaces": ["language"]},
             {"name": "Perception", "namespaces": ["vision"]},
-            {"name": "Platform", "namespaces": ["notebooks"]},
         ],
         "cost": {
             "gpu_price_per_hour": {

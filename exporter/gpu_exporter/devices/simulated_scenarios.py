@@ -75,7 +75,7 @@ class Scenario:
 
     While busy: `sm_active_ratio` is SM activity; `tensor`, `fp32` and `fp64` are pipe activity, `dram` and
     `nvlink_ratio` shares of bandwidth, `input_bytes` is received over PCIe per second. `job` is the training job,
-    `namespace` and `pod` are where it runs, `xid` is an error that occurs every twenty minutes.
+    `namespace` is where it runs, `xid` is an error that occurs every twenty minutes.
     """
 
     about: str
@@ -101,17 +101,14 @@ class Scenario:
     limit: float = 1.0
     job: str = ""
     namespace: str = ""
-    pod: str = ""
     xid: int = 0
 
     @property
     def owner(self) -> Mapping[str, str]:
         """Labels of gpu_owner_info; empty for a GPU that nobody is known to use."""
-        if not (self.job or self.pod):
+        if not self.job:
             return {}
-        kind = "kubernetes" if self.pod else "process"
-        found = {"owner_kind": kind, "owner_namespace": self.namespace, "owner_pod": self.pod, "training_job": self.job}
-        return {label: value for label, value in found.items() if value}
+        return {"owner_kind": "process", "owner_namespace": self.namespace, "training_job": self.job}
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -120,10 +117,7 @@ SCENARIOS: dict[str, Scenario] = {
         namespace="language",
     ),
     "idle": Scenario("no kernels, no memory allocated"),
-    "idle-hoarder": Scenario(
-        "no kernels, but a process has most of the memory allocated", memory=0.62, processes=1,
-        namespace="notebooks", pod="notebook-0",
-    ),
+    "idle-hoarder": Scenario("no kernels, but a process has most of the memory allocated", memory=0.62, processes=1),
     "small-batch": Scenario(
         "steps too short to fill the GPU", 0.03, 0.55, 0.08, 0.21, 0.35, 0.20, 1,
         sm_active_ratio=0.28, tensor=0.09, fp32=0.04, dram=0.17, job="small-batch", namespace="vision",
