@@ -43,7 +43,7 @@ from gpu_advisor.sources.prometheus.combined_queries import (
 DEFAULT_LEAVES_PER_QUERY = 4
 
 #: Maximum numbers of queries, however many leaves.
-MAX_WINDOW_QUERIES, MAX_INSTANT_QUERIES = 8, 6
+MAX_WINDOW_QUERIES, MAX_INSTANT_QUERIES = 8, 5
 
 
 @dataclass(frozen=True, slots=True)
