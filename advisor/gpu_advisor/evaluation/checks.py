@@ -14,6 +14,7 @@ from gpu_advisor.evaluation.money import Money
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.prices import Prices, billable
 from gpu_advisor.evaluation.recommendation import Abstention, Check, CheckStatus, Evidence, Reason, Scope, Severity
+from gpu_advisor.evaluation.serving.unmapped import unread_servers
 from gpu_advisor.evaluation.signals import (
     JOB_PEAK_MEMORY,
     MEMORY_TOTAL,
@@ -163,6 +164,7 @@ def _fleet(
         yield _check_duplicate_exporters(facts)
     for item, title, messages in (
         ("unmapped_exporters", "exporters without a mapping", facts.unmapped_exporters),
+        ("unread_servers", "inference servers without metrics", tuple(unread_servers(facts))),
         ("host_metrics", "host metrics of each GPU", (facts.unmatched_hosts,) if facts.unmatched_hosts else ()),
     ):
         if messages:
