@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 
+from gpu_advisor.allocation.allocation_service import AllocationService
 from gpu_advisor.allocation.allocator import Allocator, LeaseLimits
-from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.allocation.errors import LeaseStoreError
 from gpu_advisor.allocation.inventory_monitor import InventoryMonitor
 from gpu_advisor.allocation.inventory_provider import InventoryProvider

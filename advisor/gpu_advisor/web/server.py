@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gpu_advisor import __version__
-from gpu_advisor.allocation.desk import AllocationService
+from gpu_advisor.allocation.allocation_service import AllocationService
 from gpu_advisor.extras import install_hint
 from gpu_advisor.runtime.service import AdvisorService
 from gpu_advisor.settings import ConfigError, WebSettings

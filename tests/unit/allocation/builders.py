@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from gpu_advisor.allocation.allocation_service import AllocationService
 from gpu_advisor.allocation.allocator import Allocator, LeaseLimits
-from gpu_advisor.allocation.desk import AllocationService
 from gpu_advisor.allocation.inventory_monitor import InventoryMonitor
 from gpu_advisor.allocation.inventory_provider import InventoryProvider
 from gpu_advisor.allocation.lease_manager import LeaseManager

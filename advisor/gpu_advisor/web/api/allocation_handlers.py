@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask, Response, request
 
 from gpu_advisor.allocation import errors
-from gpu_advisor.allocation.desk import AllocationService
+from gpu_advisor.allocation.allocation_service import AllocationService
 from gpu_advisor.allocation.documents import serialize
 from gpu_advisor.allocation.frameworks import SetupOptions, pytorch_settings, tensorflow_settings
 from gpu_advisor.allocation.gpu_request import GpuRequest, parse_request, validate_request, with_gpu_type

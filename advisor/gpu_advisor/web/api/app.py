@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from flask import Flask, Response, request
 
-from gpu_advisor.allocation.desk import AllocationService
+from gpu_advisor.allocation.allocation_service import AllocationService
 from gpu_advisor.documents import schema, serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.notify import metrics
