@@ -101,7 +101,7 @@ def file(document: Report, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_week_opens_from_a_file_and_says_how_it_was(file: str, open_page: Open, screenshots: SaveScreenshot) -> None:
     page = open_page(file)
     expect(page.get_by_role("heading", level=1)).to_have_text("GPU report of cluster example")
-    expect(page.locator("#summary .lead")).to_contain_text("of the GPU time was used")
+    expect(page.locator("#summary .lead")).to_contain_text("of the observed GPU time was used")
     plots = page.locator("svg.plot")
     assert plots.count() == 4 + 3 + 1 + 1
     for number in range(plots.count()):
@@ -143,6 +143,9 @@ def test_a_running_advisor_links_its_own(demo: Program, open_page: Open) -> None
     expect(page.get_by_role("heading", level=1)).to_contain_text("GPU report of cluster")
     expect(page.locator("#summary")).to_contain_text("These GPUs are simulated")
     assert page.locator("svg.plot polyline").count() >= 4
+    page.get_by_role("link", name="Overview", exact=True).click()
+    expect(page).to_have_url(demo.url + "/")
+    page.go_back()
     reported = demo.get("/report?since_seconds=10800")
     assert {each["kind"] for each in reported["recommendations"]}
     assert reported["groups"][0]["gpu_hours"]["observed"] > 0

@@ -65,10 +65,11 @@ def command(
     output.warn_if_stale(found)
     _write(_RENDERINGS[chosen](found), file)
     if not found["groups"]:
+        from gpu_advisor.report.usage_sections import no_gpus_advice
+
         period = found["period"]
         click.echo(
-            f"gpu-advisor: no GPU was observed between {period['start']} and {period['end']}: run gpu-advisor check to "
-            "see whether an exporter is scraped, or go further back with --since",
+            f"gpu-advisor: no GPU was observed between {period['start']} and {period['end']}. {no_gpus_advice(found)}",
             err=True,
         )
         return 1

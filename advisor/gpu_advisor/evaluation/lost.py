@@ -18,14 +18,18 @@ HARDWARE_REASONS: Mapping[str, str] = {
 }
 
 
+def is_down_by_hardware(facts: Facts, gpu: Gpu) -> bool:
+    """Whether the GPU is down now, for a hardware reason: too early to call it lost."""
+    return gpu.up is False and facts.down_reasons.get(gpu.uuid) in HARDWARE_REASONS
+
+
 def is_lost(facts: Facts, gpu: Gpu) -> bool:
     """Whether the GPU was down for all of a window with enough samples, for a hardware reason."""
-    if gpu.up is not False:
+    if not is_down_by_hardware(facts, gpu):
         return False
     coverage = facts.value(GPU_UP_COVERAGE, gpu.uuid)
     return (
-        facts.down_reasons.get(gpu.uuid) in HARDWARE_REASONS
-        and facts.value(GPU_UP_HIGHEST, gpu.uuid) == 0
+        facts.value(GPU_UP_HIGHEST, gpu.uuid) == 0
         and coverage is not None
         and coverage >= facts.evaluation.min_coverage_ratio
     )

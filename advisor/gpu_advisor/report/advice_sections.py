@@ -26,6 +26,9 @@ from gpu_advisor.report.formatting import (
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import ReportSection, ReportTable, TableCell, number_cell, should
 
+#: Ratios from here on are shown as 100.0 %.
+_WHOLE_RATIO = 0.9995
+
 
 def checklist_section(document: Report) -> ReportSection:
     listed = [each for each in document["checks"]["items"] if each["scope"]["kind"] in ("fleet", "pool")]
@@ -39,7 +42,7 @@ def checklist_section(document: Report) -> ReportSection:
                 (
                     TableCell(each["title"]),
                     TableCell(of),
-                    TableCell(each["status"]),
+                    TableCell(_status(document, each)),
                     value,
                     TableCell(_format_target(each)),
                     TableCell(each["message"]),
@@ -55,6 +58,17 @@ def checklist_section(document: Report) -> ReportSection:
         paragraphs.append(f"Checks of single nodes: {len(nodes)}, of which {missed} missed and {unknown} unknown.")
     table = ReportTable("Checklist", ("item", "scope", "status", "value", "target", "reason"), tuple(rows))
     return ReportSection("checklist", "Checklist", tuple(paragraphs), (table,) if rows else ())
+
+
+def _status(document: Report, check: CheckDocument) -> str:
+    return "no budget" if _lacks_budget(document, check) else check["status"]
+
+
+def _lacks_budget(document: Report, check: CheckDocument) -> bool:
+    """Whether the cost of GPUs is not judged because nobody has set a budget."""
+    no_gpus = any(each["subject"] == "gpus" for each in document["abstentions"])
+    is_cost = check["item"] == "cost" and check["status"] == "unknown"
+    return is_cost and document["budget_per_hour"] is None and not no_gpus
 
 
 def _format_target(check: CheckDocument) -> str:
@@ -86,7 +100,8 @@ def _worth(found: MoneySummaryDocument) -> str:
         return ""
     bound, basis = BOUND_WORDS[found["savings_bound"]], f" ({found['price_basis']})" if found["price_basis"] else ""
     per_hour, per_month = money(found["savings_per_hour"]), money(found["savings_per_month"])
-    return f", {bound}{per_hour} {found['currency']} per hour, {per_month} per month{basis}"
+    currency = found["currency"]
+    return f", {bound}{per_hour} {currency} per hour, {per_month} {currency} per month{basis}"
 
 
 def _waste_tables(document: Report) -> Iterator[ReportTable]:
@@ -98,7 +113,8 @@ def _waste_tables(document: Report) -> Iterator[ReportTable]:
             continue
         rows = tuple(_waste_row(document, f"/summary/waste_by/{name}/{number}", each) for number, each in
                      enumerate(groups))  # fmt: skip
-        head = (name, "GPUs wasted", "bound", f"{document['currency']} per hour", "per month")
+        currency = document["currency"]
+        head = (name, "GPUs wasted", "bound", f"{currency} per hour", f"{currency} per month")
         if rows:
             yield ReportTable(f"Wasted now, by {name}", head, rows)
 
@@ -207,11 +223,32 @@ def outcomes_section(document: Report) -> ReportSection:
 
 
 def missing_data_section(document: Report) -> ReportSection:
+    """What could not be read, evaluated or recommended, and why."""
     paragraphs = list(document["unavailable"])
+    coverage = document["groups"][0]["coverage_ratio"] if document["groups"] else None
+    if coverage is not None and coverage < _WHOLE_RATIO:
+        paragraphs.append(f"GPU utilization has data for {percent(coverage)} of the time since a GPU's first sample.")
     for each in document["abstentions"]:
         about = "" if each["scope"]["kind"] == "fleet" else f" of {each['scope']['label']}"
         paragraphs.append(f"{humanize(each['subject'])}{about} ({humanize(each['reason'])}): {each['message']}")
-    return ReportSection("unknown", "Insufficient data", tuple(paragraphs) or ("No data is missing.",))
+    if not document["at"]:
+        paragraphs.append("Recommendations and checks are unknown: no evaluation has succeeded.")
+    elif not document["abstentions"]:
+        paragraphs.append("No recommendation lacks data.")
+    return ReportSection("unknown", "Insufficient data", (*paragraphs, *_unknown_checks(document)))
+
+
+def _unknown_checks(document: Report) -> Iterator[str]:
+    """Those of the fleet and of pools with their reasons, and how many of single nodes and GPUs."""
+    unknown = [each for each in document["checks"]["items"] if each["status"] == "unknown"]
+    listed = [each for each in unknown if each["scope"]["kind"] in ("fleet", "pool")]
+    for each in listed:
+        if not _lacks_budget(document, each):
+            of = "the fleet" if each["scope"]["kind"] == "fleet" else each["scope"]["label"]
+            yield f"The check “{each['title']}” of {of} is unknown: {each['message']}"
+    others = document["checks"]["counts"].get("unknown", 0) - len(listed)
+    if others > 0:
+        yield f"Checks of single nodes and GPUs that are unknown: {others}."
 
 
 def _query_words(document: Report) -> str:

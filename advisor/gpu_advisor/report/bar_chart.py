@@ -16,7 +16,7 @@ BAR_SEGMENTS = (
     ("busy", "busy"),
     ("unused", "unused"),
     ("waste", "idle, memory allocated"),
-    ("unseen", "no data"),
+    ("unseen", "unobserved"),
 )
 _BAR, _BAR_GAP, _BAR_LEFT, _BAR_RIGHT = 18.0, 12.0, 190.0, 70.0
 
@@ -52,7 +52,7 @@ def _segment(kind: str, x: float, y: float, width: float, height: float) -> Mark
 
 def _segment_hours(hours: GpuHours) -> tuple[float, float, float, float]:
     idle = min(hours["idle_allocated"] or 0.0, hours["unused"])
-    return hours["busy"], hours["unused"] - idle, idle, max(0.0, hours["present"] - hours["observed"])
+    return hours["busy"], hours["unused"] - idle, idle, hours["unobserved"]
 
 
 def _legend(top: float) -> Iterator[Markup]:

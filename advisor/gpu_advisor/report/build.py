@@ -14,10 +14,11 @@ from gpu_advisor.documents import serialize as document
 from gpu_advisor.documents.serialize import format_rfc3339
 from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.lost import is_down_by_hardware
 from gpu_advisor.evaluation.money import GpuPrice, Interval, price_of, total
 from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.pools import Pool, assign_pools
-from gpu_advisor.evaluation.prices import PriceList
+from gpu_advisor.evaluation.prices import PriceList, billable
 from gpu_advisor.report import promql_queries, series, usage
 from gpu_advisor.report.comparison import changes_by_owner, fleet_changes
 from gpu_advisor.report.first_actions import first_actions
@@ -78,6 +79,7 @@ def build_report(
         "savings": {"gpus": worth_all.gpus, "money_per_hour": worth_all.money_per_hour, "bound": worth_all.bound},
         "summary": first_page["summary"],
         "currency": settings.cost.currency,
+        "budget_per_hour": settings.cost.budget_per_hour,
         "price_basis": total(
             (price_of(Interval.exactly(1.0), each) for each in prices.values()), settings.cost.currency
         ).basis,
@@ -95,23 +97,40 @@ def _gpu_prices(gpus: Sequence[Gpu], view: View, settings: Settings) -> Mapping[
     return {uuid: price for uuid, price in found if price is not None}
 
 
-def lost_gpu_hours(view: View, past: FleetHistory) -> Mapping[str, float]:
+#: Hours by uuid; None: unknown.
+LostHours = Mapping[str, float | None]
+
+
+def lost_gpu_hours(view: View, past: FleetHistory) -> LostHours:
     """Hours in the period by lost GPU, by uuid: since its utilization was read last, or since it was reported as lost
-    if that is earlier. Where its utilization was never read, since the period's first data of any GPU.
+    if that is earlier. Where its utilization was never read, since its first sample; without any, since the period's
+    first data of any GPU.
+
+    A GPU that is down for a hardware reason counts before anything is recommended for it. Hours are unknown for a GPU
+    that was read in the last step, and if the utilization of all GPUs is missing because a query failed.
     """
+    if past.unavailable and not any(past.values.get(series.UTILIZATION, {}).values()):
+        return dict.fromkeys(_lost_since(view))
     period = past.period
-    steps = [index for span in past.observed_spans.values() for index in span]
-    begin = period.time(min(steps) - 1) if steps else period.start
-    found: dict[str, float] = {}
-    for each in view.issued:
-        for uuid in each.recommendation.gpus if each.recommendation.kind == lost_gpu.KIND else ():
-            last_read = max(past.of(series.UTILIZATION, uuid), default=-1)
-            since = min(each.since, period.start + (last_read + 1) * period.step_seconds)
-            found[uuid] = max(0.0, period.end - max(begin, since)) / 3600
+    first_step = min((first for first, _ in past.observed_spans.values()), default=0)
+    found: dict[str, float | None] = {}
+    for uuid, reported in _lost_since(view).items():
+        first_sample, _ = past.observed_spans.get(uuid, (first_step, first_step))
+        unread = max(past.of(series.UTILIZATION, uuid), default=first_sample - 1) + 1
+        since = max(period.time(first_step - 1), min(reported, period.time(unread - 1)))
+        found[uuid] = (period.end - since) / 3600 if since < period.end else None
     return found
 
 
-def _gpus_only_lost(past: FleetHistory, view: View, lost: Mapping[str, float]) -> Iterator[Gpu]:
+def _lost_since(view: View) -> Mapping[str, float]:
+    """When each lost GPU was reported as lost at the latest, by uuid (Unix time)."""
+    facts = view.evaluation.facts if view.evaluation else None
+    down = {gpu.uuid: facts.at for gpu in billable(facts.gpus) if is_down_by_hardware(facts, gpu)} if facts else {}
+    issued = [each for each in view.issued if each.recommendation.kind == lost_gpu.KIND]
+    return down | {uuid: each.since for each in issued for uuid in each.recommendation.gpus}
+
+
+def _gpus_only_lost(past: FleetHistory, view: View, lost: LostHours) -> Iterator[Gpu]:
     """Lost GPUs without any history in the period."""
     read = {gpu.uuid for gpu in past.gpus}
     for gpu in view.evaluation.facts.gpus if view.evaluation else ():
@@ -163,7 +182,7 @@ def _groups(
     pools: Sequence[Pool],
     settings: Settings,
     prices: Mapping[str, GpuPrice],
-    lost: Mapping[str, float],
+    lost: LostHours,
 ) -> Iterator[UsageGroup]:
     if not pools:
         return
@@ -184,7 +203,7 @@ def _group(
     utilization: checks.TargetBand,
     settings: Settings,
     prices: Mapping[str, GpuPrice],
-    lost: Mapping[str, float],
+    lost: LostHours,
 ) -> UsageGroup:
     mine = {gpu: usage_by_gpu[gpu] for gpu in gpus}
     sums = usage.total(list(mine.values()))
@@ -207,13 +226,15 @@ def _group(
     }
 
 
-def _lost(hours: Mapping[str, float], prices: Mapping[str, GpuPrice]) -> LostGpus:
-    priced = [prices[uuid].amount * each for uuid, each in hours.items() if uuid in prices]
+def _lost(hours: LostHours, prices: Mapping[str, GpuPrice]) -> LostGpus:
+    known = {uuid: each for uuid, each in hours.items() if each is not None}
+    priced = [prices[uuid].amount * each for uuid, each in known.items() if uuid in prices]
     return {
         "gpus": len(hours),
-        "gpu_hours": fsum(hours.values()),
+        "gpu_hours": fsum(known.values()) if known or not hours else None,
         "cost": fsum(priced) if priced or not hours else None,
-        "unpriced_gpus": len(hours) - len(priced),
+        "unpriced_gpus": len(hours.keys() - prices.keys()),
+        "unknown_gpus": len(hours) - len(known),
     }
 
 
@@ -241,6 +262,7 @@ def _hours(of: usage.GpuHourUsage) -> GpuHours:
     return {
         "present": of.present,
         "observed": of.observed,
+        "unobserved": of.unobserved,
         "busy": of.busy,
         "unused": of.unused,
         "memory_allocated": of.memory_allocated,
@@ -252,6 +274,7 @@ def _hours(of: usage.GpuHourUsage) -> GpuHours:
 def _cost(of: usage.Cost) -> Cost:
     return {
         "total": of.total,
+        "unobserved": of.unobserved,
         "unused": of.unused,
         "idle_allocated": of.idle_allocated,
         "unpriced_gpu_hours": of.unpriced_hours,

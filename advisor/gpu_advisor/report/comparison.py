@@ -65,6 +65,7 @@ def fleet_changes(
         "unused_per_day": of("unused", "lower"),
         "idle_allocated_per_day": of("idle_allocated", "lower"),
         "cost_per_day": of("cost"),
+        "cost_unobserved_per_day": of("cost_unobserved", "lower"),
         "cost_unused_per_day": of("cost_unused", "lower"),
     }
 
@@ -77,6 +78,8 @@ def _fleet_numbers(
     if not time.observed:
         return {}
     sums, cost = usage.total(list(usage_by_gpu.values())), usage.cost(usage_by_gpu, prices)
+    total, blind = cost.total, cost.unobserved
+    unobserved = None if total is None or blind is None else time.unobserved_rate(total, total - blind)
     return {
         "gpus": float(len(past.gpus)),
         "utilization": sums.utilization,
@@ -84,7 +87,8 @@ def _fleet_numbers(
         "busy": per_day(sums.busy, time.observed),
         "unused": per_day(sums.unused, time.observed),
         "idle_allocated": per_day(sums.idle_allocated, time.observed),
-        "cost": per_day(cost.total, time.present),
+        "cost": per_day(total, time.present),
+        "cost_unobserved": None if unobserved is None else unobserved * 24,
         "cost_unused": per_day(cost.unused, time.observed),
     }
 

@@ -23,13 +23,14 @@ from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTab
 
 #: Field of FleetChanges, name, formats of a value and of a difference.
 _FLEET_ROWS: tuple[tuple[str, str, Formatter, Formatter], ...] = (
-    ("gpus", "GPUs observed", count, signed_count),
+    ("gpus", "GPUs present", count, signed_count),
     ("gpu_utilization_ratio", "GPU utilization", percent, percentage_points),
     ("gpu_memory_ratio", "GPU memory", percent, percentage_points),
     ("busy_per_day", "busy GPU-hours per day", hours, signed_hours),
     ("unused_per_day", "unused GPU-hours per day", hours, signed_hours),
     ("idle_allocated_per_day", "of these idle, memory allocated", hours, signed_hours),
     ("cost_per_day", "cost per day", money, signed_money),
+    ("cost_unobserved_per_day", "of it unobserved", money, signed_money),
     ("cost_unused_per_day", "cost of unused GPU-hours per day", money, signed_money),
 )
 

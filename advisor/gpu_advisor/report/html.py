@@ -37,21 +37,25 @@ _HEAD = Markup("""<!doctype html>
 <style>{}</style>
 </head>
 <body>
-<main>
+{}<main>
 <h1>{}</h1>
 <p>{}</p>
 """)
 
-
-def render_html(document: Report) -> str:
-    """The whole page."""
-    return "".join(_page(document))
+_BACK = Markup('<nav aria-label="Advisor"><a href="{}">Overview</a></nav>\n')
 
 
-def _page(document: Report) -> Iterator[str]:
+def render_html(document: Report, home: str = "") -> str:
+    """The whole page. `home`: URL of the advisor's page that serves it; a file has no link back."""
+    return "".join(_page(document, home))
+
+
+def _page(document: Report, home: str) -> Iterator[str]:
     name = title(document)
     style = resources.files("gpu_advisor.report").joinpath("report.css").read_text(encoding="utf-8")
-    yield _HEAD.format(f"{name}, {period_text(document)}", Markup(style), _isolate_bidi(name), period_text(document))
+    back = _BACK.format(home) if home else Markup("")
+    length = period_text(document)
+    yield _HEAD.format(f"{name}, {length}", Markup(style), back, _isolate_bidi(name), length)
     for section in sections(document):
         yield _section(document, section)
     made = formatting.to_minute(document["at"]) if document["at"] else formatting.UNKNOWN
@@ -139,16 +143,16 @@ def _trends(document: Report) -> Markup:
     fleet = document["groups"][0]
     axis, unknown = _axis(document["period"])
     trends, targets = fleet["trends"], fleet["targets"]
-    seen_and_busy = [
-        line_charts.ChartLine("observed", trends["gpus"][unknown:], "there"),
+    present_and_busy = [
+        line_charts.ChartLine("present", trends["gpus"][unknown:], "there"),
         line_charts.ChartLine("busy", trends["busy_gpus"][unknown:], "line", filled=True),
     ]
     figure_elements = [
         _figure_element("GPU utilization of the fleet", line_charts.ratio_chart(
             axis, "GPU utilization", trends["gpu_utilization"][unknown:], targets["gpu_utilization"],
             fleet["gpu_utilization_ratio"])),
-        _figure_element("GPUs observed and busy", line_charts.count_chart(
-            axis, "GPUs", seen_and_busy)),
+        _figure_element("GPUs present and busy", line_charts.count_chart(
+            axis, "GPUs", present_and_busy)),
         _figure_element("GPU memory of the fleet", line_charts.ratio_chart(
             axis, "GPU memory", trends["gpu_memory"][unknown:], targets["gpu_memory"], fleet["gpu_memory_ratio"])),
         _figure_element("CPU of the nodes", line_charts.ratio_chart(

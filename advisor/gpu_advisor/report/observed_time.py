@@ -8,6 +8,9 @@ from math import fsum
 from gpu_advisor.report.history_reader import FleetHistory
 from gpu_advisor.report.usage import observed_ratio_by_step
 
+#: Relative errors of floating-point sums.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class ObservedTime:
@@ -38,3 +41,8 @@ class ObservedTime:
     @property
     def ratio(self) -> float:
         return self.observed / self.period
+
+    def unobserved_rate(self, present: float, observed: float) -> float:
+        """What is present and unobserved, per hour with data: of sums over the period, in GPU-hours or money."""
+        rate = present / self.present - observed / self.observed
+        return rate if rate > _ROUNDING * present / self.present else 0.0

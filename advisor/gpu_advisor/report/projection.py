@@ -18,8 +18,7 @@ def project_month(time: ObservedTime, groups: Sequence[UsageGroup]) -> Projectio
     """
     known: list[MonthlyUsage] = []
     if time.touched >= MIN_DATA_HOURS and time.observed:
-        present, seen = HOURS_PER_MONTH / time.present, HOURS_PER_MONTH / time.observed
-        known = [_scaled(group, present, seen) for group in groups]
+        known = [_scaled(group, time) for group in groups]
     return {
         "month_hours": HOURS_PER_MONTH,
         "min_data_hours": MIN_DATA_HOURS,
@@ -29,14 +28,19 @@ def project_month(time: ObservedTime, groups: Sequence[UsageGroup]) -> Projectio
     }
 
 
-def _scaled(group: UsageGroup, present: float, seen: float) -> MonthlyUsage:
+def _scaled(group: UsageGroup, time: ObservedTime) -> MonthlyUsage:
+    present, seen = HOURS_PER_MONTH / time.present, HOURS_PER_MONTH / time.observed
     hours, cost = group["gpu_hours"], group["cost"]
+    total, unobserved = cost["total"], cost["unobserved"]
+    unseen = None if total is None or unobserved is None else time.unobserved_rate(total, total - unobserved)
     return {
         "kind": group["kind"],
         "name": group["name"],
         "present": hours["present"] * present,
         "busy": hours["busy"] * seen,
         "unused": hours["unused"] * seen,
-        "cost": None if cost["total"] is None else cost["total"] * present,
+        "unobserved": time.unobserved_rate(hours["present"], hours["observed"]) * HOURS_PER_MONTH,
+        "cost": None if total is None else total * present,
+        "cost_unobserved": None if unseen is None else unseen * HOURS_PER_MONTH,
         "cost_unused": None if cost["unused"] is None else cost["unused"] * seen,
     }

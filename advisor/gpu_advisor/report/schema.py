@@ -28,6 +28,7 @@ class PeriodDocument(TypedDict):
 class GpuHours(TypedDict):
     present: Annotated[float, Field(description="of each GPU from its first to its last sample in the period")]
     observed: Annotated[float, Field(description="the part of these with data")]
+    unobserved: Annotated[float, Field(description="the part of these without data: neither busy nor unused")]
     busy: Annotated[float, Field(description="a kernel ran")]
     unused: Annotated[float, Field(description="observed, and no kernel ran")]
     memory_allocated: Annotated[float | None, Field(description="more than 5 % of the memory was allocated")]
@@ -38,19 +39,23 @@ class GpuHours(TypedDict):
 class Cost(TypedDict):
     """In the report's currency."""
 
-    total: float | None
+    total: Annotated[float | None, Field(description="of present GPU-hours: busy, unused and unobserved")]
+    unobserved: float | None
     unused: float | None
     idle_allocated: float | None
     unpriced_gpu_hours: Annotated[float, Field(description="of models without a price, excluded from the sums")]
 
 
 class LostGpus(TypedDict):
-    """GPUs that are lost now: in the period, since the utilization of each was read last. Not in the observed hours."""
+    """GPUs that are lost or down for a hardware reason now: in the period, since the utilization of each was read last.
+    Not in the observed hours.
+    """
 
     gpus: int
-    gpu_hours: float
-    cost: Annotated[float | None, Field(description="of those with a price; null if none has one")]
+    gpu_hours: Annotated[float | None, Field(description="of those with known hours; null if none has any")]
+    cost: Annotated[float | None, Field(description="of those with a price and known hours; null if none has both")]
     unpriced_gpus: int
+    unknown_gpus: Annotated[int, Field(description="of unknown hours, as they were read in the last step")]
 
 
 class Band(TypedDict):
@@ -80,7 +85,7 @@ class UsageGroup(TypedDict):
     kind: Literal["fleet", "pool"]
     name: str
     pool_kind: str | None
-    gpus: Annotated[int, Field(description="observed at any time in the period")]
+    gpus: Annotated[int, Field(description="present at any time in the period")]
     nodes: int
     gpu_hours: GpuHours
     cost: Cost
@@ -88,7 +93,7 @@ class UsageGroup(TypedDict):
     gpu_utilization_ratio: float | None
     gpu_memory_ratio: float | None
     cpu_ratio: float | None
-    coverage_ratio: Annotated[float | None, Field(description="observed / present")]
+    coverage_ratio: Annotated[float | None, Field(description="observed / present: since each GPU's first sample")]
     targets: TargetsDocument
     trends: Trends
 
@@ -113,7 +118,9 @@ class MonthlyUsage(TypedDict):
     present: float
     busy: float
     unused: float
+    unobserved: float
     cost: float | None
+    cost_unobserved: float | None
     cost_unused: float | None
 
 
@@ -142,13 +149,14 @@ class Change(TypedDict):
 class FleetChanges(TypedDict):
     """GPU-hours and money are per day with data, so that periods with gaps compare."""
 
-    gpus: Annotated[Change, Field(description="observed at any time")]
+    gpus: Annotated[Change, Field(description="present at any time")]
     gpu_utilization_ratio: Change
     gpu_memory_ratio: Change
     busy_per_day: Change
     unused_per_day: Change
     idle_allocated_per_day: Change
     cost_per_day: Change
+    cost_unobserved_per_day: Change
     cost_unused_per_day: Change
 
 
@@ -227,6 +235,7 @@ class Report(shapes.Header):
     savings: SavingsDocument
     summary: shapes.MoneySummaryDocument
     currency: Annotated[str, Field(description="of all money: ISO 4217")]
+    budget_per_hour: Annotated[float | None, Field(description="of the settings, for all GPUs; null: none is set")]
     price_basis: Annotated[str, Field(description="dates of the list prices used; empty if none was")]
     abstentions: list[shapes.AbstentionDocument]
     outcomes: Annotated[

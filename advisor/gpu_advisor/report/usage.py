@@ -43,6 +43,10 @@ class GpuHourUsage:
         return max(0.0, self.observed - self.busy)
 
     @property
+    def unobserved(self) -> float:
+        return max(0.0, self.present - self.observed)
+
+    @property
     def utilization(self) -> float | None:
         return self.busy / self.observed if self.observed else None
 
@@ -53,9 +57,13 @@ class GpuHourUsage:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """In the currency of the settings' prices; None without any price. `unpriced_hours` are in none of the sums."""
+    """In the currency of the settings' prices; None without any price. `unpriced_hours` are in none of the sums.
+
+    `total` is the price of present hours, `unobserved` the part of it without data.
+    """
 
     total: float | None
+    unobserved: float | None
     unused: float | None
     idle_allocated: float | None
     unpriced_hours: float
@@ -63,7 +71,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Trends:
-    """`gpus` is the number observed in a step, `busy` the sum of their utilization."""
+    """`gpus` is the number present in a step, `busy` the sum of their utilization."""
 
     utilization: Trend
     memory: Trend
@@ -123,6 +131,7 @@ def cost(usage_by_gpu: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, GpuPrice
     priced = [(each, prices[gpu.uuid].amount) for gpu, each in usage_by_gpu.items() if gpu.uuid in prices]
     return Cost(
         total=_sum(each.present * price for each, price in priced),
+        unobserved=_sum(each.unobserved * price for each, price in priced),
         unused=_sum(each.unused * price for each, price in priced),
         idle_allocated=_sum(
             None if each.idle_allocated is None else each.idle_allocated * price for each, price in priced

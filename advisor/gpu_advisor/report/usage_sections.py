@@ -12,7 +12,8 @@ from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTable, TableCell, number_cell, should
 
 #: Numbers of a group's projection, in GPU-hours and in money.
-_MONTHLY_HOURS, _MONTHLY_MONEY = ("present", "busy", "unused"), ("cost", "cost_unused")
+_MONTHLY_HOURS = ("present", "busy", "unused", "unobserved")
+_MONTHLY_MONEY = ("cost", "cost_unused", "cost_unobserved")
 
 
 def headline(document: Report) -> str:
@@ -22,12 +23,35 @@ def headline(document: Report) -> str:
     fleet = document["groups"][0]
     if fleet["gpu_utilization_ratio"] is None:
         return "GPUs were present, but their utilization is unknown."
+    of_period = _observed_time(document)
     used, spent = fleet["gpu_hours"], fleet["cost"]["unused"]
     cost = "" if spent is None else f", which cost {money(spent)} {document['currency']}"
     return (
-        f"{percent(fleet['gpu_utilization_ratio'])} of the GPU time was used; "
+        f"{percent(fleet['gpu_utilization_ratio'])} of the observed GPU time was used{of_period}; "
         f"{hours(used['unused'])} of {hours(used['observed'])} GPU-hours were not{cost}."
     )
+
+
+def _observed_time(document: Report) -> str:
+    """` (1.2 of 168 hours have data)`; empty if the whole period has, to a tenth of an hour, or of a minute."""
+    length, observed = _period_seconds(document) / 3600, document["projection"]["data_hours"]
+    unit, scale = ("hours", 1) if length >= 2 else ("minutes", 60)
+    whole, part = length * scale, observed * scale
+    if round(part, 1) >= round(whole, 1):
+        return ""
+    return f" ({hours(part) if part >= 0.05 else 'less than 0.1'} of {whole:,.10g} {unit} have data)"
+
+
+def _period_seconds(document: Report) -> int:
+    return document["period"]["points"] * document["period"]["step_seconds"]
+
+
+def no_gpus_advice(document: Report) -> str:
+    """Why no GPU was observed in the period, as far as known, and what to do."""
+    why = next((each["message"] for each in document["abstentions"] if each["subject"] == "gpus"), None)
+    if why is None:
+        return "Go further back with --since, or run gpu-advisor doctor to check the exporters."
+    return f"Run gpu-advisor doctor. The reason: {why}{'' if why.endswith(('.', '?')) else '.'}"
 
 
 def summary_section(document: Report) -> ReportSection:
@@ -43,7 +67,7 @@ def summary_section(document: Report) -> ReportSection:
 
     band, currency = fleet["targets"], document["currency"]
     rows = (
-        row("GPUs observed", "gpus", count),
+        row("GPUs present", "gpus", count),
         row("GPU utilization", "gpu_utilization_ratio", percent, should(band["gpu_utilization"])),
         row("GPU memory", "gpu_memory_ratio", percent, should(band["gpu_memory"])),
         row("CPU of the nodes", "cpu_ratio", percent, should(band["cpu"])),
@@ -52,7 +76,7 @@ def summary_section(document: Report) -> ReportSection:
         row(f"cost of unused GPU-hours ({currency})", "cost/unused", money),
         row("GPU-hours of lost GPUs", "lost/gpu_hours", hours),
         row(f"cost of lost GPUs ({currency})", "lost/cost", money),
-        row("data coverage", "coverage_ratio", percent),
+        row("data coverage since the first sample", "coverage_ratio", percent),
     )
     table = ReportTable("The fleet in this period", ("", "mean or sum", "target"), rows)
     first = first_actions_table(document)
@@ -67,7 +91,7 @@ def _caveats(document: Report) -> Iterator[str]:
     if document["stale"]:
         yield f"The data source does not respond: {document['source']['message']}"
     if not document["groups"]:
-        yield "Run gpu-advisor check to see whether an exporter is scraped, or go further back with --since."
+        yield no_gpus_advice(document)
     begin, end = period["data_start"], period["data_end"]
     if begin and begin > period["start"]:
         yield f"There is no data before {to_minute(begin)} UTC."
@@ -87,14 +111,21 @@ def _lost_gpus(document: Report) -> Iterator[str]:
     lost = document["groups"][0]["lost"] if document["groups"] else None
     if lost is None or not lost["gpus"]:
         return
-    known = "at least " if lost["unpriced_gpus"] else ""
-    cost = "" if lost["cost"] is None else f", which cost {known}{money(lost['cost'])} {document['currency']}"
-    noun = "GPU is" if lost["gpus"] == 1 else "GPUs are"
-    yield f"{lost['gpus']} {noun} lost: {hours(lost['gpu_hours'])} GPU-hours in this period{cost}."
+    subject = f"{lost['gpus']} {'GPU is' if lost['gpus'] == 1 else 'GPUs are'} lost"
+    if lost["gpu_hours"] is None:
+        yield f"{subject}: it is unknown for how long."
+        return
+    least = "at least " if lost["unknown_gpus"] else ""
+    least_cost = "at least " if lost["unknown_gpus"] or lost["unpriced_gpus"] else ""
+    cost = "" if lost["cost"] is None else f", which cost {least_cost}{money(lost['cost'])} {document['currency']}"
+    yield f"{subject}: {least}{hours(lost['gpu_hours'])} GPU-hours in this period{cost}."
 
 
 def usage_section(document: Report) -> ReportSection:
-    head = ("", "GPUs", "GPU utilization", "target", "GPU memory", "CPU of the nodes", "data coverage")
+    head = (
+        "", "GPUs present", "GPU utilization", "target", "GPU memory", "CPU of the nodes",
+        "data coverage since the first sample",
+    )  # fmt: skip
     rows = []
     for number, group in enumerate(document["groups"]):
         path = f"/groups/{number}"
@@ -115,8 +146,8 @@ def usage_section(document: Report) -> ReportSection:
 
 
 def cost_section(document: Report) -> ReportSection:
-    names = ("present", "observed", "busy", "unused", "memory_allocated", "idle_allocated")
-    head = ("present", "observed", "busy", "unused", "memory allocated", "idle, memory allocated")
+    names = ("present", "unobserved", "observed", "busy", "unused", "memory_allocated", "idle_allocated")
+    head = ("present", "unobserved", "observed", "busy", "unused", "memory allocated", "idle, memory allocated")
     groups = tuple(
         (
             TableCell(group["name"]),
@@ -132,25 +163,28 @@ def cost_section(document: Report) -> ReportSection:
             number_cell(document, f"/models/{number}/gpu_hours/unused", hours),
             number_cell(document, f"/models/{number}/price_per_hour", money),
             number_cell(document, f"/models/{number}/cost/total", money),
+            number_cell(document, f"/models/{number}/cost/unobserved", money),
             number_cell(document, f"/models/{number}/cost/unused", money),
             number_cell(document, f"/models/{number}/cost/idle_allocated", money),
         )
         for number, model in enumerate(document["models"])
     )
     paragraphs = [
+        "Cost is of the GPU-hours present: busy, unused and unobserved.",
         "Unused is observed time in which no kernel ran; idle is less than 1 % busy over half an hour or more. "
-        "These are the definitions of the dashboard “GPU cost and waste”."
+        "These are the definitions of the dashboard “GPU cost and waste”.",
     ]
     unknown = document["groups"][0]["gpu_hours"]["memory_unknown"]
     if unknown >= 0.05:
         paragraphs.append(f"For {hours(unknown)} GPU-hours memory use is unknown: they are in neither sum.")
     columns = (
         "",
-        "GPUs",
+        "GPUs present",
         "utilization",
         "unused GPU-hours",
         f"price per hour ({document['currency']})",
         f"cost ({document['currency']})",
+        "of it unobserved",
         "of it unused",
         "of it idle, memory allocated",
     )
@@ -160,7 +194,9 @@ def cost_section(document: Report) -> ReportSection:
 
 def projection_section(document: Report) -> ReportSection:
     found, name = document["projection"], "A month at this rate"
-    data = f"{hours(found['data_hours'])} hours of this period have data, {percent(found['data_ratio'])} of it"
+    length = duration(_period_seconds(document), words=True)
+    covered = percent(found["data_ratio"])
+    data = f"{hours(found['data_hours'])} hours of this period have data, {covered} of the {length}"
     if not found["groups"]:
         words = f"No projection: {data}; it takes {found['min_data_hours']:g} hours."
         return ReportSection("projection", name, (words,))
@@ -173,5 +209,8 @@ def projection_section(document: Report) -> ReportSection:
         for number, group in enumerate(found["groups"])
     )
     words = f"The period scaled to {found['month_hours']:g} hours, not a forecast. {data}."
-    head = ("", "GPU-hours present", "busy", "unused", f"cost ({document['currency']})", "of it unused")
+    head = (
+        "", "GPU-hours present", "busy", "unused", "unobserved", f"cost ({document['currency']})", "of it unused",
+        "of it unobserved",
+    )  # fmt: skip
     return ReportSection("projection", name, (words,), (ReportTable("GPU-hours and cost per month", head, rows),))

@@ -75,6 +75,7 @@ def test_one_report_in_three_formats(url: str) -> None:
     assert "default-src 'none'" in html.headers["Content-Security-Policy"]
     assert f'data-path="/groups/0/gpu_hours/unused">{text}<' in html.text
     assert "before and after the change" in html.text
+    assert '<a href="./">Overview</a>' in html.text
     markdown = requests.get(f"{url}/report?since_seconds=21600&format=md", timeout=60)
     assert markdown.headers["Content-Type"].startswith("text/markdown")
     assert f"| {text} |" in markdown.text

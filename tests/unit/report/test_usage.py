@@ -37,6 +37,7 @@ def test_hours_are_those_of_the_single_steps(found: list[GpuHistorySpec]) -> Non
         else:
             assert reported.memory_allocated is None
             assert reported.idle_allocated is None
+        assert reported.observed + reported.unobserved == pytest.approx(reported.present, abs=1e-9)
         assert reported.busy <= reported.observed + 1e-9 <= reported.present + 2e-9
 
 

@@ -20,9 +20,12 @@ from gpu_advisor.web.api.base import HTML, JSON, MARKDOWN
 from gpu_advisor.web.api.json_body import dump_json
 from gpu_advisor.web.api.problem_details import ProblemError, explain_no_evaluation
 
+#: The advisor's page, relative to /report: the advisor may be behind a path prefix.
+_HOME = "./"
+
 RENDERINGS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "json": (JSON, lambda document: dump_json(document).decode()),
-    "html": (HTML, render_html),
+    "html": (HTML, lambda document: render_html(document, home=_HOME)),
     "md": (MARKDOWN, render_markdown),
 }
 
