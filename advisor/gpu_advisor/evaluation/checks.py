@@ -59,8 +59,11 @@ class TargetBand:
 
     def edge(self, value: float) -> float:
         """The edge that the value misses, or is nearest to. Edges at 0 and 1 cannot be missed."""
-        edges = [each for each in (self.low, self.high) if 0.0 < each < 1.0] or [self.high]
-        return min(edges, key=lambda each: abs(value - each))
+        if not 0.0 < self.low < 1.0:
+            return self.high
+        if not 0.0 < self.high < 1.0:
+            return self.low
+        return self.low if value - self.low <= self.high - value else self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ class KnownGpus:
     @classmethod
     def of(cls, facts: Facts, gpus: Sequence[Gpu]) -> KnownGpus:
         return cls(
-            frozenset(gpu.uuid for gpu in gpus if _has_coverage(facts, gpu.uuid)),
+            _with_coverage(facts).intersection(gpu.uuid for gpu in gpus),
             frozenset(gpu.uuid for gpu in gpus if _is_memory_need_known(facts, gpu.uuid)),
         )
 
@@ -298,12 +301,11 @@ def _is_memory_need_known(facts: Facts, uuid: str) -> bool:
     return used < PREALLOCATED_MEMORY_RATIO or facts.value(JOB_PEAK_MEMORY, uuid) is not None
 
 
-def _has_coverage(facts: Facts, uuid: str) -> bool:
-    """Whether the window has enough data: not where the scrape interval is unknown, as of a new target."""
-    if facts.value(UTILIZATION, uuid) is None:
-        return False
-    coverage = facts.value(UTILIZATION_COVERAGE, uuid)
-    return coverage is not None and coverage >= facts.evaluation.min_coverage_ratio
+def _with_coverage(facts: Facts) -> frozenset[str]:
+    """The GPUs whose window has enough data: not where the scrape interval is unknown, as of a new target."""
+    known, least = facts.column(UTILIZATION), facts.evaluation.min_coverage_ratio
+    coverages = facts.column(UTILIZATION_COVERAGE)
+    return frozenset(uuid for uuid, coverage in coverages.items() if coverage >= least and uuid in known)
 
 
 def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Abstention:

@@ -128,6 +128,10 @@ class Facts:
         object.__setattr__(self, "_nodes", {node.name: node for node in self.nodes})
         object.__setattr__(self, "_clusters", {gpu.uuid: gpu.cluster for gpu in self.gpus if gpu.cluster})
 
+    def column(self, signal: Signal) -> Mapping[str, float]:
+        """The signal's values by GPU or node; those without one are absent."""
+        return self.values.get(signal.name, {})
+
     def value(self, signal: Signal, name: str) -> float | None:
         """The signal's value for a GPU's uuid or a node's name; None if there is none."""
         return self.values.get(signal.name, {}).get(name)

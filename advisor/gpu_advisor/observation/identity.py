@@ -105,6 +105,8 @@ def qualify(name: str, cluster: str) -> str:
 
 def shared_uuids(inventory: GpuInventory) -> frozenset[str]:
     """Identifiers that GPUs of several clusters have."""
+    if len({row.get("cluster", "") for row in inventory.rows}) < 2:  # nearly always, and then one look suffices
+        return frozenset()
     clusters: dict[str, str] = {}
     shared: set[str] = set()
     for each in inventory.rows:

@@ -72,7 +72,7 @@ QUESTIONS: tuple[Question, ...] = (
 #: For GPUs that are well used as far as power and job reports show.
 SECONDARY_QUESTIONS: tuple[Question, ...] = (
     Question("work at full load, but draw less power than tensor cores at work would", ("full_precision",),
-             (_BUSY, _MAY_TRAIN, below("busy_power_at_least", 0.83, 0.87)), ("sm_activity", "kernel_profile")),
+             (below("busy_power_at_least", 0.83, 0.87), _BUSY, _MAY_TRAIN), ("sm_activity", "kernel_profile")),
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from typing import NamedTuple
 
 import numpy as np
@@ -131,9 +131,10 @@ def merge_identities(
             continue
         key = mapping.by[0]
         taken_targets = taken.setdefault(mapping.scope, set())
-        kept = [row for row in found if row.get(key) and row_target(row) not in taken_targets]
-        rows += [tuple(sorted(row.items())) for row in kept]
-        taken_targets |= {row_target(row) for row in kept}
+        targets = list(map(row_target, found))
+        kept = [row.get(key) and target not in taken_targets for row, target in zip(found, targets, strict=True)]
+        rows += [tuple(sorted(row.items())) for row in compress(found, kept)]
+        taken_targets.update(compress(targets, kept))
     return tuple(rows)
 
 

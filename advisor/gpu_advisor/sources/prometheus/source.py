@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
+from gpu_advisor.loopback import is_loopback
 from gpu_advisor.promql.compiler import range_selector, to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.promql.query_language import QueryLanguage
@@ -324,7 +325,10 @@ class _BearerAuth(AuthBase):
 
 def _client(settings: PrometheusClientConfig) -> DeadlineClient:
     client = DeadlineClient()
-    client.session.headers.update({"User-Agent": "gpu-advisor", "Accept": "application/json", **settings.headers})
+    headers = {"User-Agent": "gpu-advisor", "Accept": "application/json", **settings.headers}
+    if is_loopback(urlsplit(settings.url).hostname or ""):
+        headers["Accept-Encoding"] = "identity"  # compression costs both sides CPU, and saves no network here
+    client.session.headers.update(headers)
     if settings.bearer_token is not None:
         client.session.auth = _BearerAuth(settings.bearer_token)
     elif settings.username is not None:
