@@ -74,7 +74,7 @@ def notes(*texts: str) -> tuple[Action, ...]:
 def without_commands(actions: Iterable[Action]) -> tuple[Action, ...]:
     """What remains of the actions while the data is missing that would confirm them: nothing to run."""
     return (
-        *notes("the data that would confirm this is missing: its commands are withdrawn until it is back"),
+        *notes("commands are hidden while data is missing: check that this still applies before you change anything"),
         *(action for action in actions if action.kind not in _COMMANDS),
     )
 

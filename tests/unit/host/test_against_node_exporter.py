@@ -36,6 +36,7 @@ NEWER_FAMILIES = {
 NEWER_COLLECTORS = {"kernel_hung"}
 #: Allowed change on a busy node between the two readings, in the unit of the family.
 CHANGING_FAMILIES = {
+    "node_memory_Committed_AS": 2**31,  # what a program that starts may ask for at once
     "node_memory_": 256 * 2**20,
     "node_filesystem_": 256 * 2**20,
     "node_disk_": 256 * 2**20,

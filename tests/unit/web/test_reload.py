@@ -128,14 +128,17 @@ def test_what_cannot_start_leaves_nothing_open(tmp_path: Path, wrong: dict[str, 
     """A reload starts with the previous settings again, while it handles the error."""
     usable: dict[str, Any] = {"source": {"embedded": {"targets": []}}}
     wrong_settings, right = (Settings.model_validate({"state_dir": str(tmp_path), **each}) for each in (wrong, usable))
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     try:
         build_advisor(wrong_settings)
     except ConfigError:
         build_advisor(right).close()
     else:
         pytest.fail("it started")
-    assert threading.active_count() <= threads
+    started = [each for each in threading.enumerate() if each not in threads]
+    for each in started:
+        each.join(timeout=10)
+    assert not [each.name for each in started if each.is_alive()]
 
 
 @pytest.mark.parametrize("address", ["::1:9817", "[::1:9817", "[]:1", ":1", "a", "a:b", "a:99999"])

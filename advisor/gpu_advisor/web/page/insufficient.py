@@ -45,7 +45,13 @@ def _group(reason: Reason, found: Sequence[Abstention]) -> MissingData:
     messages = {each.message for each in found}
     if len(messages) == 1:
         message = messages.pop()
-        return MissingData(reason, message[:1].upper() + message[1:] + ("" if message.endswith(".") else "."), "",
-                           tuple(found))  # fmt: skip
+        return MissingData(reason, _sentence(message), "", tuple(found))
     sentence, fix = _EXPLANATIONS[reason]
     return MissingData(reason, sentence, fix, tuple(found))
+
+
+def _sentence(message: str) -> str:
+    """With a capital, unless it begins with an address."""
+    first = message.partition(" ")[0]
+    begin = message[:1] if "://" in first else message[:1].upper()
+    return begin + message[1:] + ("" if message.endswith(".") else ".")
