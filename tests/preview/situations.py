@@ -97,7 +97,7 @@ def _demo_view(folder: Path) -> Iterator[tuple[View, PrometheusSource]]:
         published = [
             PublishedRecommendation(each.id(SETTINGS.cluster), END - 900, each) for each in evaluation.recommendations
         ]
-        snoozed = replace(published[-1], snoozed=Snooze("new fans arrive on Friday", END - 600, END + 86400))
+        snoozed = replace(published[-1], snoozed=Snooze("batch change ships tomorrow", END - 600, END + 86400))
         status = SourceStatus("prometheus", PROMETHEUS, True, last_success=END, browser_url=PROMETHEUS)
         yield View(SETTINGS.cluster, status, evaluation, (*published[:-1], snoozed), 0.12), source
         source.close()

@@ -17,7 +17,8 @@ from gpu_advisor.state.view import PublishedRecommendation, View
 class Savings:
     """GPUs freed or recovered, and their price per hour; None if unknown. `bound` says how to read the money.
 
-    `basis` is not empty for an estimate, as in `estimate, list prices of 2026-09-20`.
+    `lowest_per_hour` is the least that they save; below `money_per_hour` if that is "at most". `basis` is not empty for
+    an estimate, as in `estimate, list prices of 2026-09-20`.
     """
 
     gpus: float | None = None
@@ -25,13 +26,16 @@ class Savings:
     bound: Bound | None = None
     currency: str = ""
     basis: str = ""
+    lowest_per_hour: float = 0.0
 
     @staticmethod
     def of(found: Worth | None) -> Savings:
         if found is None:
             return Savings()
         money = found.money
-        return Savings(found.gpus.value, money.value_per_hour, money.bound, money.currency, money.basis)
+        return Savings(
+            found.gpus.value, money.value_per_hour, money.bound, money.currency, money.basis, money.per_hour.low
+        )
 
     @property
     def money_per_month(self) -> float | None:

@@ -6,6 +6,7 @@ never more than all of its time: no sum counts a GPU twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
@@ -88,11 +89,21 @@ def savings_of(advice: Recommendation, uuids: Collection[str], prices: Prices) -
     return prices.worth({uuid: share for uuid, share in _shares([(advice, saves)]).items() if uuid in uuids})
 
 
-def urgency(advice: Recommendation, id_: str) -> tuple[int, bool, float, float, str]:
-    """The key of every list of recommendations: severity, lost GPUs first, then money, GPUs and id."""
+def bounded_savings(advice: Recommendation, prices: Prices) -> Savings | None:
+    """As `summarize` counts it, so that rows add up: what nothing else bounds is at most all of the GPUs' time."""
+    saves = advice.waste if advice.saves is None else advice.saves
+    return prices.worth(_in_sums(_shares([(advice, saves)]))) if advice.savings and saves else advice.savings
+
+
+def urgency(advice: Recommendation, id_: str) -> tuple[int, bool, float, float, str, str]:
+    """The key of every list of recommendations: severity, lost GPUs first, then money, GPUs, scope and id.
+
+    GPU 9 comes before GPU 10.
+    """
     money = advice.savings.money.value_per_hour if advice.savings else None
     gpus = advice.savings.gpus.value if advice.savings else None
-    return SEVERITY_ORDER[advice.severity], advice.kind != lost_gpu.KIND, -(money or 0.0), -(gpus or 0.0), id_
+    scope = re.sub("[0-9]+", lambda number: number[0].zfill(18), str(advice.scope))
+    return SEVERITY_ORDER[advice.severity], advice.kind != lost_gpu.KIND, -(money or 0.0), -(gpus or 0.0), scope, id_
 
 
 @dataclass(frozen=True, slots=True)

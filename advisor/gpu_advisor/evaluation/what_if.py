@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.rendering.did_you_mean import hint
-from gpu_advisor.settings import CostSettings, PoolSettings, ResourceSettings, Settings
+from gpu_advisor.settings import CostSettings, GpuLimits, PoolSettings, ResourceSettings, Settings
 
 
 class WhatIfError(Exception):
@@ -51,9 +51,15 @@ def apply_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     unknown = sorted(set(changes) - set(CHANGEABLE_SECTIONS))
     if unknown:
         raise WhatIfError([((unknown[0],), f"cannot be changed here; choose from {', '.join(CHANGEABLE_SECTIONS)}")])
-    resources = _section(ResourceSettings, settings.resources, changes.get("resources", {}), ("resources",))
-    cost = _section(CostSettings, settings.cost, changes.get("cost", {}), ("cost",))
-    pools = _pools(settings, changes.get("pools", {}))
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    resources = _try(
+        problems, _section, ResourceSettings, settings.resources, changes.get("resources", {}), ("resources",)
+    )
+    cost = _try(problems, _section, CostSettings, settings.cost, changes.get("cost", {}), ("cost",))
+    inherited = (resources or settings.resources).gpu
+    pools = _try(problems, _pools, settings, inherited, changes.get("pools", {}))
+    if problems:
+        raise WhatIfError(problems)
     parts = {name: getattr(settings, name) for name in Settings.model_fields}
     try:
         return Settings.model_validate({**parts, "resources": resources, "cost": cost, "pools": pools})
@@ -62,6 +68,15 @@ def apply_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 M = Any
+
+
+def _try(problems: list[tuple[tuple[str | int, ...], str]], read: Callable[..., M], *arguments: Any) -> M | None:
+    """What is read; None if it is invalid, with its problems added."""
+    try:
+        return read(*arguments)
+    except WhatIfError as error:
+        problems += error.problems
+        return None
 
 
 def _section(model: type[M], present: BaseModel, changes: Any, path: tuple[str, ...]) -> M:
@@ -73,7 +88,7 @@ def _section(model: type[M], present: BaseModel, changes: Any, path: tuple[str, 
         raise WhatIfError(_problems(error, path)) from error
 
 
-def _pools(settings: Settings, changes: Any) -> list[PoolSettings]:
+def _pools(settings: Settings, inherited: GpuLimits, changes: Any) -> list[PoolSettings]:
     if not isinstance(changes, Mapping):
         raise WhatIfError([(("pools",), "give an object: pool names, each with the keys to change")])
     names = [pool.name for pool in settings.pools]
@@ -81,10 +96,15 @@ def _pools(settings: Settings, changes: Any) -> list[PoolSettings]:
     if unknown:
         fix = hint(unknown[0], names) or "; no pool is configured: change `resources` instead"
         raise WhatIfError([(("pools", unknown[0]), f"no such pool{fix}")])
-    return [_pool(settings, pool, changes.get(pool.name, {})) for pool in settings.pools]
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    found = [_try(problems, _pool, inherited, pool, changes.get(pool.name, {})) for pool in settings.pools]
+    if problems:
+        raise WhatIfError(problems)
+    return [pool for pool in found if pool is not None]
 
 
-def _pool(settings: Settings, pool: PoolSettings, change: Any) -> PoolSettings:
+def _pool(inherited: GpuLimits, pool: PoolSettings, change: Any) -> PoolSettings:
+    """`inherited`: the limits of a pool without its own, as changed; a change to one of them leaves the others."""
     path = ("pools", pool.name)
     if not isinstance(change, Mapping):
         raise WhatIfError([(path, f"give an object with {' and '.join(CHANGEABLE_POOL_KEYS)}")])
@@ -93,7 +113,7 @@ def _pool(settings: Settings, pool: PoolSettings, change: Any) -> PoolSettings:
         raise WhatIfError(
             [((*path, unknown[0]), f"cannot be changed here; choose from {', '.join(CHANGEABLE_POOL_KEYS)}")]
         )
-    present = pool if pool.gpu or "gpu" not in change else pool.model_copy(update={"gpu": settings.resources.gpu})
+    present = pool if pool.gpu or "gpu" not in change else pool.model_copy(update={"gpu": inherited})
     return _section(PoolSettings, present, change, path)  # type: ignore[no-any-return]
 
 

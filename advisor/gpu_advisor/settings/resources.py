@@ -25,14 +25,17 @@ class GpuLimits(StrictModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> GpuLimits:
+        problems = []
         if self.max is not None and self.min > self.max:
-            raise ValueError(f"min ({self.min}) is above max ({self.max}): make max at least {self.min}")
+            problems.append(f"min ({self.min}) is above max ({self.max}): make max at least {self.min}")
         if not self.scale_down_threshold < self.scale_up_threshold <= self.target_utilization:
-            raise ValueError(
+            problems.append(
                 f"thresholds contradict each other: scale_down_threshold ({self.scale_down_threshold:g}) must be below "
                 f"scale_up_threshold ({self.scale_up_threshold:g}), and that at most "
                 f"target_utilization ({self.target_utilization:g})"
             )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     def replica_limits(self, gpus_per_replica: int) -> tuple[int, int]:

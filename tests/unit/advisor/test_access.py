@@ -165,7 +165,7 @@ def test_a_certificate_that_is_not_there_is_reported_at_the_start(running: Servi
 def test_a_browser_that_is_refused_gets_a_page_without_anything_of_the_view(client: FlaskClient) -> None:
     refused = client.get("/", headers={"Accept": "text/html"})
     assert (refused.status_code, refused.mimetype) == (401, "text/html")
-    assert "Sign-in required" in refused.text
+    assert "<h1>Sign in to gpu-advisor</h1>" in refused.text
     assert "Basic" in refused.headers["WWW-Authenticate"]
     assert "unsafe" not in refused.headers["Content-Security-Policy"]
     assert not re.search("prometheus|cluster|GPU", refused.text)

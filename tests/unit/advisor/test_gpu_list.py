@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import pytest
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.recommendation import CheckStatus
 from gpu_advisor.state.view import View
 from gpu_advisor.web.page import gpu_list
-from gpu_advisor.web.page.gpu_list import GpuList, GpuQuery, GpuRow, parse
-from gpu_advisor.web.page.job_list import NO_OWNER, job_rows
+from gpu_advisor.web.page.gpu_list import NO_OWNER, GpuList, GpuQuery, GpuRow, PartialMean, parse
+from gpu_advisor.web.page.gpu_rows import mean_text
+from gpu_advisor.web.page.job_list import job_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,12 +121,26 @@ def test_any_query_string_is_a_query_and_its_link_gives_it_back(arguments: dict[
     assert parse({name: unquote_plus(value) for name, value in found.items()}) == query
 
 
-def test_a_group_with_an_unknown_gpu_has_no_mean() -> None:
+def test_a_heading_has_the_mean_of_what_its_rows_show() -> None:
     page = LIST.page(parse({"group": "node", "sort": "gpu"}))
-    means = {group.name: group.utilization for group in page.groups.values()}
-    for name, mean in means.items():
-        values = [row.utilization for row in LIST.rows if row.gpu.node == name and row.gpu.up]
-        assert (mean is None) == (None in values)
+    for group in page.groups.values():
+        checks = [row.checks["gpu_utilization"] for row in LIST.rows if row.gpu.node == group.name]
+        shown = [check.value for check in checks if check.status is not CheckStatus.UNKNOWN]
+        assert (group.utilization.known, group.utilization.total) == (len(shown), len(checks))
+        assert (group.utilization.value is None) == (not shown)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.5, 0.7], "60 %"),
+        ([0.0, None, None], "0 % (1 of 3)"),  # not a mean of 3
+        ([None, None], "–"),
+        ([], "–"),
+    ],
+)
+def test_a_mean_says_of_how_many_it_is(values: Sequence[float | None], text: str) -> None:
+    assert mean_text(PartialMean.of(values)) == text
 
 
 def test_the_page_of_the_list_and_its_rows() -> None:
@@ -156,10 +172,11 @@ def test_rows_are_those_of_the_view_that_is_shown() -> None:
 def test_jobs_are_sums_of_their_gpus() -> None:
     rows = {row.name: row for row in job_rows(LIST)}
     assert [each.gpu.uuid for each in rows["pod ml/train-0"].gpus] == ["GPU-1", "GPU-10"]
-    assert rows["pod ml/train-0"].utilization == pytest.approx((0.1 + 0.3) / 2)
+    assert rows["pod ml/train-0"].utilization.value == pytest.approx((0.1 + 0.3) / 2)
     assert rows["user alice, user bob"].gpus[0].gpu.uuid == "GPU-4"
     assert sum(len(row.gpus) for row in rows.values()) == 12
-    assert rows[NO_OWNER].utilization is None  # of some of them nothing is known
+    without = rows[NO_OWNER].utilization
+    assert without.known < without.total == len(rows[NO_OWNER].gpus)  # of some of them nothing is known
     text = text_of(client_of(VIEW), "/page/jobs")
     assert "pod ml/train-0" in text
     assert "user alice, user bob" in text

@@ -10,20 +10,23 @@ from html import unescape
 
 import pytest
 from flask.testing import FlaskClient
+from gpu_advisor.documents.savings import Savings
 from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.recommendation import Evidence, Recommendation
-from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries
+from gpu_advisor.promql.expressions import Affine, Expression, Labels, Selector, TimeSeries, Union
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import SourceStatus, View
 from gpu_advisor.web.api.app import ApiContext, create_app
-from gpu_advisor.web.page import checklist, evidence_charts, template_filters
+from gpu_advisor.web.page import checklist, evidence_charts, template_filters, what_if_form
 from gpu_advisor.web.page import evidence_history as curves
 from gpu_advisor.web.page.bidi import isolate, right_to_left_names
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries
-from gpu_advisor.web.page.template_filters import first_clause
+from gpu_advisor.web.page.related import belongs_to
+from gpu_advisor.web.page.template_filters import first_clause, unbroken
+from gpu_advisor.web.page.worth import worth
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,8 +218,14 @@ def test_silent_exporters_are_reported() -> None:
         ("gpu.min=0", "No change: 4 recommendations as now"),
         ("gpu.min=2", "Removed Scale s2 from 2 to 1 replicas"),
         ("gpu.min=2", "Changed Release 1 of 3 GPUs"),
+        ("gpu.min=2", "keeps 2 GPUs instead of 1"),
+        ("budget=0.01", "USD per hour: over budget"),
         ("pool0.max=2", "2 3 2"),  # replicas of s0: there, now, then
-        ("gpu.min=99&gpu.max=8", "min (99) is above max (8): make max at least 99"),
+        (
+            "gpu.min=99&gpu.max=8",
+            'Targets and limits: "minimum GPUs per pool" (99) is above "maximum GPUs per pool" (8)',
+        ),
+        ("gpu.min=99&gpu.max=8&gpu.scale_down_threshold=90", '"scale down below" (90) must be below "scale up above"'),
         ("gpu.min=many", "'many' is not a number"),
         ("gpu.min=nan", "'nan' is not a number"),
         ("gpu.target_utilization=101", "less than or equal to 100"),
@@ -239,6 +248,31 @@ def test_what_if_shows_the_list_price_where_none_is_set() -> None:
     words = "list price 2.49 USD of 2026-09-20, an estimate"
     assert words in text_of(client_of(estimated, serving(3)), "/page/what-if")
     assert words not in text_of(client_of(view, serving(3)), "/page/what-if")
+
+
+INHERITING = Settings.model_validate({"pools": [{"name": "a"}, {"name": "b", "gpu": {"target_utilization": 88}}]})
+
+
+@pytest.mark.parametrize(
+    ("entered", "overrides", "inherited"),
+    [
+        ({}, {}, 90),
+        ({"gpu.target_utilization": "90"}, {}, 90),  # as set
+        ({"gpu.target_utilization": "86"}, {"resources": {"gpu": {"target_utilization": 86}}}, 86),
+        ({"pool0.target_utilization": "90"}, {"pools": {"a": {"gpu": {"target_utilization": 90}}}}, 90),
+        ({"pool0.min": "2"}, {"pools": {"a": {"gpu": {"min": 2}}}}, 90),
+        ({"pool1.target_utilization": "88"}, {}, 90),
+    ],
+)
+def test_a_pool_inherits_and_what_is_entered_is_sent(
+    entered: Mapping[str, str], overrides: Mapping[str, object], inherited: float
+) -> None:
+    form = what_if_form.fill_form(what_if_form.form_fields(INHERITING, {}), entered)
+    fields = {field.name: field for group in form for field in group.fields}
+    assert what_if_form.setting_overrides(form) == overrides
+    assert fields["pool0.target_utilization"].inherited == inherited
+    assert fields["pool0.target_utilization"].display_value == entered.get("pool0.target_utilization", "")
+    assert (fields["pool1.target_utilization"].inherited, fields["pool1.target_utilization"].current) == (None, 88)
 
 
 def test_what_if_before_the_first_answer() -> None:
@@ -362,7 +396,7 @@ def test_a_report_that_cannot_be_made_is_a_page_for_browsers_only() -> None:
 
 def test_an_unknown_address_is_a_page_for_browsers_and_a_document_for_others() -> None:
     client = client_of(whole())
-    assert "Page not found" in text_of(client, "/no-such-page", 404)
+    assert "Page not found There is no page at this address." in text_of(client, "/no-such-page", 404)
     assert "Overview" in text_of(client, "/page/deeper/than/any", 404)
     assert client.get("/no-such-page").mimetype == "application/problem+json"
     operation = client.get("/recommendations?page=x", headers={"Accept": "text/html"})
@@ -380,7 +414,77 @@ def test_money_has_its_currency_and_no_budget_is_no_unknown_cost() -> None:
     assert "no budget" not in text_of(client_of(view, budget), "/")
 
 
-def test_a_fleet_check_leads_to_all_recommendations() -> None:
+@pytest.mark.parametrize(
+    ("savings", "text"),
+    [
+        (Savings(2.0, 5.0, "exact", "USD", lowest_per_hour=5.0), "about 3,650 USD a month"),
+        (Savings(2.0, 2.4, "at_most", "USD", lowest_per_hour=1.08), "788 to 1,752 USD a month"),
+        (Savings(2.0, 2.4, "at_most", "USD"), "at most 1,752 USD a month"),
+        (Savings(2.0, 1.08, "at_least", "USD", lowest_per_hour=1.08), "at least 788 USD a month"),
+        (Savings(2.9), "about 2.9 GPUs"),
+        (Savings(), ""),
+    ],
+)
+def test_savings_in_words(savings: Savings, text: str) -> None:
+    assert worth(savings) == text
+
+
+@pytest.mark.parametrize("high", [0.086, 0.83, 1.0])
+def test_ratios_are_drawn_on_one_scale(high: float) -> None:
+    drawn = evidence_charts.evidence_chart(EvidenceSeries(0.0, 3600.0, (0.0, high)), None, "ratio", "tensor activity")
+    (points,) = [each.attrib["points"] for each in ElementTree.fromstring(str(drawn)).iter("polyline")]
+    left, right = (float(pair.split(",")[1]) for pair in points.split())
+    height = evidence_charts.AREA.bottom - evidence_charts.AREA.top
+    assert (left - right) / height == pytest.approx(high, abs=0.01)
+    assert "100 %" in drawn
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("80%", "80\N{NO-BREAK SPACE}%"), ("70 % to 90 %.", "70\N{NO-BREAK SPACE}% to 90\N{NO-BREAK SPACE}%."),
+     ("http://a/b2%20c", "http://a/b2%20c"), ("% of 3", "% of 3")],
+)  # fmt: skip
+def test_percentages_do_not_break(text: str, shown: str) -> None:
+    assert unbroken(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("statistic", "expression", "text"),
+    [
+        ("quantile", Selector("m", "quantile", 300, 0.95), "p95"),
+        (
+            "quantile",
+            Union((Selector("m", "quantile", 300, 0.99), Affine(Selector("n", "quantile", 300, 0.99)))),
+            "p99",
+        ),
+        ("quantile", None, "quantile"),  # of stored evidence
+        ("mean", Selector("m", "mean", 300), "mean"),
+    ],
+)
+def test_a_quantile_is_named_by_its_percentile(statistic: str, expression: Expression | None, text: str) -> None:
+    evidence = Evidence("utilization", "utilization", "ratio", statistic, 300, 0.5, AT, expression)
+    assert evidence_charts.statistic(evidence) == text
+
+
+def test_drivers_by_state() -> None:
+    states = {"nvidia": {"absent"}, "amd": {"absent", "ok"}, "intel": {"ok"}, "other": {"failed"}}
+    assert template_filters.drivers_by_state(states) == [("absent", ["AMD", "NVIDIA"]), ("failed", ["other"])]
+
+
+def test_a_snoozed_recommendation_counts_once_in_what_if() -> None:
     view = whole()
-    text = text_of(client_of(view), "/page/check?item=gpu_memory&kind=fleet&of=fleet")
-    assert all(each.recommendation.summary in text for each in view.issued)
+    last = dataclasses.replace(view.issued[-1], snoozed=Snooze("planned", AT, AT + 60))
+    snoozed = dataclasses.replace(view, issued=(*view.issued[:-1], last))
+    assert "No change: 3 recommendations as now, 1 snoozed" in text_of(
+        client_of(snoozed, serving(3).model_copy(update={"cluster": snoozed.cluster})), "/page/what-if?gpu.min=0"
+    )
+
+
+@pytest.mark.parametrize("item", ["gpu_utilization", "gpu_memory", "cost"])
+def test_a_fleet_check_leads_to_the_recommendations_of_its_item(item: str) -> None:
+    view = whole()
+    text = text_of(client_of(view), f"/page/check?item={item}&kind=fleet&of=fleet")
+    for each in view.issued:
+        summary = " ".join(unbroken(each.recommendation.summary).split())
+        assert (summary in text) == belongs_to(item, each.recommendation)
+    assert belongs_to("gpu_utilization", view.issued[0].recommendation)

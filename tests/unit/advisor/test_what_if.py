@@ -128,6 +128,28 @@ def test_the_answer_is_what_the_engine_says_with_these_settings(least: int, most
     assert (other.pools[0].gpu.min, other.pools[0].gpu.max) == (least, most)
 
 
+@pytest.mark.parametrize("change", [{"min": 2}, {"target_utilization": 90}])
+def test_a_pool_with_one_limit_of_its_own_has_the_others_as_changed(change: dict[str, Any]) -> None:
+    globally = {"target_utilization": 80, "scale_up_threshold": 75, "max": 9}
+    other = apply_changes(CHOSEN, {"resources": {"gpu": globally}, "pools": {"rest": {"gpu": change}}})
+    found = other.pools[1].gpu
+    assert found is not None
+    assert found.model_dump() == {**other.resources.gpu.model_dump(), **change}
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    limits = {"min": 9, "max": 8}
+    with pytest.raises(WhatIfError) as error:
+        apply_changes(
+            CHOSEN,
+            {"resources": {"gpu": {**limits, "scale_up_threshold": 99}}, "pools": {"chat": {"gpu": limits}}},
+        )
+    (first, words), (second, _) = error.value.problems
+    assert (first, second) == (("resources", "gpu"), ("pools", "chat", "gpu"))
+    assert "make max at least 9" in words
+    assert "scale_up_threshold (99)" in words
+
+
 def test_settings_are_not_touched() -> None:
     before = CHOSEN.model_copy(deep=True)
     with pytest.raises(WhatIfError):

@@ -24,7 +24,10 @@ from gpu_advisor.web.api.guessing import GuessLimit
 #: Probes need no credentials.
 PUBLIC_PATHS = frozenset({"/-/healthy", "/-/ready"})
 
-AUTHENTICATION_REQUIRED = "authentication required: use a user of web.users or the bearer token"
+AUTHENTICATION_REQUIRED = (
+    "authentication required: try again and enter a user name and password (web.users in the settings). Scripts: send "
+    "`Authorization: Bearer TOKEN`"
+)
 WRITE_TOKEN_REQUIRED = (
     "this changes state and needs the token of web.write_token_file: send it as `Authorization: Bearer TOKEN`"
 )

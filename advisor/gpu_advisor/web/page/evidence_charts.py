@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 
 from markupsafe import Markup
@@ -14,8 +15,8 @@ from gpu_advisor.rendering.durations import duration
 from gpu_advisor.web.page.evidence_history import EvidenceSeries
 from gpu_advisor.web.page.template_filters import time_of_day, value_text
 
-WIDTH, HEIGHT = 320.0, 96.0
-AREA = svg.PlotArea(left=2.0, right=WIDTH - 62.0, top=8.0, bottom=HEIGHT - 16.0)
+WIDTH, HEIGHT = 320.0, 104.0
+AREA = svg.PlotArea(left=2.0, right=WIDTH - 62.0, top=16.0, bottom=HEIGHT - 16.0)
 
 
 def evidence_chart(curve: EvidenceSeries, threshold: float | None, unit: str, name: str) -> Markup:
@@ -29,7 +30,8 @@ def evidence_chart(curve: EvidenceSeries, threshold: float | None, unit: str, na
         return AREA.y((value - low) / (high - low))
 
     last = max(1, len(curve.points) - 1)
-    elements = [AREA.across(AREA.bottom, "axis")]
+    elements = [AREA.across(AREA.bottom, "axis"), AREA.across(AREA.y(1.0), "axis")]
+    elements.append(svg.label(AREA.left, AREA.top - 3, value_text(high, unit), "scale"))
     for part in svg.segments(curve.points):
         elements.append(svg.curve([(AREA.x(index / last), y(value)) for index, value in part], "line", 1.5))
     labels = [(known[-1], "now")]
@@ -52,6 +54,25 @@ def describe_chart(curve: EvidenceSeries, threshold: float | None, unit: str, na
     against = "" if threshold is None else f", threshold {value_text(threshold, unit)}"
     extent = svg.describe_range(curve.points, lambda value: value_text(value, unit))
     return f"{name} over {duration(curve.end - curve.start)}: {value_text(last, unit)} at the end{against}, {extent}"
+
+
+def statistic(evidence: Evidence) -> str:
+    """`mean`, `p95`: a quantile by its percentile."""
+    quantiles = {q for q in _quantiles(evidence.expression) if q is not None}
+    if evidence.statistic != "quantile" or len(quantiles) != 1:
+        return evidence.statistic
+    return f"p{100 * quantiles.pop():g}"
+
+
+def _quantiles(node: object) -> Iterator[float | None]:
+    """Of an expression and all its parts."""
+    if isinstance(node, tuple):
+        for part in node:
+            yield from _quantiles(part)
+    elif is_dataclass(node):
+        yield getattr(node, "q", None)
+        for each in fields(node):
+            yield from _quantiles(getattr(node, each.name))
 
 
 def distinct_titles(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[str]:
@@ -77,8 +98,8 @@ def distinct_titles(evidence: Sequence[Evidence], names: Mapping[str, str]) -> l
 
 
 def _window(evidence: Evidence) -> str:
-    window = f" of {duration(evidence.window_seconds)}" if evidence.window_seconds else ""
-    return f", {evidence.statistic}{window}"
+    window = f" over {duration(evidence.window_seconds)}" if evidence.window_seconds else ""
+    return f", {statistic(evidence)}{window}"
 
 
 def _subject(names: Mapping[str, str], evidence: Evidence) -> str:
@@ -99,9 +120,9 @@ def meter(value: float | None, low: float | None, high: float | None, kind: str)
 
 
 def _scale(known: Sequence[float], threshold: float | None, unit: str) -> tuple[float, float]:
-    """Ratios are drawn on 0 to 1 unless all are small; everything starts at zero."""
+    """Ratios are drawn on 0 to 1, so that charts side by side compare; everything starts at zero."""
     values = [*known, *([] if threshold is None else [threshold])]
     low, high = min(0.0, *values), max(0.0, *values)
-    if unit == "ratio" and 0.25 < high <= 1:
+    if unit == "ratio" and high <= 1:
         return low, 1.0
     return (low, low + 1.0) if high == low else (low, high + 0.05 * (high - low))

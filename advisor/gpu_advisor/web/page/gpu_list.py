@@ -19,7 +19,7 @@ from gpu_advisor.documents.owner_names import owner_names
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.facts import Gpu
-from gpu_advisor.evaluation.recommendation import Check, Severity
+from gpu_advisor.evaluation.recommendation import Check, CheckStatus, Severity
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.state.view import PublishedRecommendation, View
 from gpu_advisor.text_cache import cache_texts
@@ -38,6 +38,9 @@ THROTTLE_REASONS: tuple[tuple[str, Signal], ...] = (
     ("power brake", signals.THROTTLE_POWER_BRAKE),
     ("power limit", signals.THROTTLE_POWER_CAP),
 )
+
+#: The name of GPUs that nobody is known to use.
+NO_OWNER = "no known owner"
 
 _SEVERITIES = tuple(reversed(get_args(Severity)))  # critical first
 
@@ -70,6 +73,17 @@ class GpuRow:
     checks: Mapping[str, Check]
 
     @property
+    def shown_utilization(self) -> float | None:
+        """As the row shows it: the check's value; None while it is unknown, as with insufficient history."""
+        return _known_value(self.checks.get("gpu_utilization"))
+
+    @property
+    def shown_memory(self) -> float | None:
+        """As the row shows it: the memory needed, else the memory used."""
+        needed = _known_value(self.checks.get("gpu_memory"))
+        return self.memory if needed is None else needed
+
+    @property
     def state(self) -> str:
         return {True: "up", False: "down", None: "not reporting"}[self.gpu.up]
 
@@ -79,6 +93,24 @@ class GpuRow:
         parts = (self.name, self.gpu.uuid, self.gpu.name, self.gpu.mig_profile, self.pool, self.state, *self.owners,
                  *kinds)  # fmt: skip
         return "\n".join(parts).casefold()
+
+
+def _known_value(check: Check | None) -> float | None:
+    return None if check is None or check.status is CheckStatus.UNKNOWN else check.value
+
+
+@dataclass(frozen=True, slots=True)
+class PartialMean:
+    """The mean of the values that are known, of `total`; None if none is."""
+
+    value: float | None
+    known: int
+    total: int
+
+    @staticmethod
+    def of(values: Sequence[float | None]) -> PartialMean:
+        known = [value for value in values if value is not None]
+        return PartialMean(sum(known) / len(known) if known else None, len(known), len(values))
 
 
 #: Filters by name: title, and whether a row passes.
@@ -132,7 +164,7 @@ GROUPS: Mapping[str, tuple[str, Callable[[GpuRow], str]]] = {
     "none": ("no groups", lambda _: ""),
     "node": ("by node", lambda row: row.gpu.node),
     "model": ("by model", lambda row: row.gpu.name or "unknown model"),
-    "owner": ("by owner", lambda row: ", ".join(row.owners) or "no owner"),
+    "owner": ("by owner", lambda row: ", ".join(row.owners) or NO_OWNER),
     "pool": ("by pool", lambda row: row.pool),
 }
 
@@ -186,11 +218,11 @@ def _number(text: str, default: int, highest: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class GpuGroup:
-    """A heading between rows. `utilization` is the mean of all its GPUs, None unless known for each that is up."""
+    """A heading between rows. `utilization` is the mean of what its rows show."""
 
     name: str
     count: int
-    utilization: float | None
+    utilization: PartialMean
     continued: bool = False
 
 
@@ -262,15 +294,9 @@ class GpuList:
         firsts, ends = (np.searchsorted(rank, shown[offsets], side).tolist() for side in ("left", "right"))
         for place, first, end in zip((begin + offsets).tolist(), firsts, ends, strict=True):
             members = [self.rows[number] for number in found[first:end].tolist()]
-            utilization = mean([row.utilization for row in members if row.gpu.up])
+            utilization = PartialMean.of([row.shown_utilization for row in members])
             row = members[place - first]
             yield int(found[place]), GpuGroup(name_of(row), len(members), utilization, first < place)
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """None unless every value is known, and there is one."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 #: The rank of an unknown value.

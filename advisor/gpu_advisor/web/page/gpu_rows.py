@@ -28,6 +28,7 @@ from gpu_advisor.web.page.gpu_list import (
     GpuPage,
     GpuQuery,
     GpuRow,
+    PartialMean,
 )
 from gpu_advisor.web.page.template_filters import UNKNOWN, check_value, gpu_count, percent, value_text
 
@@ -119,11 +120,17 @@ def gpu_row(row: GpuRow, root: str) -> str:
 
 def group_row(group: GpuGroup) -> str:
     continued = " (continued)" if group.continued else ""
-    summary = f"{gpu_count(group.count)}, mean utilization {percent(group.utilization)}"
+    summary = f"{gpu_count(group.count)}, mean utilization {mean_text(group.utilization)}"
     return (
         f'<tr class="group"><th scope="rowgroup" colspan="{COLUMN_COUNT}"><bdi>{escape(group.name or UNKNOWN)}</bdi>'
         f"{continued} <small>{summary}</small></th></tr>\n"
     )
+
+
+def mean_text(mean: PartialMean) -> str:
+    """`82 %`, `0 % (24 of 32)` if it is not known of all."""
+    partial = f" ({mean.known:,} of {mean.total:,})" if 0 < mean.known < mean.total else ""
+    return percent(mean.value) + partial
 
 
 def _state(row: GpuRow) -> str:

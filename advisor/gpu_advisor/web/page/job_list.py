@@ -6,23 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.state.view import PublishedRecommendation
-from gpu_advisor.web.page.gpu_list import GpuList, GpuRow, mean, natural
-
-#: The name of GPUs that nobody is known to use.
-NO_OWNER = "no known owner"
+from gpu_advisor.web.page.gpu_list import NO_OWNER, GpuList, GpuRow, PartialMean, natural
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
     """An owner (pod, job, unit, user) or a set of owners that share GPUs.
 
-    Means are over its GPUs, None unless known for each that is up.
+    Means are of what the rows of its GPUs show.
     """
 
     name: str
     gpus: tuple[GpuRow, ...]
-    utilization: float | None
-    memory: float | None
+    utilization: PartialMean
+    memory: PartialMean
     advice: tuple[PublishedRecommendation, ...]
 
     @property
@@ -44,12 +41,11 @@ def job_rows(gpus: GpuList) -> list[JobRow]:
 
 
 def _row(name: str, gpus: Sequence[GpuRow]) -> JobRow:
-    present = [row for row in gpus if row.gpu.up]
     advice = {each.id: each for row in gpus for each in row.advice}
     return JobRow(
         name,
         tuple(gpus),
-        mean([row.utilization for row in present]),
-        mean([row.memory for row in present]),
+        PartialMean.of([row.shown_utilization for row in gpus]),
+        PartialMean.of([row.shown_memory for row in gpus]),
         tuple(advice.values()),
     )

@@ -37,7 +37,8 @@ from gpu_advisor.web.page import (
 from gpu_advisor.web.page.bidi import isolate
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
 from gpu_advisor.web.page.fleet_model import FleetModel, LatestModel
-from gpu_advisor.web.page.gpu_rows import column_headings, options, render_rows
+from gpu_advisor.web.page.gpu_rows import column_headings, mean_text, options, render_rows
+from gpu_advisor.web.page.related import belongs_to
 from gpu_advisor.web.page.serving_list import serving_rows
 
 _SECURITY_HEADERS = {
@@ -65,7 +66,7 @@ OVERVIEW_GPUS = 25
 
 #: Titles of pages for requests that are refused before anything is read.
 REFUSALS = {
-    HTTPStatus.UNAUTHORIZED: "Sign-in required",
+    HTTPStatus.UNAUTHORIZED: "Sign in to gpu-advisor",
     HTTPStatus.FORBIDDEN: "Refused",
     HTTPStatus.MISDIRECTED_REQUEST: "Unknown host name",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many wrong passwords",
@@ -98,12 +99,16 @@ def register(app: Flask, page_context: PageContext) -> ProblemPage:
         app.add_template_filter(each)
     app.add_template_filter(serialize.format_optional_rfc3339, "timestamp")
     app.add_template_filter(_isolate, "isolate")
+    app.add_template_filter(_prose, "prose")
     app.add_template_filter(shlex.quote, "shell_quote")
     app.add_template_filter(check_link)
     app.add_template_filter(prometheus_link)
+    app.add_template_filter(mean_text)
     app.add_template_filter(worth.worth)
+    app.add_template_filter(worth.bounded_savings)
     app.add_template_filter(worth.per_month)
     app.add_template_filter(evidence_charts.distinct_titles)
+    app.add_template_filter(evidence_charts.statistic)
     app.add_template_global(evidence_charts.meter, "meter")
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     pages = _Pages(page_context, app.jinja_env)
@@ -157,6 +162,7 @@ class _Pages:
             "advice_count": len(model.open),
             "snoozed": model.snoozed[:MAX_RECOMMENDATIONS],
             "pools": serialize.pools(view)[: checklist.MAX_ROWS],
+            "lost_gpus": lost_gpus(view),
             "pool_count": len(view.evaluation.pools) if view.evaluation else 0,
             "nodes": checklist.worst_rows(model.nodes),
             "node_count": len(model.nodes),
@@ -196,7 +202,7 @@ class _Pages:
                 "no such GPU: see the page /page/gpus",
                 view,
                 "No such GPU",
-                "No exporter reports a GPU with this UUID now. It may have been removed.",
+                _no_such_gpu(view),
             )
         facts = view.evaluation.facts
         return self._page(
@@ -229,7 +235,8 @@ class _Pages:
                 ended,
             )
         return self._page(
-            "recommendation.html", view, issued=each.issued, advice=each.advice, savings=each.savings,
+            "recommendation.html", view, issued=each.issued, advice=each.advice,
+            savings=worth.bounded_savings(each.advice, view),
             names={uuid: model.gpus.by_uuid[uuid].name for uuid in each.advice.gpus if uuid in model.gpus.by_uuid},
             runbooks=runbook_names(), shown=self._evidence_with_charts(each.advice.evidence, view),
         )  # fmt: skip
@@ -269,8 +276,9 @@ class _Pages:
                 form, problems = what_if_form.attach_problems(form, error.problems)
         return self._page(
             "what_if.html", view, form=form, problems=problems, comparison=comparison,
-            difference=what_if_form.difference(comparison) if comparison else None,
-            money=what_if_money.monthly_money(comparison) if comparison else (),
+            difference=what_if_form.difference(comparison, _snoozed_ids(view)) if comparison else None,
+            money=what_if_money.monthly_money(comparison, _snoozed_ids(view)) if comparison else (),
+            budget=what_if_money.budget_text(comparison.changed, settings.cost.currency) if comparison else "",
             answer=serialize.what_if(view, comparison) if comparison else None,
         )  # fmt: skip
 
@@ -297,7 +305,7 @@ class _Pages:
         if status in REFUSALS:  # anywhere; other problems of the API's operations stay documents
             page = self._environment.get_template("refused.html").render(title=REFUSALS[status], detail=detail)
         elif request.url_rule is None:
-            page = self._problem_html("Page not found" if status is HTTPStatus.NOT_FOUND else status.phrase, detail)
+            page = self._unknown_address(status, detail)
         else:
             return response
         response.set_data(page.encode())
@@ -309,9 +317,14 @@ class _Pages:
         """For browsers; other clients get a problem document."""
         return _response(self._problem_html(title, problem.detail).encode(), problem.status)
 
-    def _problem_html(self, title: str, detail: str) -> str:
+    def _unknown_address(self, status: HTTPStatus, detail: str) -> str:
+        if status is HTTPStatus.NOT_FOUND:
+            return self._problem_html("Page not found", "There is no page at this address.", is_fault=False)
+        return self._problem_html(status.phrase, detail)
+
+    def _problem_html(self, title: str, detail: str, is_fault: bool = True) -> str:
         model = self._models.of(self._context.view())
-        return self._render("problem.html", model, _root(), title=title, detail=detail)
+        return self._render("problem.html", model, _root(), title=title, detail=detail, is_fault=is_fault)
 
     def _evidence_with_charts(self, evidence: Sequence[Evidence], view: View) -> list[tuple[Evidence, str]]:
         """Each piece of evidence with its chart."""
@@ -371,6 +384,12 @@ def _isolate(context: Context, text: str) -> Markup:
     return isolate(text, context["rtl_names"])
 
 
+@pass_context
+def _prose(context: Context, text: str) -> Markup:
+    """Sentences: not for code, in which spaces are part of it."""
+    return Markup(template_filters.unbroken(str(_isolate(context, text))))
+
+
 def _response(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:
     return Response(body, status, _SECURITY_HEADERS, content_type=_HTML)
 
@@ -387,10 +406,26 @@ def prometheus_link(promql: str | None, view: View) -> str:
     return f"{view.source.browser_url}/graph?g0.tab=1&g0.expr={quote(promql, safe='')}"
 
 
+def _no_such_gpu(view: View) -> str:
+    if view.evaluation is None:
+        return "No evaluation has succeeded yet: the GPUs are not known."
+    return "No exporter reports a GPU with this UUID now. It may have been removed."
+
+
+def lost_gpus(view: View) -> Mapping[str, int]:
+    """By pool; lost GPUs are not in its capacity."""
+    pools = view.evaluation.pools if view.evaluation else ()
+    return {state.pool.settings.name: len(state.pool.gpus) - state.usage.capacity for state in pools}
+
+
+def _snoozed_ids(view: View) -> set[str]:
+    return {each.id for each in view.issued if each.snoozed}
+
+
 def _is_related(check: Check, advice: Recommendation) -> bool:
     of = check.scope
     return (
-        of.kind == "fleet"
+        (of.kind == "fleet" and belongs_to(check.item, advice))
         or of == advice.scope
         or (of.kind == "gpu" and of.name in advice.gpus)
         or (of.kind == "node" and of.name in advice.nodes)

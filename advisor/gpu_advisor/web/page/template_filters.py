@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
-from functools import partial
+from functools import partial, wraps
+from typing import Any
 
 from gpu_advisor.evaluation.recommendation import Check
 from gpu_advisor.rendering.durations import duration
@@ -14,6 +17,8 @@ UNKNOWN = "–"
 #: Steps of a thousand, and of 1024 for memory.
 _THOUSANDS = ("", "k", "M", "G", "T", "P")
 _KIBI = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+_VENDORS: Mapping[str, str] = {"amd": "AMD", "ascend": "Ascend", "intel": "Intel", "nvidia": "NVIDIA"}
 
 _SUFFIXES = {"celsius": " °C", "watts": " W", "seconds": " s", "tokens": " tokens", "per_second": "/s",
              "tokens_per_second": " tokens/s"}  # fmt: skip
@@ -76,6 +81,15 @@ def _points(ratio: float) -> str:
     return f"{points:.0f} points" if points >= 9.5 else f"{points:.1f} points"
 
 
+def drivers_by_state(drivers: Mapping[str, Iterable[str]]) -> list[tuple[str, list[str]]]:
+    """States that are not `ok`, each with the vendors whose driver has it on some node."""
+    found: dict[str, list[str]] = {}
+    for vendor, states in sorted(drivers.items()):
+        for state in sorted(set(states) - {"ok"}):
+            found.setdefault(state, []).append(_VENDORS.get(vendor, vendor))
+    return sorted(found.items())
+
+
 def money(value: float | None, currency: str) -> str:
     return UNKNOWN if value is None else f"{value:,.2f} {currency} per hour"
 
@@ -121,7 +135,28 @@ def first_clause(message: str) -> tuple[str, str]:
     return message, ""
 
 
-FILTERS = (
-    percent, value_text, check_value, format_target, format_deviation, money, signed_money, humanize, duration,
-    time_of_day, utc_time, gpu_count, ago, clock_or_day, first_clause,
+def unbroken(text: str) -> str:
+    """`80%` and `80 %` alike with a space that does not break, as a page shows percentages."""
+    return _PERCENTAGE.sub("\N{NO-BREAK SPACE}%", text)
+
+
+_PERCENTAGE = re.compile(r"(?<=[0-9]) ?%(?![0-9A-Za-z])")
+
+
+def _in_pages(format_: Callable[..., str]) -> Callable[..., str]:
+    """The filter of templates; terminals have plain spaces."""
+
+    @wraps(format_)
+    def formatted(*arguments: Any, **named: Any) -> str:
+        return unbroken(format_(*arguments, **named))
+
+    return formatted
+
+
+_WITH_PERCENTAGES: tuple[Callable[..., str], ...] = (percent, value_text, check_value, format_target)
+
+FILTERS: tuple[Callable[..., Any], ...] = (
+    *map(_in_pages, _WITH_PERCENTAGES),
+    format_deviation, money, signed_money, humanize, duration, time_of_day, utc_time, gpu_count, ago, clock_or_day,
+    first_clause, drivers_by_state,
 )  # fmt: skip

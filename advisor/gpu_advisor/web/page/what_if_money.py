@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.checks import fleet_cost
@@ -10,6 +10,7 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.money import Money
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.evaluation.what_if import WhatIfComparison
+from gpu_advisor.web.page.template_filters import money
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,25 @@ class MonthlyMoney:
     savings: Money
 
 
-def monthly_money(comparison: WhatIfComparison) -> list[MonthlyMoney]:
-    """Before and after the change."""
+def monthly_money(comparison: WhatIfComparison, snoozed: Container[str] = ()) -> list[MonthlyMoney]:
+    """Before and after the change, without the savings of `snoozed` recommendations (ids)."""
+    sides = (
+        ("current settings", comparison.current, comparison.current_advice),
+        ("these settings", comparison.changed, comparison.changed_advice),
+    )
     return [
-        _monthly("current settings", comparison.current, comparison.current_advice.values()),
-        _monthly("these settings", comparison.changed, comparison.changed_advice.values()),
+        _monthly(title, evaluation, [each for id_, each in advice.items() if id_ not in snoozed])
+        for title, evaluation, advice in sides
     ]
+
+
+def budget_text(evaluation: Evaluation, currency: str) -> str:
+    """`76.40 of 50.00 USD per hour: over budget`; empty without a budget, or where the cost is unknown."""
+    for check in evaluation.checks:
+        if check.item == "cost" and check.scope.kind == "fleet" and check.high is not None and check.value is not None:
+            status = "over budget" if check.value > check.high else "within budget"
+            return f"{check.value:,.2f} of {money(check.high, currency)}: {status}"
+    return ""
 
 
 def _monthly(title: str, evaluation: Evaluation, advice: Iterable[Recommendation]) -> MonthlyMoney:

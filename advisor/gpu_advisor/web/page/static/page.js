@@ -116,14 +116,18 @@ function addSliders(form) {
     again = busy; // one request at a time: on a large fleet it takes seconds
     if (busy) return;
     busy = true;
-    const address = `${form.action}?${new URLSearchParams(new FormData(form))}`;
+    const address = `${form.action.split("#")[0]}?${new URLSearchParams(new FormData(form))}`;
     const next = await fetchPage(address).catch(() => null);
     busy = false;
     document.getElementById("away").hidden = next !== null;
     if (next) {
       history.replaceState(null, "", address);
       renew(document.getElementById("answer"), next.getElementById("answer"));
-      for (const input of form.querySelectorAll("input[type=number]")) showProblem(input, next.getElementById(input.id));
+      for (const input of form.querySelectorAll("input[type=number]")) {
+        const then = next.getElementById(input.id);
+        showProblem(input, then);
+        showNote(input, then);
+      }
     }
     if (again) update();
   };
@@ -137,18 +141,34 @@ function addSliders(form) {
     slider.min = number.dataset.low;
     slider.max = number.dataset.high;
     slider.step = number.dataset.step;
-    slider.value = number.value === "" ? number.dataset.low : number.value;
+    placeSlider(slider, number);
     slider.setAttribute("aria-label", `${number.labels[0].textContent}, slider`);
     slider.addEventListener("input", () => {
       number.value = slider.value;
       soon();
     });
     number.addEventListener("input", () => {
-      if (number.value !== "") slider.value = number.value;
+      placeSlider(slider, number);
       soon();
     });
     number.closest(".field").append(slider);
   }
+}
+
+// An empty field's slider stands at what applies then; without such a value it is hidden.
+function placeSlider(slider, number) {
+  const value = number.value === "" ? number.placeholder : number.value;
+  slider.hidden = value === "";
+  if (value !== "") slider.value = value;
+}
+
+// What applies while a field is empty may depend on other fields.
+function showNote(input, then) {
+  if (!then) return;
+  const field = input.closest(".field");
+  field.querySelector(".note").textContent = then.closest(".field").querySelector(".note").textContent;
+  input.placeholder = then.placeholder;
+  placeSlider(field.querySelector("input[type=range]"), input);
 }
 
 // Shows the server's validation message of a field.
