@@ -10,6 +10,7 @@ import pytest
 from gpu_advisor.documents.savings import MAX_GROUPS
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, metrics_of
+from gpu_advisor.report import series
 from gpu_advisor.report.build import build_report
 from gpu_advisor.report.comparison import change
 from gpu_advisor.report.generate import generate_report
@@ -97,6 +98,18 @@ def test_two_weeks_by_hand() -> None:
         "2026-11-04T12:00:00.000Z",
         "2026-11-11T12:00:00.000Z",
     )
+
+
+def test_the_cost_of_what_was_unobserved() -> None:
+    """GPU-1 was read in half of the week before: 12 of its 24 hours a day at 2.50 USD are unobserved."""
+    now, before = (week({"GPU-0": 0.5, "GPU-1": 0.5}) for _ in range(2))
+    read = {uuid: dict(list(steps.items())[:168] if uuid == "GPU-1" else steps)
+            for uuid, steps in before.values[series.UTILIZATION].items()}  # fmt: skip
+    found = compared(now, replace(before, values={**before.values, series.UTILIZATION: read}))["comparison"]
+    assert found is not None
+    assert numbers(found["fleet"]["cost_per_day"]) == pytest.approx((120, 120, 0, 0))
+    assert numbers(found["fleet"]["cost_unobserved_per_day"]) == pytest.approx((0, 30, -30, -1))
+    assert found["fleet"]["cost_unobserved_per_day"]["verdict"] == "better"
 
 
 def test_the_change_is_in_all_renderings() -> None:
