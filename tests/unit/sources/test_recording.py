@@ -68,6 +68,12 @@ def test_what_is_read_of_recorded_series_is_recorded() -> None:
     assert all(line.count(":") == 2 for line in recorded)  # level:metric:operations
 
 
+def test_what_is_recorded_of_a_day_needs_the_data_of_a_day() -> None:
+    coverage = [record for record in DAILY_SERIES if "coverage" in record]
+    for record, expr in DAILY_SERIES.items():
+        assert record in coverage or any(f"({each} >= 0.9)" in expr for each in coverage), record
+
+
 def test_every_canonical_series_is_documented() -> None:
     documented = (ROOT / "docs/mappings.md").read_text()
     assert [

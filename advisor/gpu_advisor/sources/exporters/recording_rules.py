@@ -123,9 +123,14 @@ HOURLY_SERIES: tuple[RecordedSeries, ...] = (
     RecordedSeries("gpu:power_watts:mean1h", "gpu_power", "mean", HOUR, "mean of the hour"),
 )
 
-#: From the hourly series, recorded more often than the lookback delta of 5 minutes.
-DAILY_SERIES: Mapping[str, Expression] = {
-    "gpu:utilization_ratio:max1d": Selector("gpu:utilization_ratio:mean1h", "max", 24 * HOUR),
+_DAY_COVERAGE = "gpu:utilization_coverage_ratio:mean1d"
+
+#: From the hourly series, recorded more often than the lookback delta of 5 minutes. {gpu} stands for the labels that
+#: identify a GPU. A day of which less than 90 % has data has no highest hour: the busiest may be missing.
+DAILY_SERIES: Mapping[str, str] = {
+    _DAY_COVERAGE: "clamp_max(sum_over_time(gpu:utilization_coverage_ratio:mean1h[1d]) / 24, 1)",
+    "gpu:utilization_ratio:max1d": f"max_over_time(gpu:utilization_ratio:mean1h[1d]) and on ({{gpu}}) "
+    f"({_DAY_COVERAGE} >= 0.9)",
 }
 
 
@@ -159,7 +164,7 @@ def rules_document(mappings: Sequence[ExporterMapping], options: RuleOptions) ->
     if slow:
         groups.append({"name": "gpu-advisor-idle", "interval": "1m", "rules": slow})
     if hourly:
-        daily = [{"record": record, "expr": to_promql(expression)} for record, expression in DAILY_SERIES.items()]
+        daily = [{"record": name, "expr": expr.format(gpu=options.by("uuid"))} for name, expr in DAILY_SERIES.items()]
         groups.append({"name": "gpu-advisor-hourly", "interval": "1h", "rules": hourly})
         groups.append({"name": "gpu-advisor-daily", "interval": "2m", "rules": daily})
     return {"groups": groups}
