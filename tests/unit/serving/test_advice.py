@@ -129,8 +129,9 @@ def test_missing_signals_never_add_a_cause(values: Mapping[str, float], missing:
 
 def test_a_near_miss_names_its_number() -> None:
     almost = {**BATCH_LIMIT, "running": 3.7}
-    (miss,) = (each for each in near_misses(diagnosed(almost)) if "batch limit" in each.action)
-    assert "plateau is 0.925, needs at least 0.97" in miss.why_not
+    (miss,) = (each for each in near_misses(diagnosed(almost)) if each.action == "Batch-limit-bound")
+    assert miss.why_not.startswith("not met: ")
+    assert "plateau 0.925, threshold 0.97" in miss.why_not
 
 
 @given(st.floats(1, 512), st.floats(0.001, 0.89), st.floats(0.001, 0.2))

@@ -34,6 +34,10 @@ class ServerOptions:
     helm: Mapping[str, str]
     shared: bool | None
 
+    def name_of(self, setting: str) -> str:
+        """The flag without its dashes, or the setting in words where this server has none."""
+        return self.flags.get(setting, setting.replace("_", " ")).lstrip("-")
+
     def configure(
         self, target: str, setting: str, value: bool | int | float | str, note: str = ""
     ) -> tuple[Action, ...]:

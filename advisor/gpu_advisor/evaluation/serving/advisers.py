@@ -31,4 +31,4 @@ def advise(found: GroupDiagnosis, cause: str, options: ServerOptions) -> Advice 
 
 def near_misses(found: GroupDiagnosis) -> Iterator[Alternative]:
     for each in found.near_misses:
-        yield Alternative(f"cause {each.cause.name.replace('_', ' ')}", f"almost: {each.why}")
+        yield Alternative(each.cause.title, f"not met: {each.why}")

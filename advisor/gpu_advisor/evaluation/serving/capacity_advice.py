@@ -117,8 +117,8 @@ def imbalance(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:  
     return Advice(
         summary=f"Route requests of {found.group.name} to the replica with the least work: "
                 f"{found.pressed.replica.label} has {uneven:.1f} times the mean",
-        current=running,
-        recommended=running / uneven,
+        current=round(running),
+        recommended=round(running / uneven),
         unit="requests at a time on the busiest replica",
         signals=("running", "waiting", "ttft_p95"),
         actions=notes(

@@ -22,6 +22,12 @@ class ServingCause:
     explanation: str
     lasts: bool = True
 
+    @property
+    def title(self) -> str:
+        """As in "KV-cache-bound"."""
+        text = self.name.replace("_", "-").replace("kv-", "KV-").replace("-gpu", "-GPU")
+        return text[0].upper() + text[1:]
+
 
 @dataclass(frozen=True, slots=True)
 class CauseRow:

@@ -75,10 +75,10 @@ def _describe(condition: Condition, features: Features) -> Iterator[str]:
     for part in condition.parts():
         value = features[part.feature]
         if value is not None:
-            yield f"{part.feature.replace('_', ' ')} is {value:.3g}, {_needed(part, negated)}"
+            yield f"{part.feature.replace('_', ' ')} {value:.3g}, {_needed(part, negated)}"
 
 
 def _needed(part: ThresholdCondition, negated: bool) -> str:
     above = (part.side == "above") != negated
     limit = part.fails_from if negated else part.holds_from
-    return f"needs {'at least' if above else 'at most'} {limit:g}"
+    return f"threshold {'' if above else 'at most '}{limit:g}"

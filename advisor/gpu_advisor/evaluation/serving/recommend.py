@@ -167,8 +167,8 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
     if objectives == Objectives() and any(_is_language_model(each.values) for each in group.replicas):
         yield Abstention(
             Reason.UNSUPPORTED, SCALE_SUBJECT, scope,
-            f"the size of {group.name} follows from latencies, and no objective is stated: set slo in the pool "
-            f"{served.pool.settings.name}, as in {{ttft_p95: 500ms, itl_p95: 50ms}}", group.gpus,
+            f"the size of {group.name} follows from latencies, and no objective is stated: {_how_to_state(served)}",
+            group.gpus,
         )  # fmt: skip
     diagnosis = diagnose_group(group, objectives)
     options = ServerOptions(
@@ -193,6 +193,13 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         advice = advise(diagnosis, cause.name, options)
         if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
             yield found
+
+
+def _how_to_state(served: ServedPool) -> str:
+    name, example = served.pool.settings.name, "{ttft_p95: 500ms, itl_p95: 50ms}"
+    if served.configured:
+        return f"set slo in the pool {name}, as in {example}"
+    return f"add a pool {name} of kind serving with slo.ttft_p95 and slo.itl_p95, as in slo: {example}"
 
 
 def _hung(group: ServingGroup, names: Sequence[str]) -> str:

@@ -25,10 +25,13 @@ from gpu_advisor.evaluation.serving.projection import MIN_SPAN, MOST_STEP
 #: The share of the KV cache that sequences may fill.
 KV_ROOM = 0.9
 
+#: What bounds a limit that nothing else does: MOST_STEP.
+STEP_BOUND = "twice the present limit, the largest step"
+
 
 def largest_batch(found: GroupDiagnosis, limit: float) -> tuple[int, str]:
     """The next limit of running requests, and what bounds it: the objective, the KV cache, or a twofold step."""
-    bounds = {"at most double at a time": MOST_STEP * limit}
+    bounds = {STEP_BOUND: MOST_STEP * limit}
     used, objective, curve, ratio = (
         value_of(found, "kv_usage_max"), found.objectives.itl, found.group.curve, prompt_ratio(found)
     )  # fmt: skip
@@ -56,8 +59,9 @@ def batch_limit(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         f" {options.title} does not publish its limit: it is where the number running stays while others wait."
     )  # fmt: skip
     return Advice(
-        summary=f"Let {found.group.name} run {target} requests at a time instead of {limit:g}: {waiting:.0f} wait",
-        current=limit,
+        summary=f"{found.group.name}: raise {options.name_of('max_num_seqs')} from {limit:.0f} to {target}: "
+        f"{waiting:.0f} {'request' if round(waiting) == 1 else 'requests'} waiting",
+        current=round(limit),
         recommended=target,
         unit="requests at a time",
         signals=("running", "running_max", "waiting", "kv_usage_max", "ttft_p95", "itl_mean"),
@@ -68,9 +72,13 @@ def batch_limit(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         ),
         projection=project_load(found, min(target, running + waiting)),
         confidence="medium" if extrapolated else "high",
-        note=f"Bounded by {bound}.{hidden}"
+        note=f"{_bound_text(bound)}{hidden}"
         + (" Beyond the loads observed so far, the projection is an extrapolation." if extrapolated else ""),
     )
+
+
+def _bound_text(bound: str) -> str:
+    return "One step at most doubles the limit." if bound == STEP_BOUND else f"Bounded by {bound}."
 
 
 def _larger_executions(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
@@ -120,8 +128,8 @@ def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
     )  # fmt: skip
     return Advice(
         summary=f"Give {name} a larger KV cache: it is full, {waiting:.0f} requests wait, and sequences are preempted",
-        current=tokens or running,
-        recommended=MOST_STEP * (tokens or running),
+        current=round(tokens or running),
+        recommended=round(MOST_STEP * (tokens or running)),
         unit="tokens of KV cache" if tokens else "requests at a time",
         signals=("kv_usage_max", "preemption_rate", "waiting", "running", "kv_tokens", "ttft_p95"),
         actions=(
