@@ -236,15 +236,12 @@ def _mean(
 ) -> Check:
     """The mean over GPUs with data, unless too many have none: those may be the busy ones, or the idle ones."""
     share = len(known) / len(gpus)
+    with_enough = f"{len(known)} of {len(gpus)} GPUs {'has' if len(known) == 1 else 'have'} enough data"
     if share < facts.evaluation.min_coverage_ratio:
-        missing = set(known)
-        first = next(gpu for gpu in gpus if gpu.uuid not in missing)
-        why = _explain_unknown(facts, signal, first, first.scope)
-        message = (
-            why.message
-            if not known and len(gpus) == 1
-            else f"{len(known)} of {len(gpus)} GPUs have enough data: {why.message}"
-        )
+        with_data = set(known)
+        unknown = [gpu for gpu in gpus if gpu.uuid not in with_data]
+        why = _explain_unknown_gpus(facts, signal, unknown)
+        message = why.message if not known and len(gpus) == 1 else f"{with_enough}: {why.message}"
         return _unknown_check(item, title, scope, replace(why, scope=scope, message=message))
     value = facts.mean(signal, known)
     if value is None:
@@ -252,7 +249,7 @@ def _mean(
     found = _judge(
         item, title, scope, value, band, facts.evidence_on_demand(signal, known, band.edge(value), coverage=share)
     )
-    return found if share == 1 else found._replace(message=f"{len(known)} of {len(gpus)} GPUs have enough data")
+    return found if share == 1 else found._replace(message=with_enough)
 
 
 def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool], known: KnownGpus) -> Iterator[Check]:
@@ -308,7 +305,19 @@ def _with_coverage(facts: Facts) -> frozenset[str]:
     return frozenset(uuid for uuid, coverage in coverages.items() if coverage >= least and uuid in known)
 
 
-def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Abstention:
+def _explain_unknown_gpus(facts: Facts, signal: Signal, gpus: Sequence[Gpu]) -> Abstention:
+    """The reason of the first, with the number of those that share it."""
+    first = gpus[0]
+    count = 1 if first.up else sum(_outage(facts, gpu) == _outage(facts, first) for gpu in gpus)
+    return _explain_unknown(facts, signal, first, first.scope, f"{count} GPUs" if count > 1 else "")
+
+
+def _outage(facts: Facts, gpu: Gpu) -> tuple[bool | None, str | None, str, bool]:
+    """What the explanation of a GPU that is down or does not report follows from."""
+    return gpu.up, facts.down_reasons.get(gpu.uuid), gpu.exporter, gpu.uuid in facts.unresolved
+
+
+def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope, several: str = "") -> Abstention:
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid)
     if gpu.up and coverage is None and facts.value(UTILIZATION, gpu.uuid) is not None and signal is UTILIZATION:
         message = "the scrape interval is not known yet, or longer than a sixth of the idle window: wait"
@@ -326,7 +335,7 @@ def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope) -> Ab
             "training_peak_memory_bytes"
         )
         return Abstention(Reason.UNSUPPORTED, signal.name, scope, message)
-    return facts.explain_missing(signal, scope, gpu)
+    return facts.explain_missing(signal, scope, gpu, several)
 
 
 def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:

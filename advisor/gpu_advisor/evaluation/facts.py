@@ -211,33 +211,36 @@ class Facts:
             return ()
         return (Matcher(self.cluster_label, "=", cluster),)
 
-    def _explain_down(self, gpu: Gpu) -> str:
+    def _explain_down(self, gpu: Gpu, subject: str, are: str) -> str:
         why = self.down_reasons.get(gpu.uuid)
-        return f"{gpu.scope} is down" + (f": {why}" if why else ": see gpu_down_info of the exporter for the reason")
+        return f"{subject} {are} down" + (f": {why}" if why else ": see gpu_down_info of the exporter for the reason")
 
-    def explain_missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None) -> Abstention:
-        """Why there is no value, as far as known, and how to fix it."""
+    def explain_missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None, several: str = "") -> Abstention:
+        """Why there is no value, as far as known, and how to fix it. `several`: the subject of the sentence where `gpu`
+        is the first of several GPUs of the same reason, as in "8 of 8 GPUs"."""
+        subject = several or str(gpu and gpu.scope)
+        are, have, their = ("are", "have", "their") if several else ("is", "has", "its")
         implausible = None if gpu is None else self.implausible_values.get(signal.name, {}).get(gpu.uuid)
         if not self.supports(signal):
             reason, message = Reason.UNSUPPORTED, "no exporter publishes the metrics this needs"
         elif not self.supports(signal, gpu) and gpu is not None:
             reason, message = (
                 Reason.UNSUPPORTED,
-                f"{gpu.exporter} does not publish the metrics this needs for {gpu.scope}",
+                f"{gpu.exporter} does not publish the metrics this needs for {subject}",
             )
         elif gpu is not None and gpu.uuid in self.unresolved:
             reason, message = (
                 Reason.CONFLICTING,
-                f"{gpu.scope} has several overlapping series of the same metric: scrape its exporter once, or drop the "
-                "labels that differ",
+                f"{subject} {have} several overlapping series of the same metric: scrape the exporter once, or drop "
+                "the labels that differ",
             )
         elif implausible is not None and gpu is not None:
             reason, message = Reason.CONFLICTING, _implausible_message(implausible, signal, gpu)
         elif gpu is not None and gpu.up is False:
-            reason, message = Reason.NO_DATA, self._explain_down(gpu)
+            reason, message = Reason.NO_DATA, self._explain_down(gpu, subject, are)
         elif gpu is not None and gpu.up is None:
-            reason, message = Reason.STALE, f"{gpu.scope} stopped reporting: check that its exporter is up"
-        elif gpu is not None and (why := self._explain_mig(gpu)):
+            reason, message = Reason.STALE, f"{subject} stopped reporting: check that {their} exporter is up"
+        elif gpu is not None and (why := self._explain_mig(gpu, subject, are)):
             reason, message = Reason.UNSUPPORTED, why
         else:
             reason, message = (
@@ -246,12 +249,13 @@ class Facts:
             )
         return Abstention(reason, signal.name, scope, message)
 
-    def _explain_mig(self, gpu: Gpu) -> str:
+    def _explain_mig(self, gpu: Gpu, subject: str, are: str) -> str:
         """Why a board in MIG mode, or a slice, lacks what others have; empty for other GPUs."""
         if gpu.mig_profile:
-            return f"{gpu.scope} is a MIG slice ({gpu.mig_profile}), for which {gpu.exporter} does not publish this"
+            what = "MIG slices" if are == "are" else f"a MIG slice ({gpu.mig_profile})"
+            return f"{subject} {are} {what}, for which {gpu.exporter} does not publish this"
         if any(other.parent and other.parent == gpu.uuid for other in self.gpus):
-            return f"{gpu.scope} is in MIG mode: its slices have this, as far as their exporter publishes it"
+            return f"{subject} {are} in MIG mode: the slices have this, as far as their exporter publishes it"
         return ""
 
 

@@ -50,20 +50,18 @@ GPU_UP_COVERAGE = Signal(
 )
 UTILIZATION = Signal("gpu_utilization", "GPU utilization: share of time a kernel ran", "gpu", "ratio", "mean", "short")
 UTILIZATION_COVERAGE = Signal(
-    "gpu_utilization_coverage", "data coverage of the window", "gpu", "ratio", "coverage", "short",
+    "gpu_utilization_coverage", "data coverage", "gpu", "ratio", "coverage", "short",
     quantity="gpu_utilization",
 )  # fmt: skip
 IDLE_UTILIZATION = Signal(
-    "gpu_idle_utilization", "GPU utilization over the idle window", "gpu", "ratio", "mean", "idle",
+    "gpu_idle_utilization", "GPU utilization", "gpu", "ratio", "mean", "idle",
     quantity="gpu_utilization",
 )  # fmt: skip
 IDLE_COVERAGE = Signal(
-    "gpu_idle_coverage", "data coverage of the idle window", "gpu", "ratio", "coverage", "idle",
+    "gpu_idle_coverage", "data coverage", "gpu", "ratio", "coverage", "idle",
     quantity="gpu_utilization",
 )  # fmt: skip
-IDLE_SAMPLES = Signal(
-    "gpu_idle_samples", "samples in the idle window", "gpu", "count", "samples", "idle", quantity="gpu_utilization"
-)
+IDLE_SAMPLES = Signal("gpu_idle_samples", "samples", "gpu", "count", "samples", "idle", quantity="gpu_utilization")
 MEMORY_USED = Signal("gpu_memory_used", "GPU memory used", "gpu", "ratio", "mean", "short")
 MEMORY_TOTAL = Signal("gpu_memory_total", "GPU memory size", "gpu", "bytes", "last")
 PROCESSES = Signal("gpu_processes", "processes on the GPU", "gpu", "count", "last")
@@ -71,15 +69,15 @@ PROCESSES = Signal("gpu_processes", "processes on the GPU", "gpu", "count", "las
 # Further signals for diagnoses, all over the idle window: one sample shows a moment only, and how a workload is written
 # does not change within minutes.
 HALF_IDLE_UTILIZATION = Signal(
-    "gpu_half_utilization", "GPU utilization over half the idle window", "gpu", "ratio", "mean", "half",
+    "gpu_half_utilization", "GPU utilization", "gpu", "ratio", "mean", "half",
     quantity="gpu_utilization",
 )  # fmt: skip
 IDLE_MEMORY_USED = Signal(
-    "gpu_memory_held", "GPU memory used over the idle window", "gpu", "ratio", "mean", "idle",
+    "gpu_memory_held", "GPU memory used", "gpu", "ratio", "mean", "idle",
     quantity="gpu_memory_used",
 )  # fmt: skip
 DAILY_PEAK_UTILIZATION = Signal(
-    "gpu_utilization_day_peak", "highest hourly mean of GPU utilization within a day", "gpu", "ratio", "last"
+    "gpu_utilization_day_peak", "highest hourly mean of GPU utilization in the last day", "gpu", "ratio", "last"
 )
 SM_ACTIVITY = Signal("gpu_sm_activity", "SM activity: share of SMs busy", "gpu", "ratio", "mean", "idle")
 TENSOR_ACTIVITY = Signal("gpu_tensor_activity", "tensor core activity", "gpu", "ratio", "mean", "idle")
@@ -113,9 +111,7 @@ PCIE_GENERATION = Signal("gpu_pcie_generation", "PCIe link generation", "gpu", "
 PCIE_WIDTH = Signal("gpu_pcie_width", "PCIe link width (lanes)", "gpu", "count", "last")
 NVLINK_RECEIVE = Signal("gpu_nvlink_receive", "NVLink receive rate", "gpu", "bytes_per_second", "rate", "idle")
 LAST_ERROR = Signal("gpu_last_error", "code of the last error (Xid), at an unknown time", "gpu", "count", "last")
-FATAL_ERRORS = Signal(
-    "gpu_fatal_errors", "fatal errors (Xids) over the idle window", "gpu", "count", "increase", "idle"
-)
+FATAL_ERRORS = Signal("gpu_fatal_errors", "fatal errors (Xids)", "gpu", "count", "increase", "idle")
 ROW_REMAP_FAILED = Signal("gpu_row_remap_failed", "1 if remapping a faulty memory row failed", "gpu", "count", "last")
 ROW_REMAP_PENDING = Signal(
     "gpu_row_remap_pending", "1 if faulty memory rows need a reset to be remapped", "gpu", "count", "last"

@@ -117,7 +117,9 @@ def test_a_mean_needs_nine_of_ten_gpus(silent: int) -> None:
             assert check.message == ("10 of 11 GPUs have enough data" if silent else "")
         else:
             assert (check.status, check.reason, check.value) == (CheckStatus.UNKNOWN, Reason.STALE, None)
-            assert check.message.startswith(f"{max(0, 11 - silent)} of 11 GPUs have enough data: ")
+            have = "has" if silent == 10 else "have"
+            assert check.message.startswith(f"{max(0, 11 - silent)} of 11 GPUs {have} enough data: ")
+            assert check.message.endswith(f"{silent} GPUs stopped reporting: check that their exporter is up")
 
 
 NODE = {"node_cpu": 0.8, "node_memory": 0.5, "node_io_pressure": 0.0, "node_network_receive": 0.1}

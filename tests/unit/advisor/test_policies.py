@@ -42,6 +42,47 @@ INSUFFICIENT_DATA = {"down", "silent", "short", "no coverage", "no value"}
 kinds = st.lists(st.sampled_from(["busy", *sorted(IDLE), *sorted(INSUFFICIENT_DATA)]), min_size=1, max_size=12)
 
 
+@pytest.mark.parametrize(
+    ("found", "title"),
+    [
+        (["idle", "idle", "busy"], ": 2 idle for 30 min"),
+        (["idle", "hoarder", "busy"], ": 2 idle for 30 min, memory allocated on 1 of them"),
+        (["hoarder", "hoarder", "busy"], ": 2 idle for 30 min, memory allocated"),
+        (["hoarder", "hoarder"], ": all idle for 30 min, memory allocated"),
+    ],
+)
+def test_a_title_counts_what_differs(found: list[str], title: str) -> None:
+    settings = pool_settings(gpu={"min": 0, "max": 16})
+    (advice,) = concluded([card(i, kind) for i, kind in enumerate(found)], settings).recommendations
+    assert advice.summary.endswith(title)
+
+
+def test_gpus_whose_processes_no_command_lists_are_counted() -> None:
+    found = concluded([card(i, "hoarder") for i in range(12)], pool_settings(gpu={"min": 0, "max": 16}))
+    (advice,) = found.recommendations
+    assert "and 4 more: node-a GPU 8 to node-a GPU 11" in " ".join(advice.apply)
+
+
+@pytest.mark.parametrize(
+    ("found", "messages"),
+    [
+        (["down"], ["1 of 1 GPUs: node-a GPU 0 is down: lost"]),
+        (["down"] * 3 + ["busy"], ["3 of 4 GPUs are down: lost"]),
+        (["silent"] * 2, ["2 of 2 GPUs stopped reporting: check that their exporter is up"]),
+        (["no value"] * 2, ["2 of 2 GPUs: no sample in the window: too early, or the kernel or driver does not support "
+                            "it"]),
+    ],
+)  # fmt: skip
+def test_a_reason_of_several_gpus_names_none_of_them(found: list[str], messages: list[str]) -> None:
+    cards = [card(i, kind) for i, kind in enumerate(found)]
+    settings = pool_settings()
+    known = facts(cards, settings, down_reasons={each.uuid: "lost" for each in cards if each.up is False})
+    told = [each.message for each in decide(known, settings).abstentions if each.subject == "idle_reclaim"]
+    assert told == messages
+    checked = [each.message for each in decide(known, settings).checks if each.scope.kind == "pool" and each.message]
+    assert all(("node-a GPU" in each) == (len(found) == 1) for each in checked)
+
+
 @given(kinds, st.integers(0, 4), st.integers(1, 4))
 def test_only_idle_gpus_are_reclaimed_whole_gangs_and_never_below_min(found: list[str], least: int, gang: int) -> None:
     settings = pool_settings(gpus_per_replica=gang, gpu={"min": least, "max": 16})

@@ -157,6 +157,18 @@ def test_formats_by_generation(name: str, formats: set[str]) -> None:
     assert set(formats_of(name)) == formats
 
 
+def test_a_value_relative_to_peers_stands_beside_that_of_a_peer() -> None:
+    known = fleet(8, {signals.SM_CLOCK: 1980e6, signals.SM_CLOCK_MAX: 1980e6, signals.THROTTLE_HW_THERMAL: 0.0},
+                  utilization=0.9)  # fmt: skip
+    values = {name: dict(found) for name, found in known.values.items()}
+    values[signals.SM_CLOCK.name]["GPU-3"], values[signals.THROTTLE_HW_THERMAL.name]["GPU-3"] = 1188e6, 0.85
+    (found,) = (each for each in concluded_on(dataclasses.replace(known, values=values))[0] if each.kind == "cooling")
+    assert "clocks at 60% of its peers'" in found.summary
+    clocks = [(each.about, each.value) for each in found.evidence if each.signal == signals.SM_CLOCK.name]
+    assert clocks == [("SM clock", 1188e6), ("SM clock of a typical peer", 1980e6)]
+    assert found.evidence[-1].promql != found.evidence[1].promql
+
+
 @pytest.mark.parametrize(
     ("signal", "value", "severity"),
     [

@@ -10,6 +10,7 @@ import pytest
 from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of, below
 from gpu_advisor.evaluation.diagnosis.decision_table import DecisionRow
 from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis
+from gpu_advisor.evaluation.diagnosis.features import FEATURES
 from gpu_advisor.evaluation.diagnosis.peers import Peers
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.policies import (
@@ -24,10 +25,19 @@ from gpu_advisor.evaluation.policies import (
     smaller_gpu,
     straggler,
 )
-from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, Finding, PolicyAdvice, listed_gpus
+from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, Finding, PolicyAdvice, listed_gpus, more_gpus
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.recommendation import Scope
-from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, MEMORY_USED, NODE_CPU, SM_ACTIVITY, UTILIZATION
+from gpu_advisor.evaluation.signals import (
+    IDLE_UTILIZATION,
+    MEMORY_USED,
+    NODE_CPU,
+    POWER,
+    POWER_LIMIT,
+    SIGNALS,
+    SM_ACTIVITY,
+    UTILIZATION,
+)
 from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,18 +209,81 @@ def test_heat_of_many_gpus_is_a_matter_of_the_node() -> None:
 
 
 def test_memory_advice_saves_traffic_where_bandwidth_is_the_limit_and_room_where_capacity_is() -> None:
-    features = {"dram_fill": 0.81, "memory_needed": 0.93}
+    features = {"dram": 0.78, "dram_fill": 0.81, "memory_needed": 0.93, "sm_activity": 0.19}
     traffic = memory_saving.advise(finding(features, variants=("bandwidth",)))
     room = memory_saving.advise(finding(features, variants=("capacity",)))
     assert (trainer(traffic), trainer(room)) == ({"torch_compile": True}, {"gradient_checkpointing": True})
     for advice, shown, other in ((traffic, "81%", "93%"), (room, "93%", "81%")):
         assert shown in advice.summary
         assert other not in advice.summary
-        assert "bf16, fp16, fp8, tf32" in hints(advice)  # what H100 has
+    assert "memory bandwidth 78% used (81% while kernels run)" in traffic.summary
+    assert "GPU memory 93% used, SM activity 19%" in room.summary
+    assert ("bandwidth" in room.cause, "capacity" in traffic.cause) == (False, False)
     assert "bytes" in next(each.why_not for each in traffic.rejected)
     assert "bytes" not in next(each.why_not for each in room.rejected)
     assert len(room.actions) >= 4  # and what holds less: smaller batches, states on the host
     assert "DeepSpeed" in hints(room)
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "quarter"),
+    [(H100, "bf16 or fp16", "fp8"), (A100, "bf16 or fp16", ""), (V100, "fp16", ""), (P100, "bf16 or fp16, if", "")],
+)
+@pytest.mark.parametrize("variant", ["bandwidth", "capacity"])
+def test_formats_are_listed_by_the_bytes_that_they_take(name: str, half: str, quarter: str, variant: str) -> None:
+    """TF32 takes the 32 bits of FP32."""
+    found = hints(memory_saving.advise(finding(found=gpus(1, name), variants=(variant,))))
+    assert f"half the bytes per value: {half}" in found
+    assert f"a quarter of the bytes per value: {quarter}" in found or not quarter
+    assert ("fp8" in found.lower()) == bool(quarter)
+    assert "tf32" not in found.lower()
+
+
+@pytest.mark.parametrize(
+    ("limit", "draw", "lower"),
+    [(700, 410, "369"), (700, 690, "621"), (400, 410, "360"), (700, None, ""), (None, 410, "")],
+)
+def test_a_lower_power_limit_is_below_what_the_gpu_draws(limit: float | None, draw: float | None, lower: str) -> None:
+    known = finding({"thermal": 0.9, "clock": 0.7})
+    for signal, value in ((POWER_LIMIT, limit), (POWER, draw)):
+        if value is not None:
+            known.facts.values[signal.name]["GPU-0"] = value  # type: ignore[index]
+    limits = [argv[-1] for argv in commands(cooling.advise(known)) if "-pl" in argv]
+    assert limits == ([lower] if lower else [])
+
+
+def test_gpus_without_commands_of_their_own_are_counted() -> None:
+    assert list(more_gpus(gpus(8))) == []
+    assert list(more_gpus(gpus(9))) == ["and 1 more: node-1 GPU 0"]
+    assert list(more_gpus(gpus(24))) == ["and 16 more: node-1 GPU 0 to node-2 GPU 7"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "variant"),
+    [
+        (batch_size, ""), (communication, ""), (cooling, ""), (data_loading, ""), (memory_saving, "bandwidth"),
+        (memory_saving, "memory activity"), (memory_saving, "capacity"), (mixed_precision, ""), (power_limit, "brake"),
+        (power_limit, "limit"), (power_limit, "default"), (profiling, ""), (profiling, "silent"), (smaller_gpu, ""),
+        (straggler, "waits"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "missing", ["", "cpu", "io_pressure", "sm_activity", "clock_of_peers", "limit_of_peers", "fill"]
+)
+def test_each_number_of_a_summary_stands_in_its_evidence(policy: Any, variant: str, missing: str) -> None:
+    """Features with distinct values: one whose percentage is shown has its signals among the evidence."""
+    shown = {each.name: 0.11 + 0.01 * k for k, each in enumerate(FEATURES) if each.name != missing}
+    known = finding(shown, variants=(variant,))
+    everything = {each.name: {"GPU-0" if each.scope == "gpu" else "node-0": 0.5} for each in SIGNALS}
+    object.__setattr__(known.facts, "values", everything)
+    advice = policy.advise(known)
+    evidence = {each.signal for each in known.evidence(advice)}
+    percentages = set(re.findall(r"\d+%", advice.summary))
+    for feature in FEATURES:
+        if feature.name in shown and f"{shown[feature.name]:.0%}" in percentages:
+            percentages.remove(f"{shown[feature.name]:.0%}")
+            assert {signal.name for signal in feature.signals} <= evidence, feature.name
+    assert not percentages  # of no feature
 
 
 def test_power_advice_names_the_supply_or_the_limit() -> None:
@@ -274,8 +347,8 @@ def test_number_formats_are_those_that_all_gpus_have(
     found = [gpu for name in names for gpu in gpus(1, name)]
     advice = mixed_precision.advise(finding(found=found))
     assert trainer(advice) == settings
-    assert mixed_precision.common_formats(found) == (formats or mixed_precision.common_formats([]))
-    assert mixed_precision.common_formats(found)
+    assert mixed_precision.formats_text(found) == (formats or mixed_precision.UNKNOWN_FORMATS)
+    assert mixed_precision.formats_text(found)
     assert ("FP8" in hints(advice)) is (names == (H100,) or "fp8" in mixed_precision.formats_of(names[0]))
 
 
@@ -343,7 +416,7 @@ def test_thresholds_stand_beside_signals_that_are_compared_themselves() -> None:
     known = finding(found=gpus(2), conditions=conditions)
     values = {**known.facts.values, SM_ACTIVITY.name: {"GPU-0": 0.1, "GPU-1": 0.3}, MEMORY_USED.name: {}}
     object.__setattr__(known.facts, "values", values)
-    reported = {each.signal: each for each in known.evidence()}
+    reported = {each.signal: each for each in known.evidence(PolicyAdvice("", (), ()))}
     assert {name: each.threshold for name, each in reported.items()} == {
         IDLE_UTILIZATION.name: 0.8,
         SM_ACTIVITY.name: 0.3,

@@ -124,6 +124,35 @@ def test_a_failing_gpu_gets_one_recommendation_for_its_worst_failure(
         assert (evidence.signal, evidence.threshold) == (signal.name if signal else None, threshold)
 
 
+@pytest.mark.parametrize("signal", [signals.ROW_REMAP_FAILED, signals.FATAL_ERRORS, signals.ROW_REMAP_PENDING])
+def test_the_explanation_of_a_failure_does_not_repeat_its_title(signal: Signal) -> None:
+    (found,) = (
+        each for each in decide(fleet(1, {signal: 1.0}), TRAINING).recommendations if each.kind == "failing_gpu"
+    )
+    what = found.summary.removeprefix(f"{found.scope} ").partition(":")[0]
+    assert what not in found.explanation
+    assert found.explanation.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("code", "title", "meaning"),
+    [
+        (79.0, " (Xid 79)", "the GPU fell off the bus"),
+        (48.0, " (Xid 48)", "double-bit ECC error"),
+        (143.0, " (Xid 143)", ""),  # fatal, and not in the table of meanings
+        (13.0, "", ""),  # of an application: the fatal one came before
+        (None, "", ""),
+    ],
+)
+def test_a_fatal_error_has_its_code_where_that_is_known(code: float | None, title: str, meaning: str) -> None:
+    measured = {signals.FATAL_ERRORS: 1.0} | ({} if code is None else {signals.LAST_ERROR: code})
+    (found,) = (each for each in decide(fleet(1, measured), TRAINING).recommendations if each.kind == "failing_gpu")
+    assert f"reported a fatal error{title}: drain" in found.summary
+    assert meaning in found.explanation
+    assert ("Xid" in found.explanation) == bool(meaning)
+    assert [each.signal for each in found.evidence][1:] == ([signals.LAST_ERROR.name] if title else [])
+
+
 # Idle GPUs
 
 

@@ -100,6 +100,13 @@ def test_each_question_names_causes_and_inputs_that_there_are() -> None:
         assert set(question.inputs) <= set(INPUTS)
 
 
+def test_observations_agree_with_the_number_of_gpus() -> None:
+    observed = [question.observed_on(1) for question in (*QUESTIONS, *SECONDARY_QUESTIONS)]
+    assert not [text for text in observed if {"are", "run", "draw", "need", "their", "they"} & set(text.split())]
+    assert SECONDARY_QUESTIONS[0].observed_on(1).startswith("works at full load, but draws less")
+    assert all(question.observed_on(2) == question.observation for question in QUESTIONS)
+
+
 GPUS = (
     Gpu("a", "0", A100, "nvidia", "n", True, "dcgm-exporter 3"),
     Gpu("b", "0", "NVIDIA GeForce RTX 4090", "nvidia", "n", True, "nvidia_gpu_exporter"),

@@ -207,6 +207,14 @@ def test_order_is_severity_then_lost_gpus_then_money_then_gpus_then_id() -> None
     assert [each.id for each in by_urgency(found)] == ["f", "e", "g", "d", "c", "b", "h", "a"]
 
 
+def test_lost_gpus_of_a_node_are_in_the_order_of_their_indices() -> None:
+    found = [
+        issued(id_, "critical", kind="lost_gpu", scope=Scope("gpu", id_, f"vm GPU {index}"))
+        for id_, index in (("a", 10), ("b", 251), ("c", 9), ("d", 250))
+    ]
+    assert [each.id for each in by_urgency(found)] == ["c", "a", "d", "b"]
+
+
 @given(
     st.permutations(
         [

@@ -101,7 +101,8 @@ INPUTS: Mapping[str, Input] = {
             Source("two lines in the job", "report from the training loop: gpu_advisor.training.TrainingMonitor"),
         )),
         Input("day_history", "the busiest hour of the day", ("day_peak",), (
-            Source("one command", "load the recording rules: gpu-advisor rules > gpu-advisor.rules.yml"),
+            Source("one command", "load the recording rules (gpu-advisor rules > gpu-advisor.rules.yml) and "
+                   "wait for a day of data"),
         )),
         Input("utilization", "how busy the GPU is", ("utilization",), (
             Source("another exporter", "run gpu-exporter, which publishes gpu_busy_seconds_total"),

@@ -6,12 +6,19 @@ bands, and whose input is missing and can be had, is asked.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.diagnosis.conditions import Condition, Features, Truth, above, any_of, below
 from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, HEALTHY, UNKNOWN
 from gpu_advisor.evaluation.diagnosis.diagnose import GpuDiagnosis
 from gpu_advisor.evaluation.diagnosis.inputs import INPUTS, Input, Source
+
+#: Words of observations that agree with the number of GPUs.
+_SINGULAR = {
+    "are": "is", "draw": "draws", "need": "needs", "run": "runs", "serve": "serves", "their": "its", "they": "it",
+    "work": "works",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,12 @@ class Question:
     causes: tuple[str, ...]
     conditions: tuple[Condition, ...]
     inputs: tuple[str, ...]
+
+    def observed_on(self, count: int) -> str:
+        """The observation, as the predicate of so many GPUs."""
+        if count != 1:
+            return self.observation
+        return re.sub(r"\w+", lambda word: _SINGULAR.get(word[0], word[0]), self.observation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +84,7 @@ QUESTIONS: tuple[Question, ...] = (
 
 #: For GPUs that are well used as far as power and job reports show.
 SECONDARY_QUESTIONS: tuple[Question, ...] = (
-    Question("work at full load, but draw less power than tensor cores at work would", ("full_precision",),
+    Question("work at full load, but draw less power than busy tensor cores would", ("full_precision",),
              (below("busy_power_at_least", 0.83, 0.87), _BUSY, _MAY_TRAIN), ("sm_activity", "kernel_profile")),
 )  # fmt: skip
 

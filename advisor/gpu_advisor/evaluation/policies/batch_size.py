@@ -30,4 +30,5 @@ def advise(finding: Finding) -> PolicyAdvice:
         confidence="medium" if fill is not None else "low",
         direction="up",
         severity="info",
+        quotes=("fill", "memory_needed"),
     )

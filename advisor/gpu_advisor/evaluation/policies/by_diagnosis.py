@@ -67,10 +67,10 @@ def _recommendation(finding: Finding, kind: str, advice: PolicyAdvice) -> Recomm
         recommended=0,
         unit="affected GPUs",
         diagnosis=finding.diagnosis,
-        explanation=f"{DIAGNOSES[finding.diagnosis].explanation} Observed: {finding.rows[0].reason}.",
+        explanation=f"{advice.cause or DIAGNOSES[finding.diagnosis].explanation} Observed: {finding.rows[0].reason}.",
         confidence=advice.confidence,
         projection=advice.projection,
-        evidence=tuple(finding.evidence()),
+        evidence=tuple(finding.evidence(advice)),
         rejected=advice.rejected,
         actions=advice.actions,
         gpus=tuple(gpu.uuid for gpu in finding.gpus),
@@ -100,7 +100,7 @@ def _ask(facts: Facts, pool: Pool, asked: OpenQuestion, found: Sequence[GpuDiagn
     signals = signals_of(asked.input.features)
     had = any(facts.supports(signal, outcome.gpu) for signal in signals for outcome in found)
     causes = " or ".join(cause.replace("_", " ") for cause in asked.question.causes)
-    verb = asked.question.observation
+    verb = asked.question.observed_on(len(found))
     message = (
         f"{len(found)} of {len(pool.gpus)} GPUs {verb}: {causes}? To settle it ({asked.source.cost}): "
         f"{asked.source.how}"

@@ -26,6 +26,7 @@ def advise(finding: Finding) -> PolicyAdvice:
             Alternative("more GPUs", "more communication, and less compute per GPU"),
             Alternative("fewer GPUs", "only if cost matters more than step time"),
         ),
+        quotes=("communication",),
         confidence="high" if waits is not None else "medium",
         projection=Projection(throughput_ratio=max_gain),
     )

@@ -6,23 +6,25 @@ from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.policies.command_names import names_one
-from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, percent
+from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, Finding, PolicyAdvice, more_gpus, percent
 from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
-from gpu_advisor.evaluation.signals import POWER_LIMIT
+from gpu_advisor.evaluation.signals import POWER, POWER_LIMIT, SM_CLOCK, TEMPERATURE
 
 KIND = "cooling"
 
-#: A slightly lower power limit, in terms of the present one, until the cooling is repaired.
+#: A slightly lower power, of the present draw or limit, until the cooling is repaired.
 LOWER_LIMIT_RATIO = 0.9
 
 
 def advise(finding: Finding) -> PolicyAdvice:
-    clock = finding.mean("clock_of_peers") or finding.mean("clock")
+    slowness = "clock_of_peers" if finding.mean("clock_of_peers") is not None else "clock"
+    clock = finding.mean(slowness)
+    normal = finding.agreeing("its", "their") + (" peers'" if slowness == "clock_of_peers" else " maximum")
     whole = len({gpu.index for gpu in finding.gpus}) >= 4
     return PolicyAdvice(
         summary=f"{finding.scope}: {finding.count} thermally throttled {percent(finding.mean('thermal'))} of busy "
-        f"time, clocks at {percent(clock)} of normal",
+        f"time, clocks at {percent(clock)} of {normal}",
         actions=(
             *show_state(finding.gpus[0], "heat", note="which limit: core or memory"),
             *notes(
@@ -36,15 +38,25 @@ def advise(finding: Finding) -> PolicyAdvice:
             Alternative("more GPUs", "they would run in the same air"),
         ),
         confidence="high",
+        quotes=("thermal", slowness),
+        signals=(TEMPERATURE,),
+        peer_signals=(SM_CLOCK,) if slowness == "clock_of_peers" else (),
         projection=Projection(throughput_ratio=1 / clock if clock else None),
     )  # fmt: skip
 
 
 def _lower_limits(finding: Finding) -> Iterator[Action]:
-    for gpu in listed_gpus(finding.gpus):
-        limit = finding.facts.value(POWER_LIMIT, gpu.uuid)
+    """Below the present draw: a limit above it changes nothing. Without the draw, no limit is known to help. The
+    driver's minimum is no signal here: it rejects a lower limit itself.
+    """
+    limits = []
+    for gpu in finding.gpus:
+        limit, draw = (finding.facts.value(signal, gpu.uuid) for signal in (POWER_LIMIT, POWER))
+        if limit is not None and draw is not None and gpu.vendor == "nvidia":
+            limits.append((gpu, f"{LOWER_LIMIT_RATIO * min(limit, draw):.0f}"))
+    for gpu, lower in limits[:MAX_LISTED_GPUS]:
         uuid = finding.facts.uuid_label(gpu.uuid)
-        if limit is not None and gpu.vendor == "nvidia" and names_one("gpu", uuid):
-            lower = f"{LOWER_LIMIT_RATIO * limit:.0f}"
-            note = "a lower power limit until that is fixed"
+        if names_one("gpu", uuid):
+            note = "a power limit below the present draw, until the cooling is repaired"
             yield run_command("nvidia-smi", "-i", uuid, "-pl", lower, node=gpu.node, note=note)
+    yield from notes(*more_gpus([gpu for gpu, _ in limits]))

@@ -30,6 +30,7 @@ def advise(finding: Finding) -> PolicyAdvice:
             Alternative("fewer GPUs", "the data loader is the bottleneck, not the number of GPUs"),
             Alternative("a larger batch", "takes proportionally longer to load"),
         ),
+        quotes=("data_wait", "io_pressure", "cpu", "input_rate"),
         confidence="high" if wait is not None else "medium",
         projection=Projection(utilization_ratio=projected, throughput_ratio=throughput),
     )

@@ -2,50 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.node_commands import drain_node
+from gpu_advisor.evaluation.policies.unseen_errors import FATAL_XIDS
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation
-from gpu_advisor.evaluation.signals import FATAL_ERRORS, ROW_REMAP_FAILED, ROW_REMAP_PENDING, Signal
+from gpu_advisor.evaluation.signals import FATAL_ERRORS, LAST_ERROR, ROW_REMAP_FAILED, ROW_REMAP_PENDING, Signal
 from gpu_advisor.settings import Settings
 
 KIND = "failing_gpu"
 
-#: Signal, threshold, meaning and remedy, worst first. An increase over a window is extrapolated: 0.5 means one.
-FAILURE_SIGNALS: tuple[tuple[Signal, float, str, str], ...] = (
-    (ROW_REMAP_FAILED, 1.0, "could not remap a faulty memory row", "replace the GPU"),
-    (FATAL_ERRORS, 0.5, "reported a fatal error (Xid)", "drain the node and reset the GPU"),
-    (ROW_REMAP_PENDING, 1.0, "needs a reset to remap faulty memory rows", "reset the GPU after its job ends"),
-)
+
+class Failure(NamedTuple):
+    """A signal that shows a failure from `threshold` on. `why` is what follows from it, without the remedy."""
+
+    signal: Signal
+    threshold: float
+    what: str
+    remedy: str
+    why: str
+
+
+#: Worst first. An increase over a window is extrapolated: 0.5 means one. Of row remapping:
+#: https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/
+FAILURES: tuple[Failure, ...] = (
+    Failure(ROW_REMAP_FAILED, 1.0, "could not remap a faulty memory row", "replace the GPU",
+            "The fault stays in memory: a reset does not repair it."),
+    Failure(FATAL_ERRORS, 0.5, "reported a fatal error", "drain the node and reset the GPU",
+            "The GPU is not usable until it is reset, or its node rebooted."),
+    Failure(ROW_REMAP_PENDING, 1.0, "needs a reset to remap faulty memory rows", "reset the GPU after its job ends",
+            "Rows are remapped at a reset only: until then, they stay in use, or their pages are offline."),
+)  # fmt: skip
+
+#: Fatal Xids in words: https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
+XID_MEANINGS: Mapping[int, str] = {
+    46: "the GPU stopped processing",
+    48: "double-bit ECC error",
+    62: "internal microcontroller halt",
+    64: "a row remapping could not be recorded",
+    74: "NVLink error",
+    79: "the GPU fell off the bus",
+    95: "uncontained ECC error",
+    109: "context switch timeout",
+    110: "security fault",
+    119: "GSP RPC timeout",
+    120: "GSP error",
+    140: "unrecovered ECC error",
+}
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
     for gpu in pool.devices:
-        for signal, threshold, what, remedy in FAILURE_SIGNALS:
-            if (facts.value(signal, gpu.uuid) or 0.0) >= threshold:
-                yield _recommendation(facts, gpu, signal, threshold, what, remedy)
-                break
+        found = next((each for each in FAILURES if (facts.value(each.signal, gpu.uuid) or 0.0) >= each.threshold), None)
+        if found is not None:
+            yield _recommendation(facts, gpu, found)
 
 
-def _recommendation(facts: Facts, gpu: Gpu, signal: Signal, threshold: float, what: str, remedy: str) -> Recommendation:
+def _fatal_xid(facts: Facts, gpu: Gpu) -> int | None:
+    """The last Xid, where the exporter publishes it and it is a fatal one: others may follow a fatal one."""
+    code = facts.value(LAST_ERROR, gpu.uuid)
+    return int(code) if code is not None and int(code) in FATAL_XIDS else None
+
+
+def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
+    signal = failure.signal
+    xid = _fatal_xid(facts, gpu) if signal is FATAL_ERRORS else None
+    code = "" if xid is None else f" (Xid {xid})"
+    meaning = f"Xid {xid}: {XID_MEANINGS[xid]}. " if xid is not None and xid in XID_MEANINGS else ""
     return Recommendation(
         kind=KIND,
         direction="change",
         scope=gpu.scope,
         severity="warning" if signal is ROW_REMAP_PENDING else "critical",
-        summary=f"{gpu.scope} {what}: {remedy}",
+        summary=f"{gpu.scope} {failure.what}{code}: {failure.remedy}",
         current=1,
         recommended=0,
         unit="affected GPUs",
         diagnosis="failing_hardware",
-        explanation=f"The GPU {what}.",
+        explanation=f"{meaning}{failure.why}",
         confidence="high",
         projection=Projection(),
-        evidence=(facts.evidence(signal, (gpu.uuid,), threshold),),
+        evidence=(
+            facts.evidence(signal, (gpu.uuid,), failure.threshold),
+            *(() if xid is None else (facts.evidence(LAST_ERROR, (gpu.uuid,)),)),
+        ),
         rejected=(Alternative("keep using it", "results may be wrong, or the job may crash"),),
         actions=(
             *drain_node(gpu, "gpu"),

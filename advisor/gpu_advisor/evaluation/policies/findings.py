@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Literal
 
 from gpu_advisor.evaluation.actions import Action
 from gpu_advisor.evaluation.diagnosis.decision_table import DIAGNOSES, DecisionRow
 from gpu_advisor.evaluation.diagnosis.diagnose import SINGLE_GPU_DIAGNOSES, GpuDiagnosis, features_of, signals_of
-from gpu_advisor.evaluation.diagnosis.peers import Peers
+from gpu_advisor.evaluation.diagnosis.peers import MIN_BUSY_RATIO, Peers, model_group
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Confidence, Evidence, Projection, Scope, Severity
-from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, Signal
+from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, SM_CLOCK, Signal
 from gpu_advisor.settings import Settings
 
 #: At most this many GPUs get lines of their own.
@@ -60,17 +60,40 @@ class Finding:
         value = self.mean(feature)
         return value is not None and value >= level
 
-    def evidence(self) -> Iterator[Evidence]:
-        """Each signal that the rows use, utilization first, with a threshold if the signal itself is compared."""
-        row = self.rows[0]
+    def evidence(self, advice: PolicyAdvice) -> Iterator[Evidence]:
+        """Each signal that the rows use or the advice quotes, utilization first, with a threshold if the signal itself
+        is compared."""
         thresholds = _thresholds(self.rows)
-        found = (IDLE_UTILIZATION, *signals_of(features_of(row)))
+        used = (*(feature for row in dict.fromkeys(self.rows) for feature in features_of(row)), *advice.quotes)
+        found = (IDLE_UTILIZATION, *signals_of(used), *advice.signals)
         names = {"gpu": tuple(gpu.uuid for gpu in self.gpus), "node": tuple(sorted({gpu.node for gpu in self.gpus}))}
         for signal in dict.fromkeys(found):
             measured = self._measured(signal, names[signal.scope])
             evidence = self.facts.evidence(signal, measured, thresholds.get(signal.name))
             if evidence.value is not None:
                 yield evidence
+        for signal in advice.peer_signals:
+            yield from self._peers_evidence(signal)
+
+    def _peers_evidence(self, signal: Signal) -> Iterator[Evidence]:
+        """The value that these GPUs are compared with: that of the model's GPU which is nearest to the median."""
+        gpu = self.gpus[0]
+        median = self.peers.median_of_others(model_group(gpu), signal.name, self.facts.value(signal, gpu.uuid))
+        own = {each.uuid for each in self.gpus}
+        others = {
+            each.uuid: value
+            for each in self.pool.devices
+            if each.name == gpu.name and each.uuid not in own and self._is_compared(signal, each)
+            and (value := self.facts.value(signal, each.uuid)) is not None
+        }  # fmt: skip
+        if median is not None and others:
+            typical = min(others, key=lambda uuid: (abs(others[uuid] - median), uuid))
+            yield replace(self.facts.evidence(signal, (typical,)), about=f"{signal.about} of a typical peer")
+
+    def _is_compared(self, signal: Signal, gpu: Gpu) -> bool:
+        """Of clocks, only those of busy GPUs are, as in build_peers."""
+        busy = self.facts.value(IDLE_UTILIZATION, gpu.uuid)
+        return signal is not SM_CLOCK or (busy is not None and busy >= MIN_BUSY_RATIO)
 
     def _measured(self, signal: Signal, names: tuple[str, ...]) -> tuple[str, ...]:
         """The names that have a value of the signal."""
@@ -97,7 +120,11 @@ SINGLE_SIGNAL_FEATURES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PolicyAdvice:
-    """What a policy contributes to a recommendation; the rest is the same for all policies."""
+    """What a policy contributes to a recommendation; the rest is the same for all policies.
+
+    `cause` explains the diagnosis where it has several, else its own explanation does. `quotes` are the features whose
+    values the summary quotes: evidence shows their signals, further `signals`, and `peer_signals` of the peers.
+    """
 
     summary: str
     actions: tuple[Action, ...]
@@ -106,6 +133,10 @@ class PolicyAdvice:
     severity: Severity = "warning"
     direction: Literal["up", "down", "change"] = "change"
     projection: Projection = field(default_factory=Projection)
+    cause: str = ""
+    quotes: tuple[str, ...] = ()
+    signals: tuple[Signal, ...] = ()
+    peer_signals: tuple[Signal, ...] = ()
 
 
 def group_findings(
@@ -134,6 +165,14 @@ def scope_of(diagnosis: str, pool: Pool, peers: Peers, gpu: Gpu) -> Scope:
 
 def percent(value: float | None) -> str:
     return "?" if value is None else f"{value:.0%}"
+
+
+def more_gpus(gpus: Sequence[Gpu], listed: int = MAX_LISTED_GPUS) -> Iterator[str]:
+    """How many more there are than have lines of their own, and which."""
+    rest = gpus[listed:]
+    if rest:
+        names = f"{rest[0].scope}" if len(rest) == 1 else f"{rest[0].scope} to {rest[-1].scope}"
+        yield f"and {len(rest)} more: {names}"
 
 
 def listed_gpus(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:

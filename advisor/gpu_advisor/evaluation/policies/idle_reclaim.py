@@ -18,6 +18,7 @@ from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.policies.findings import more_gpus
 from gpu_advisor.evaluation.policies.gpu_processes import list_processes
 from gpu_advisor.evaluation.policies.idle_gpus import IDLE_STATES, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import SLURM, owner_actions
@@ -73,27 +74,34 @@ def _phases(scope: Scope, phases: Mapping[Gpu, IdleVerdict]) -> Iterator[Abstent
     for gpu, found in phases.items():
         by_reason.setdefault((found.why, found.observed), []).append(gpu)
     for (why, observed), gpus in sorted(by_reason.items()):
-        message, uuids = f"{len(gpus)} idle GPUs are left to their owners: {why}", tuple(gpu.uuid for gpu in gpus)
+        left = (
+            "1 idle GPU is left to its owner" if len(gpus) == 1 else f"{len(gpus)} idle GPUs are left to their owners"
+        )
+        message, uuids = f"{left}: {why}", tuple(gpu.uuid for gpu in gpus)
         yield Abstention(Reason.CONFLICTING, KIND, scope, message, uuids, (KIND,), resolves=observed)
 
 
 def _abstain(facts: Facts, scope: Scope, unobserved: list[Gpu], of: int) -> Iterator[Abstention]:
-    """One abstention per reason: a GPU without any data must not hide one that stopped reporting just now."""
-    by_reason: dict[Reason, list[tuple[Gpu, str]]] = {}
+    """One abstention per reason: a GPU without any data must not hide one that stopped reporting just now, nor one that
+    is down another that is down for another cause."""
+    by_reason: dict[tuple[Reason, str, str, bool], list[Gpu]] = {}
     for gpu in unobserved:
-        reason, why = _explain_unobserved(facts, scope, gpu)
-        by_reason.setdefault(reason, []).append((gpu, why))
-    for reason, found in by_reason.items():
-        message = f"{len(found)} of {of} GPUs: {found[0][1]}"
-        yield Abstention(reason, KIND, scope, message, tuple(gpu.uuid for gpu, _ in found))
+        reason, _ = _explain_unobserved(facts, scope, gpu)
+        cause = (reason, facts.down_reasons.get(gpu.uuid, ""), gpu.exporter, bool(gpu.mig_profile))
+        by_reason.setdefault(cause, []).append(gpu)
+    for (reason, *_), gpus in by_reason.items():
+        count = f"{len(gpus)} of {of} GPUs"
+        _, why = _explain_unobserved(facts, scope, gpus[0], count if len(gpus) > 1 else "")
+        message = why if count in why else f"{count}: {why}"
+        yield Abstention(reason, KIND, scope, message, tuple(gpu.uuid for gpu in gpus))
 
 
-def _explain_unobserved(facts: Facts, scope: Scope, gpu: Gpu) -> tuple[Reason, str]:
+def _explain_unobserved(facts: Facts, scope: Scope, gpu: Gpu, several: str = "") -> tuple[Reason, str]:
     if gpu.up and facts.value(IDLE_UTILIZATION, gpu.uuid) is not None:
         observed = (facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0) * facts.evaluation.idle_window_seconds
         why = f"{observed:.0f} of {facts.evaluation.idle_window_seconds} s observed: wait"
         return Reason.INSUFFICIENT_HISTORY, why
-    missing = facts.explain_missing(IDLE_UTILIZATION, scope, gpu)
+    missing = facts.explain_missing(IDLE_UTILIZATION, scope, gpu, several)
     return missing.reason, missing.message
 
 
@@ -102,7 +110,9 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
     holding = [gpu for gpu in idle if idleness(facts, gpu) is Idleness.HOLDING_MEMORY]
     diagnosis = IDLE_MEMORY_ALLOCATED if holding else IDLE_DIAGNOSIS
     window = duration(facts.evaluation.idle_window_seconds)
-    allocated = f", {len(holding)} of them with memory allocated" if holding else ""
+    some = "" if len(holding) == len(idle) else f" on {len(holding)} of them"
+    allocated = f", memory allocated{some}" if holding else ""
+    number = "all" if len(idle) == capacity and capacity > 1 else f"{len(idle)}"
     owners = _owners(facts, idle)
     keeps = keep - (capacity - len(idle))
     rejected = [Alternative("wait longer", f"nothing ran for {window}, the whole idle window")]
@@ -116,7 +126,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         scope=pool.scope,
         severity="warning",
         summary=(
-            f"Release {released} of {capacity} GPUs of {pool.scope}: {len(idle)} idle for {window}{allocated}{owners}"
+            f"Release {released} of {capacity} GPUs of {pool.scope}: {number} idle for {window}{allocated}{owners}"
         ),
         current=capacity,
         recommended=keep,
@@ -228,8 +238,14 @@ def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Itera
     unowned = [gpu for gpu in idle if not facts.owners.get(gpu.uuid)]
     if not unowned:
         return
-    for gpu in ([gpu for gpu in holding if gpu in unowned] or unowned)[:MAX_LISTED_GPUS]:
-        yield from list_processes(facts, gpu, f"on {gpu.node}: which processes use GPU {gpu.index}?")
+    asked = [gpu for gpu in holding if gpu in unowned] or unowned
+    commands = [
+        command
+        for gpu in asked[:MAX_LISTED_GPUS]
+        for command in list_processes(facts, gpu, f"on {gpu.node}: which processes use GPU {gpu.index}?")
+    ]
+    yield from commands
+    yield from notes(*(more_gpus(asked, MAX_LISTED_GPUS) if commands else ()))
     yield from notes(
         "ask their users, then stop those processes, or delete the pods that requested the GPUs",
         "GPUs without an owner: keep new work off the nodes first (kubectl cordon, or drain them in Slurm), look again "

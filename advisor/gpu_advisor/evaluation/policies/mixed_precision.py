@@ -23,17 +23,24 @@ TENSOR_CORE_FORMATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Volta", r"V100|TITAN V", ("fp16",)),
 )
 
+#: Where no format of the GPUs is known.
+UNKNOWN_FORMATS = "bf16 or fp16, if the GPU has tensor cores"
+
 
 def formats_of(name: str) -> tuple[str, ...]:
     """The formats of a GPU model; empty for an unknown one, or one without tensor cores."""
     return next((formats for _, pattern, formats in TENSOR_CORE_FORMATS if re.search(pattern, name)), ())
 
 
-def common_formats(gpus: Iterable[Gpu]) -> str:
-    """The formats that all of these GPUs support, as text."""
+def common_formats(gpus: Iterable[Gpu]) -> tuple[str, ...]:
+    """The formats that all of these GPUs support, the best first choice first."""
     sets = [formats_of(gpu.name) for gpu in gpus]
-    common = [each for each in sets[0] if all(each in other for other in sets)] if sets else []
-    return ", ".join(common) or "bf16 or fp16, if the GPU has tensor cores"
+    return tuple(each for each in sets[0] if all(each in other for other in sets)) if sets else ()
+
+
+def formats_text(gpus: Iterable[Gpu]) -> str:
+    """The formats that all of these GPUs support, as text."""
+    return ", ".join(common_formats(gpus)) or UNKNOWN_FORMATS
 
 
 def advise(finding: Finding) -> PolicyAdvice:
@@ -48,8 +55,9 @@ def advise(finding: Finding) -> PolicyAdvice:
     return PolicyAdvice(
         summary=f"{finding.scope}: {finding.count} {finding.agreeing('computes', 'compute')} in FP32 "
         f"({percent(finding.mean('fp32_fill'))} of busy time) and {finding.agreeing('leaves', 'leave')} the tensor "
-        f"cores idle: use mixed precision ({common_formats(finding.gpus)})",
+        f"cores idle: use mixed precision ({formats_text(finding.gpus)})",
         actions=tuple(actions),
         rejected=(Alternative("more GPUs", "the tensor cores of these are idle"),),
         severity="info",
+        quotes=("fp32_fill",),
     )

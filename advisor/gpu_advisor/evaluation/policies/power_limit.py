@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.policies.command_names import names_one
-from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, percent
+from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, more_gpus, percent
 from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
-from gpu_advisor.evaluation.signals import POWER_LIMIT_DEFAULT
+from gpu_advisor.evaluation.signals import POWER_LIMIT, POWER_LIMIT_DEFAULT, SM_CLOCK, Signal
 
 KIND = "power_limit"
 
@@ -35,6 +35,8 @@ def advise(finding: Finding) -> PolicyAdvice:
         actions=actions,
         rejected=(_rejected(finding),),
         confidence="high",
+        quotes=("clock", "limit_of_default", "limit_of_peers"),
+        peer_signals=_compared(finding, brake=brake),
         projection=Projection(throughput_ratio=1 / clock if clock else None),
     )
 
@@ -60,6 +62,13 @@ def _limit(finding: Finding) -> str:
     return f"{power_limit} is {percent(limit)} of {their} peers'"
 
 
+def _compared(finding: Finding, *, brake: bool) -> tuple[Signal, ...]:
+    """What the summary compares with that of peers."""
+    by_limit = not brake and not finding.has_variant("default")
+    compared = (("clock_of_peers", SM_CLOCK, True), ("limit_of_peers", POWER_LIMIT, by_limit))
+    return tuple(signal for feature, signal, quoted in compared if quoted and finding.mean(feature) is not None)
+
+
 def _rejected(finding: Finding) -> Alternative:
     if finding.has_variant("default"):
         return Alternative("ignore it", "unless the limit is intended, the GPUs have power and cooling for more")
@@ -75,3 +84,4 @@ def _reset_limits(finding: Finding) -> Iterator[Action]:
             known = ("nvidia-smi", "-i", uuid, "-pl", f"{default or 0:g}")
             argv = known if default else ("sh", "-c", _TO_DRIVERS_DEFAULT, "sh", uuid)
             yield run_command(*argv, node=gpu.node, note="unless the limit is intended")
+    yield from notes(*more_gpus([gpu for gpu in finding.gpus if gpu.vendor == "nvidia"]))

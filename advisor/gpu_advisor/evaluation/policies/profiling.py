@@ -20,6 +20,7 @@ def advise(finding: Finding) -> PolicyAdvice:
         f"{_emptiness(finding)}: " + ("a collective seems to wait for a lost rank" if hangs else "profile the kernels"),
         actions=tuple(_actions(finding, may_hang=hangs or silent, may_spin=not hangs)),
         rejected=(Alternative("count it as well used", "utilization shows that a kernel runs, not that it computes"),),
+        quotes=("sm_activity", "memory_fill", "busy_power_at_most"),
         confidence="medium" if silent or (finding.at_least("sm_activity", 0.03) and not hangs) else "high",
     )
 

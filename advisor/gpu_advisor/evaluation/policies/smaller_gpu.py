@@ -19,7 +19,7 @@ def advise(finding: Finding) -> PolicyAdvice:
     sliced = all(MIG_CAPABLE.search(gpu.name) for gpu in finding.gpus)
     slice_note = "MIG profiles; choose the smallest with enough memory, as in: -cgi 1g.10gb -C"
     return PolicyAdvice(
-        summary=f"{finding.scope}: {finding.count} at most {percent(peak)} busy in any hour of the day, memory "
+        summary=f"{finding.scope}: {finding.count} at most {percent(peak)} busy in any hour of the last day, memory "
         f"{percent(finding.mean('memory_held'))}: {'a MIG slice or ' if sliced else ''}a smaller GPU is enough",
         actions=(
             *([run_command("nvidia-smi", "mig", "-lgip", note=slice_note)] if sliced else ()),
@@ -31,4 +31,5 @@ def advise(finding: Finding) -> PolicyAdvice:
         rejected=(Alternative("fewer replicas", "a service needs at least one GPU"),),
         direction="down",
         severity="info",
+        quotes=("day_peak", "memory_held"),
     )
