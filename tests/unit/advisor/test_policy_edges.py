@@ -148,6 +148,7 @@ def test_a_fatal_error_has_its_code_where_that_is_known(code: float | None, titl
     measured = {signals.FATAL_ERRORS: 1.0} | ({} if code is None else {signals.LAST_ERROR: code})
     (found,) = (each for each in decide(fleet(1, measured), TRAINING).recommendations if each.kind == "failing_gpu")
     assert f"reported a fatal error{title}: drain" in found.summary
+    assert ("--gpu-reset" in " ".join(found.apply), "power-cycle" in found.summary) == (code != 79.0, code == 79.0)
     assert meaning in found.explanation
     assert ("Xid" in found.explanation) == bool(meaning)
     assert [each.signal for each in found.evidence][1:] == ([signals.LAST_ERROR.name] if title else [])

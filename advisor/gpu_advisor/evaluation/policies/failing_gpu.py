@@ -55,6 +55,9 @@ XID_MEANINGS: Mapping[int, str] = {
     140: "unrecovered ECC error",
 }
 
+#: Fatal Xids after which no reset reaches the GPU, by the same catalogue.
+REBOOT_XIDS = frozenset({79})
+
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
     for gpu in pool.devices:
@@ -73,13 +76,15 @@ def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
     signal = failure.signal
     xid = _fatal_xid(facts, gpu) if signal is FATAL_ERRORS else None
     code = "" if xid is None else f" (Xid {xid})"
+    reboot = xid in REBOOT_XIDS
+    remedy = "drain the node and power-cycle it" if reboot else failure.remedy
     meaning = f"Xid {xid}: {XID_MEANINGS[xid]}. " if xid is not None and xid in XID_MEANINGS else ""
     return Recommendation(
         kind=KIND,
         direction="change",
         scope=gpu.scope,
         severity="warning" if signal is ROW_REMAP_PENDING else "critical",
-        summary=f"{gpu.scope} {failure.what}{code}: {failure.remedy}",
+        summary=f"{gpu.scope} {failure.what}{code}: {remedy}",
         current=1,
         recommended=0,
         unit="affected GPUs",
@@ -94,7 +99,7 @@ def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
         rejected=(Alternative("keep using it", "results may be wrong, or the job may crash"),),
         actions=(
             *drain_node(gpu, "gpu"),
-            *_reset(facts, gpu),
+            *_reset(facts, gpu, reboot=reboot),
             *notes("if the error returns: replace the GPU"),
         ),
         gpus=(gpu.uuid,),
@@ -102,10 +107,12 @@ def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
     )
 
 
-def _reset(facts: Facts, gpu: Gpu) -> Iterator[Action]:
+def _reset(facts: Facts, gpu: Gpu, *, reboot: bool) -> Iterator[Action]:
     if gpu.vendor == "nvidia":
         label = facts.uuid_label(gpu.uuid)
-        if names_one("gpu", label):
+        if reboot:
+            yield from notes("power the node off and on: a reset does not reach the GPU")
+        elif names_one("gpu", label):
             reset = ("nvidia-smi", "--gpu-reset", "-i", label)
             yield run_command(*reset, node=gpu.node, note="once no process uses it")
         yield run_command("nvidia-bug-report.sh", node=gpu.node, note="for the vendor")
