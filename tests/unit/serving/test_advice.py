@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from gpu_advisor.evaluation import serving
 from gpu_advisor.evaluation.money import GpuPrice
+from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.prices import Prices
+from gpu_advisor.evaluation.recommendation import Abstention
 from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
 from gpu_advisor.evaluation.serving.advisers import advise, near_misses
 from gpu_advisor.evaluation.serving.attention_heads import attention_heads, tensor_parallel_rule
@@ -19,10 +21,14 @@ from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_wi
 from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, make_group
 from gpu_advisor.evaluation.serving.projection import LoadChange, project
+from gpu_advisor.evaluation.serving.recommend import ServedPool, conclude
 from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
+from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources.exporters.serving.mapping import server_mappings
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.unit.advisor.builders import facts
 
 AT = 1e6
 CALM = {
@@ -132,6 +138,34 @@ def test_a_near_miss_names_its_number() -> None:
     (miss,) = (each for each in near_misses(diagnosed(almost)) if each.action == "Batch-limit-bound")
     assert miss.why_not.startswith("not met: ")
     assert "plateau 0.925, threshold 0.97" in miss.why_not
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({}, "m: raise max-num-seqs from 4 to 8: 28 requests waiting"),
+        ({"max_num_seqs": 4.0, "waiting": 1.2}, "m: raise max-num-seqs from 4 to 8: 1 request waiting"),
+        ({"running": 24.6, "running_max": 24.7}, "m: raise max-num-seqs from 25 to 49: 28 requests waiting"),
+    ],
+)
+def test_a_larger_batch_names_the_setting_and_counts_whole_requests(changes: Mapping[str, float], title: str) -> None:
+    advice = advise(diagnosed({**BATCH_LIMIT, **changes}), "batch_limit_bound", options())
+    assert advice is not None
+    assert advice.summary == title
+    assert advice.note.startswith("One step at most doubles the limit.")
+    assert float(advice.current).is_integer()
+
+
+@pytest.mark.parametrize(
+    ("configured", "how"),
+    [(True, "set slo in the pool m, as in {ttft"), (False, "add a pool m of kind serving with slo.ttft_p95")],
+)
+def test_a_missing_objective_is_stated_where_the_pool_is(configured: bool, how: str) -> None:
+    replica = ServingReplica("vllm", "j", "h:8000", "m", values=dict(CALM))
+    pool = Pool(PoolSettings(name="m", kind="serving"), ())
+    served = ServedPool(make_group([replica], (), AT, 300.0), pool, configured, True)
+    found = list(conclude(facts([]), Settings(), served))
+    assert any(how in each.message for each in found if isinstance(each, Abstention))
 
 
 @given(st.floats(1, 512), st.floats(0.001, 0.89), st.floats(0.001, 0.2))

@@ -121,8 +121,9 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
         return found
     tokens, steps, generated = value("iteration_tokens"), value("iteration_rate"), value("generation_token_rate")
     found["stalls"] = None if steps is None else steps * itl
-    if tokens and steps and generated is not None:  # of the requests running, some still compute their prompts
-        found["prompt_share"] = max(0.0, 1 - generated / (steps * tokens))
+    computed = None if tokens is None or steps is None else steps * tokens
+    if computed and generated is not None:  # of the requests running, some still compute their prompts
+        found["prompt_share"] = max(0.0, 1 - generated / computed)
     if objectives.itl is not None:
         found["itl_load"] = itl / objectives.itl
     curve, output, prompt = group.curve, value("output_tokens"), value("prompt_tokens")
