@@ -390,7 +390,7 @@ def _unreachable(server: str, error: requests.ConnectionError) -> SourceError:
         what = "unknown host name. Check url for a typo, and this machine's DNS"
     else:
         reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
-        what = f"no connection{f' ({reason})' if reason else ''}. Check that it is running, that the port in url"
+        what = f"no connection{f' ({reason})' if reason else ''}. Check that it is running, that the port in its URL"
         what += " is right, and that no firewall blocks it"
     return SourceError(SourceErrorKind.UNREACHABLE, f"{server}: {what}.")
 
