@@ -39,6 +39,7 @@ MAX_PER_CELL = 2
 
 _DOWN = ' class="down"'
 _UNKNOWN = f'<span class="unknown">{UNKNOWN}</span>'
+_HEADINGS = {name: escape(column.heading) for name, column in COLUMNS.items()}
 
 
 class RenderedRows:
@@ -72,14 +73,13 @@ def column_headings(query: GpuQuery, root: str) -> Markup:
 
 def _column_headings(query: GpuQuery, root: str) -> Iterator[str]:
     others = query.link(sort=DEFAULT_SORT, reverse=False, page=1, per_page=PER_PAGE)
-    separator = "" if others == "?" else "&"
+    link = escape(f"{root}page/gpus{others}{'' if others == '?' else '&'}sort=")
     for name, column in COLUMNS.items():
         sorted_by, reverse = "", ""
         if name == query.sort:
             sorted_by = f' aria-sort="{"descending" if column.highest_first != query.reverse else "ascending"}"'
-            reverse = "" if query.reverse else "&reverse=1"
-        link = escape(f"{others}{separator}sort={name}{reverse}")
-        yield f'<th scope="col"{sorted_by}><a href="{root}page/gpus{link}">{escape(column.heading)}</a></th>'
+            reverse = "" if query.reverse else "&amp;reverse=1"
+        yield f'<th scope="col"{sorted_by}><a href="{link}{name}{reverse}">{_HEADINGS[name]}</a></th>'
 
 
 CHOICES: Mapping[str, Mapping[str, str]] = {
