@@ -13,7 +13,8 @@ from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay
 from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO, DemandPoint
 from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand, record_demand
 from gpu_advisor.evaluation.scaling.forecast import Horizon
-from gpu_advisor.evaluation.scaling.headroom import Headroom, TunedHeadroom, tuning_time
+from gpu_advisor.evaluation.scaling.frontier import frontiers_of
+from gpu_advisor.evaluation.scaling.headroom import FRONTIER_RATIOS, Headroom, TunedHeadroom, tuning_time
 from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
 from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_persistence
 from gpu_advisor.evaluation.scaling.replay_steps import prepare_steps
@@ -274,6 +275,18 @@ def test_what_no_headroom_reaches_and_no_replay_knows_is_stated(most: int, satur
     text = describe_headroom(found, 1)
     assert ("No headroom reaches 0.05 %" in text) == unreachable
     assert ("a demand signal shows it" in text) == saturated
+
+
+@pytest.mark.parametrize("share", [0.9, 1.03, 1.08, 1.2])
+def test_an_objective_is_out_of_reach_only_if_no_headroom_reaches_it(share: float) -> None:
+    history = points(demand(3, 300), 40)
+    rules, at = sizing_rules(replace(LIMITS, max=9).for_objective(), EVALUATION), tuning_time(history[-1].at, STEP)
+    replayed = CandidateReplay(record_demand(history, at, STEP, 1440), rules)
+    least = min(frontier[-1].unserved_ratio for frontier in frontiers_of(replayed, min(FRONTIER_RATIOS)))
+    found = tuned_headroom(history, replace(LIMITS, max=9), EVALUATION, at, share * least)
+    assert least > min(FRONTIER_RATIOS)
+    assert found.chosen is not None
+    assert found.is_out_of_reach == (share < 1) == (found.chosen.unserved_ratio > share * least * (1 + 1e-9))
 
 
 def test_the_document_is_in_gpu_hours() -> None:

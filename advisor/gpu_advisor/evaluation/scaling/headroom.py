@@ -119,7 +119,7 @@ def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: 
     found = CandidateReplay(record, rules)
     frontiers = frontiers_of(found, min(target_ratio, *FRONTIER_RATIOS))
     least = min(frontier[-1].unserved_ratio for frontier in frontiers)
-    chosen = cheapest(frontiers, max(target_ratio, NEARLY_BEST * least))
+    chosen = cheapest(frontiers, target_ratio if least <= target_ratio else NEARLY_BEST * least)
     deviations = ceil(100 * chosen.deviations - 1e-6) / 100
     own = found.candidate(deviations, chosen.min_replicas)
     return TunedHeadroom(

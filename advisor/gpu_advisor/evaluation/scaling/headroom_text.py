@@ -37,9 +37,10 @@ def _limits_of_knowledge(headroom: TunedHeadroom) -> str:
             "objective."
         )
     if headroom.saturated_steps:
+        steps = "1 step" if headroom.saturated_steps == 1 else f"{headroom.saturated_steps} steps"
         found += (
-            f" In {headroom.saturated_steps} steps utilization was saturated, and what was demanded beyond it is an "
-            "estimate: a demand signal shows it."
+            f" In {steps} utilization was saturated, and what was demanded beyond it is an estimate: a demand signal "
+            "shows it."
         )
     return found
 
