@@ -39,7 +39,7 @@ COLUMN_WIDTHS = {
     "Evidence": 170,
 }  # fmt: skip
 #: By severity_rank.
-SEVERITIES = {"1": ("critical", BAD), "2": ("warning", WARNING), "3": ("info", PLAIN)}
+SEVERITIES = {"1": ("critical", BAD), "2": ("warning", WARNING), "3": ("info", PLAIN), "4": ("other", PLAIN)}
 STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknown", WARNING)}
 
 

@@ -33,7 +33,7 @@ def savings_panel() -> Stat:
     return money_panel(
         "Potential savings per hour",
         "Of all open recommendations that are not snoozed; no GPU counts twice. At list prices for models without a "
-        "price in the settings; the labels of the metric say whether it is a bound. No data if it is unknown.",
+        "price in the settings; the labels of the metric say whether it is a bound.",
         "max by (currency) (gpu_advisor_savings_per_hour)",
         threshold_steps(GOOD),
     )

@@ -42,27 +42,10 @@ from grafana.queries import MEMORY_BAND, MEMORY_FULL
 #: Selected by the user; the provisioned one is the default.
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
-#: Grafana's units of currencies; another currency is shown without a sign, its name beside the number.
-CURRENCY_UNITS = {
-    code: f"currency{code}"
-    for code in (
-        "USD",
-        "EUR",
-        "GBP",
-        "CHF",
-        "JPY",
-        "INR",
-        "KRW",
-        "BRL",
-        "ZAR",
-        "SEK",
-        "NOK",
-        "DKK",
-        "PLN",
-        "CZK",
-        "ILS",
-    )
-}
+#: Currencies that Grafana has units of; another currency is shown without a sign, its name beside the number.
+CURRENCIES = (
+    "USD", "EUR", "GBP", "CHF", "JPY", "INR", "KRW", "BRL", "ZAR", "SEK", "NOK", "DKK", "PLN", "CZK", "ILS",
+)  # fmt: skip
 
 GOOD, WARNING, BAD, PLAIN = "green", "orange", "red", "text"
 
@@ -144,10 +127,10 @@ def money_panel(
     title: str, description: str, expr: str, thresholds: build.ThresholdsConfig | None = None
 ) -> stat.Panel:
     """An amount with the sign of its currency: `expr` has one result a currency, with the label `currency`."""
-    panel = stat_panel(title, description, expr, thresholds, no_value="no prices")
+    panel = stat_panel(title, description, expr, thresholds, no_value="unknown")
     panel = panel.decimals(2).targets([instant_query(expr).legend_format("{{currency}}")])
-    for code, unit in CURRENCY_UNITS.items():
-        panel = panel.override_by_name(code, [model.DynamicConfigValue("unit", unit)])
+    for code in CURRENCIES:
+        panel = panel.override_by_name(code, [model.DynamicConfigValue("unit", f"currency{code}")])
     return panel.text_mode(BigValueTextMode.VALUE_AND_NAME)
 
 

@@ -62,10 +62,11 @@ OPEN_RECOMMENDATIONS = "max by (id, kind, scope_kind, scope, severity, alert) (g
 
 
 def severity_rank(metric: str, by: str, matchers: str = "") -> str:
-    """1 for critical, 2 for warning, 3 for info: names of severities do not sort by urgency."""
+    """1 for critical, 2 for warning, 3 for info, 4 for any other: names of severities do not sort by urgency."""
+    known = ("critical", "warning", "info")
+    selected = [f'="{severity}"' for severity in known] + [f'!~"{"|".join(known)}"']
     return " or ".join(
-        f'{rank} * max by ({by}) ({metric}{{severity="{severity}"{matchers}}})'
-        for rank, severity in enumerate(("critical", "warning", "info"), 1)
+        f"{rank} * max by ({by}) ({metric}{{severity{matcher}{matchers}}})" for rank, matcher in enumerate(selected, 1)
     )
 
 

@@ -151,14 +151,14 @@ def models() -> Table:
 
 
 def teams() -> Table:
-    busy, measured = (f"sum by (team, namespace) ({_of_teams(state)})" for state in ("busy", "measured"))
+    busy, measured = _of_teams("busy"), _of_teams("measured")
     unused_cost = f"gpu_advisor_team_unused_cost_per_hour{{{TEAM}}}"
     panel = table_panel(
         "Use and cost by team and namespace",
         "Within the time range, for the GPUs that each had. Teams are those of the advisor's settings. Owners that "
         "share a GPU are one row.",
         [
-            f"sum by (team, namespace) ({_of_teams('all')})",
+            _of_teams("all"),
             f"avg_over_time(({busy})[$__range:1m]) / avg_over_time(({measured})[$__range:1m])",
             hours(f"{measured} - {busy}", 1),
             hours(f"max by (team, namespace, currency) ({unused_cost})", 1),
@@ -241,9 +241,7 @@ def owners() -> Table:
     panel = table_panel(
         "Owners with the most unused GPUs",
         "Number of GPUs minus the sum of their utilization over the last 5 minutes, for owners found by gpu-exporter.",
-        [
-            'sort_desc(topk(50, owner:gpus_measured:count{cluster=~"$cluster"} - owner:gpus_busy:mean5m))',
-        ],
+        ['sort_desc(topk(50, owner:gpus_measured:count{cluster=~"$cluster"} - owner:gpus_busy:mean5m))'],
         {
             "owner_kind": "Kind",
             "owner_namespace": "Namespace",

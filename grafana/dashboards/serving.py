@@ -32,9 +32,9 @@ TOKENS_PER_STEP = (
 
 
 def dashboard() -> Dashboard:
-    board = new_dashboard(
-        "serving", "Inference servers", "Do users wait, and what holds the servers back?"
-    ).with_variable(multi_value_variable("model_name", "Model", "vllm:num_requests_running"))
+    board = new_dashboard("serving", "Inference servers", "Do users wait, and what limits the servers?").with_variable(
+        multi_value_variable("model_name", "Model", "vllm:num_requests_running")
+    )
     for panel in overview():
         board = board.with_panel(panel)
     board = board.with_row(Row("Latency"))
