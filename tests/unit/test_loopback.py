@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from gpu_advisor.loopback import is_loopback, proxies_for
-from gpu_advisor.runtime.local_exporter import run_exporter
+from gpu_advisor.runtime import local_exporter
+from gpu_advisor.runtime.local_exporter import READY_POLL_SECONDS, run_exporter
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.scraper import Scraper
 from gpu_advisor.sources.prometheus.http_client import DeadlineClient
@@ -82,3 +86,19 @@ def test_up_starts_behind_a_proxy(tmp_path: Path) -> None:
     ):
         Scraper(history, [address], 5, {"gpu_up"}).scrape_all()
         assert len(history.read("gpu_up", (), 0, 2e9)) == 1
+
+
+def test_an_exporter_that_is_not_ready_is_asked_again_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def answer(handler: BaseHTTPRequestHandler, number: int) -> None:
+        reply(503 if number < 2 else 200, "")(handler, number)
+
+    command = subprocess.Popen
+    monkeypatch.setattr(local_exporter, "check_can_listen", lambda *_: None)
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: command(["sleep", "60"], **options))
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with fake_http(answer) as server, run_exporter(server.address, "", tmp_path, tmp_path / "jobs"):
+        assert pauses == [READY_POLL_SECONDS] * 2

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import requests
@@ -47,6 +47,7 @@ _RECENT_MARGIN_SECONDS = 300
 _LINES_PER_PROGRESS = 5000
 
 READY_TIMEOUT_SECONDS = 15.0
+READY_POLL_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
 
 #: File systems limit names to 255 bytes: a longer one is cut, and a hash keeps it unique.
@@ -98,17 +99,17 @@ def _end_with_parent() -> None:
 
 
 def _wait_until_ready(child: subprocess.Popen[str], address: str) -> None:
-    deadline, client = time.monotonic() + READY_TIMEOUT_SECONDS, DeadlineClient()
-    while time.monotonic() < deadline:
-        if child.poll() is not None:
-            stderr_text = child.stderr.read().strip() if child.stderr else ""
-            message = f"gpu-exporter exited with code {child.returncode}: run it alone to see why"
-            raise StartupError(_translate_error(stderr_text) or message)
-        try:
-            if client.fetch("GET", f"http://{address}/-/healthy", seconds=1, max_bytes=1024).status == 200:
-                return
-        except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError):
-            time.sleep(0.05)
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    with closing(DeadlineClient()) as client:
+        while time.monotonic() < deadline:
+            if child.poll() is not None:
+                stderr_text = child.stderr.read().strip() if child.stderr else ""
+                message = f"gpu-exporter exited with code {child.returncode}: run it alone to see why"
+                raise StartupError(_translate_error(stderr_text) or message)
+            with suppress(requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError):
+                if client.fetch("GET", f"http://{address}/-/healthy", seconds=1, max_bytes=1024).status == 200:
+                    return
+            time.sleep(READY_POLL_SECONDS)
     raise StartupError(
         f"gpu-exporter was not ready at {address} within {READY_TIMEOUT_SECONDS:g} s: run it alone to see why"
     )
