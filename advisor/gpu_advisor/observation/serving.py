@@ -120,6 +120,7 @@ def read_serving(
         demand=demand,
         window_seconds=evaluation.window_seconds,
         unmapped=unmapped,
+        counted_at_end=frozenset(each.name for each in found if each.counts_at_end),
     )
 
 

@@ -374,6 +374,27 @@ def test_a_server_of_images_with_a_queue_gets_advice_with_its_evidence(tmp_path:
     assert {each.signal for each in found.evidence} >= {"serving_batch", "serving_waiting", "serving_queue_seconds"}
 
 
+@pytest.mark.parametrize(
+    ("server", "running", "tokens", "hangs"),
+    [
+        ("vllm", "vllm:num_requests_running", ("vllm:prompt_tokens_total", "vllm:generation_tokens_total"), True),
+        ("sglang", "sglang:num_running_reqs", ("sglang:prompt_tokens_total", "sglang:generation_tokens_total"), False),
+        ("tgi", "tgi_batch_current_size", ("tgi_request_input_length_sum", "tgi_request_generated_tokens_sum"), False),
+        ("llama-cpp", "llamacpp:requests_processing", ("llamacpp:prompt_tokens_total",
+                                                       "llamacpp:tokens_predicted_total"), False),
+    ],
+)  # fmt: skip
+def test_a_server_that_counts_tokens_at_the_end_of_a_request_is_not_known_to_hang(
+    server: str, running: str, tokens: Sequence[str], hangs: bool, tmp_path: Path
+) -> None:
+    """One answer that takes longer than the window."""
+    gauges = {running: 1, **({"tgi_queue_size": 0} if server == "tgi" else {})}
+    found = evaluation_of([Page(server, gauges, dict.fromkeys(tokens, 0), {})], tmp_path)
+    (replica,) = found.facts.serving.replicas
+    assert [replica.value(name) for name in ("prompt_token_rate", "generation_token_rate")] == [0, 0]
+    assert any("restart what hangs" in each.message for each in found.abstentions) is hangs
+
+
 def test_a_queue_without_a_kv_cache_to_look_at_is_said_with_both_remedies(tmp_path: Path) -> None:
     messages = []
     for waiting in (20, 0):

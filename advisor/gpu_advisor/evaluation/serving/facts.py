@@ -67,8 +67,8 @@ class ServingFacts:
     """`expressions` are by server and signal, over all of its series; `histories`, of the curve's
     points, and `demand` are by server and model.
 
-    `unmapped` are servers that no mapping reads, and the metric that shows each.
-    `flags` and `helm_values` are by server and setting.
+    `unmapped` are servers that no mapping reads, and the metric that shows each. `counted_at_end` are servers that
+    count a request's tokens when it ends. `flags` and `helm_values` are by server and setting.
     """
 
     replicas: tuple[ServingReplica, ...] = ()
@@ -81,3 +81,4 @@ class ServingFacts:
     demand: Mapping[tuple[str, str], tuple[DemandSample, ...]] = field(default_factory=dict)
     window_seconds: int = 300
     unmapped: Mapping[str, str] = field(default_factory=dict)
+    counted_at_end: frozenset[str] = frozenset()

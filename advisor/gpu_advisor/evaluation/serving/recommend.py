@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,10 +26,10 @@ from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
 from gpu_advisor.evaluation.serving.advisers import advise, near_misses
 from gpu_advisor.evaluation.serving.decision_table import FEWER_KIND, SIZE_KINDS, ServingCause
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
-from gpu_advisor.evaluation.serving.facts import ServingFacts
+from gpu_advisor.evaluation.serving.facts import ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup, serving_groups
 from gpu_advisor.evaluation.serving.signals import BY_NAME
-from gpu_advisor.evaluation.serving.size_obstacles import hangs, size_obstacle
+from gpu_advisor.evaluation.serving.size_obstacles import hung_replicas, size_obstacle
 from gpu_advisor.evaluation.serving.sizing import size_group
 from gpu_advisor.promql.expressions import Matcher
 from gpu_advisor.settings import PoolSettings, Settings
@@ -179,10 +179,11 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         yield Abstention(Reason.UNSUPPORTED, SUBJECT, scope, queue, group.gpus)
     if diagnosis.pending:
         yield Abstention(Reason.INSUFFICIENT_HISTORY, SUBJECT, scope, _pending(diagnosis), group.gpus)
-    if hung := [each.label for each in group.replicas if hangs(each)]:
+    hung = hung_replicas(group, facts.serving)
+    if hung:
         yield Abstention(Reason.CONFLICTING, SUBJECT, scope, _hung(group, hung), group.gpus)
     follows_objectives = served.configured and objectives != Objectives()
-    sized = _sized(facts, settings, served, diagnosis) if follows_objectives else None
+    sized = _sized(facts, settings, served, diagnosis, hung) if follows_objectives else None
     if sized is not None:
         yield sized
     for cause in diagnosis.causes:
@@ -202,9 +203,10 @@ def _how_to_state(served: ServedPool) -> str:
     return f"add a pool {name} of kind serving with slo.ttft_p95 and slo.itl_p95, as in slo: {example}"
 
 
-def _hung(group: ServingGroup, names: Sequence[str]) -> str:
+def _hung(group: ServingGroup, hung: Iterable[ServingReplica]) -> str:
+    names = ", ".join(each.label for each in hung)
     return (
-        f"{', '.join(names)} of {group.name}: requests run, and no token was generated for {group.window_seconds:g} s: "
+        f"{names} of {group.name}: requests run, and no token was generated for {group.window_seconds:g} s: "
         "restart what hangs. Until then the number of replicas is not reduced"
     )
 
@@ -236,12 +238,16 @@ def _unexplained_queue(diagnosis: GroupDiagnosis, options: ServerOptions) -> str
 
 
 def _sized(
-    facts: Facts, settings: Settings, served: ServedPool, diagnosis: GroupDiagnosis
+    facts: Facts,
+    settings: Settings,
+    served: ServedPool,
+    diagnosis: GroupDiagnosis,
+    hung: Collection[ServingReplica],
 ) -> Recommendation | Abstention | None:
     """The number of replicas for the demand expected, if it differs from the present one, or why it is unknown."""
     limits, last = scaling_limits(settings, served.pool), step_bounds(facts.at, settings.evaluation)[1]
-    group, hung = served.group, sum(hangs(each) for each in served.group.replicas)
-    serving = replace(group, replicas=tuple(each for each in group.replicas if not hangs(each)))
+    group = served.group
+    serving = replace(group, replicas=tuple(each for each in group.replicas if each not in hung))
     if not serving.replicas:
         return None
     found = size_group(serving, served.objectives, limits, settings.evaluation, last)
@@ -251,7 +257,7 @@ def _sized(
     if found is None:
         return None
     decision, work = found
-    present, wanted = len(group.replicas), min(decision.replicas + hung, limits.max)
+    present, wanted = len(group.replicas), min(decision.replicas + len(hung), limits.max)
     grows = wanted > present
     if wanted == present or (hung and not grows):
         return None

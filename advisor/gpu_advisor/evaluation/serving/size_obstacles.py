@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision
-from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.evaluation.serving.facts import ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.sizing import mean_below, mean_lengths
 from gpu_advisor.evaluation.serving.step_model import MIN_POINTS
@@ -48,8 +48,15 @@ def size_obstacle(
     return None
 
 
-def hangs(replica: ServingReplica) -> bool:
-    """Whether its requests run and no token is computed, in all of the window."""
+def hung_replicas(group: ServingGroup, serving: ServingFacts) -> tuple[ServingReplica, ...]:
+    """Those whose requests run and for which no token is computed, in all of the window.
+
+    Of a server that counts tokens at the end of a request that is unknown: its answers may be long.
+    """
+    return () if group.server in serving.counted_at_end else tuple(filter(_computes_nothing, group.replicas))
+
+
+def _computes_nothing(replica: ServingReplica) -> bool:
     rates = [replica.value(name) for name in ("generation_token_rate", "prompt_token_rate")]
     running = replica.value("running") or 0.0
     return running >= LEAST_RUNNING and all(rate == 0 for rate in rates)

@@ -7,7 +7,8 @@
 
 A list of definitions is tried in order, per server: the first that has a value is used. `info` has numbers that are
 labels: their product. `labels` name the server's label for the model, and those that tell engines on one page apart.
-`flags` and `helm` say how a setting is given. What a server does not publish is not in its file.
+`flags` and `helm` say how a setting is given. What a server does not publish is not in its file. `counts_at_end`: it
+counts a request's tokens when the request ends, so that a window without any may have long answers under way.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class ServerMapping(_StrictModel):
     title: str
     detect: str = Field(description="a metric that each page of this server has")
     labels: dict[str, str]
+    counts_at_end: bool = False
     quantities: dict[str, Annotated[tuple[ServingQuantity, ...], BeforeValidator(_as_tuple)]]
     info: dict[str, LabelProduct] = Field(default_factory=dict)
     flags: dict[str, str] = Field(default_factory=dict)
