@@ -435,7 +435,7 @@ def explain_no_gpus(facts: Facts) -> Abstention:
         f"driver{'' if len(names) == 1 else 's'} {state}: {', '.join(names)}"
         for state, names in sorted(by_state.items())
     )
-    message = "no GPU found on any node" + (f" ({states})" if states else "")
+    message = "no GPU found on any node" + (f"; {states}" if states else "")
     return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)
 
 

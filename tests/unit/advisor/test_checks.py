@@ -167,10 +167,10 @@ def test_cost() -> None:
         ({}, Reason.NO_DATA, "is an exporter scraped?"),
         ({"down_targets": ("a:1", "b:1")}, Reason.NO_DATA, "a:1, b:1"),
         ({"nodes": {"n": NODE}, "drivers": {"nvidia": frozenset({"absent"})}}, Reason.UNSUPPORTED,
-         "(driver absent: nvidia)"),
+         "any node; driver absent: nvidia"),
         ({"nodes": {"n": NODE}, "drivers": {"nvidia": frozenset({"absent", "no_permission"}),
                                             **dict.fromkeys(("intel", "amd"), frozenset({"absent"}))}},
-         Reason.UNSUPPORTED, "(drivers absent: amd, intel; driver absent, no_permission: nvidia)"),
+         Reason.UNSUPPORTED, "any node; drivers absent: amd, intel; driver absent, no_permission: nvidia"),
     ],
 )  # fmt: skip
 def test_no_gpu_at_all(change: dict[str, Any], reason: Reason, words: str) -> None:
