@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gpu_advisor.commands.node_snapshot import GpuSnapshot
 from gpu_advisor.commands.text_bars import bar, sparkline
+from gpu_advisor.evaluation.owners import NO_OWNER
 from gpu_advisor.rendering.escaping import one_line
 from gpu_advisor.web.page.template_filters import percent
 
@@ -17,7 +18,6 @@ TARGET_UTILIZATION_RATIO = 0.9
 #: Above this, the next allocation may fail.
 FULL_MEMORY_RATIO = 0.97
 
-NO_OWNER = "no known owner"
 UNKNOWN = "-"
 
 Span = tuple[str, str]  # text and rich style

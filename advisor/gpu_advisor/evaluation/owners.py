@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from gpu_advisor.settings.teams import TeamSettings
 
+#: The group of GPUs without a known owner.
+NO_OWNER = "no known owner"
+
 
 class Controller(NamedTuple):
     """What replaces a pod that is deleted, by the name of its kind in Kubernetes. Both are empty if nothing does."""

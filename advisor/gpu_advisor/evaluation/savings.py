@@ -14,7 +14,7 @@ from typing import Literal
 
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.money import Interval
-from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.owners import NO_OWNER, GpuOwner
 from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.prices import Prices
@@ -27,7 +27,7 @@ SIZE_UNITS = frozenset({"GPUs", "replicas", "gangs"})
 
 OwnerGroupBy = Literal["owner", "team", "namespace", "user"]
 GroupBy = Literal[OwnerGroupBy, "pool", "node"]
-NO_OWNER, NO_TEAM, NO_NAMESPACE, NO_USER = "no owner", "no team", "no namespace", "no user"
+NO_TEAM, NO_NAMESPACE, NO_USER = "no team", "no namespace", "no user"
 
 
 def with_savings(advice: Recommendation, pool: Pool, prices: Prices) -> Recommendation:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 from gpu_advisor.evaluation import signals
-from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.owners import NO_OWNER, GpuOwner
 from gpu_advisor.evaluation.recommendation import CheckStatus
 from gpu_advisor.state.view import View
 from gpu_advisor.web.page import gpu_list
-from gpu_advisor.web.page.gpu_list import NO_OWNER, GpuList, GpuQuery, GpuRow, PartialMean, parse
+from gpu_advisor.web.page.gpu_list import GpuList, GpuQuery, GpuRow, PartialMean, parse
 from gpu_advisor.web.page.gpu_rows import mean_text
 from gpu_advisor.web.page.job_list import job_rows
 from hypothesis import given, settings

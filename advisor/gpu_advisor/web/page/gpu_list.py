@@ -20,6 +20,7 @@ from gpu_advisor.documents.owner_names import owner_names
 from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.facts import Gpu
+from gpu_advisor.evaluation.owners import NO_OWNER
 from gpu_advisor.evaluation.recommendation import Check, CheckStatus, Severity
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.state.view import PublishedRecommendation, View
@@ -39,9 +40,6 @@ THROTTLE_REASONS: tuple[tuple[str, Signal], ...] = (
     ("power brake", signals.THROTTLE_POWER_BRAKE),
     ("power limit", signals.THROTTLE_POWER_CAP),
 )
-
-#: The name of GPUs that nobody is known to use.
-NO_OWNER = "no known owner"
 
 _SEVERITIES = tuple(reversed(get_args(Severity)))  # critical first
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpu_advisor.evaluation.owners import NO_OWNER
 from gpu_advisor.state.view import PublishedRecommendation
-from gpu_advisor.web.page.gpu_list import NO_OWNER, GpuList, GpuRow, PartialMean, natural
+from gpu_advisor.web.page.gpu_list import GpuList, GpuRow, PartialMean, natural
 
 
 @dataclass(frozen=True, slots=True)
