@@ -12,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from gpu_advisor.documents.savings import Savings
 from gpu_advisor.evaluation.money import GpuPrice
+from gpu_advisor.evaluation.policies import KINDS
 from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.recommendation import Evidence, Recommendation
 from gpu_advisor.promql.expressions import Affine, Expression, Labels, Selector, TimeSeries, Union
@@ -488,3 +489,19 @@ def test_a_fleet_check_leads_to_the_recommendations_of_its_item(item: str) -> No
         summary = " ".join(unbroken(each.recommendation.summary).split())
         assert (summary in text) == belongs_to(item, each.recommendation)
     assert belongs_to("gpu_utilization", view.issued[0].recommendation)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_belongs_to_what_it_changes(kind: str) -> None:
+    """A lost GPU has no duplicate series, and a cooler one is as busy as before."""
+    advice = dataclasses.replace(whole().issued[0].recommendation, kind=kind, unit="affected GPUs", savings=None)
+    busier = {"batch_size", "communication", "data_loading", "hung_job", "idle_lease", "idle_reclaim", "smaller_gpu",
+              "straggler"}  # fmt: skip
+    assert belongs_to("gpu_utilization", advice) == (kind in busier)
+    fuller = {"batch_size", "idle_reclaim", "memory_saving", "smaller_gpu"}
+    assert belongs_to("gpu_memory", advice) == (kind in fuller)
+    assert not belongs_to("exporters", advice)
+    resized = dataclasses.replace(advice, unit="replicas")
+    assert belongs_to("gpu_utilization", resized)
+    assert belongs_to("cost", resized)
+    assert not belongs_to("cost", advice)

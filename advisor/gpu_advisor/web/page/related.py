@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gpu_advisor.evaluation import signals
 from gpu_advisor.evaluation.recommendation import Recommendation
+from gpu_advisor.evaluation.savings import SIZE_UNITS
+from gpu_advisor.evaluation.signals import Signal
+from gpu_advisor.state.measures import MEASURES
 
-#: Kinds that change what an item measures, by item.
+
+def _measured_by(signal: Signal) -> frozenset[str]:
+    return frozenset(kind for kind, measures in MEASURES.items() if any(each.signal is signal for each in measures))
+
+
+#: Kinds that change what an item measures: those whose outcome is measured by it, and those without a measure of their
+#: own, or with another.
 _KINDS: Mapping[str, frozenset[str]] = {
-    "gpu_memory": frozenset({"memory_saving", "smaller_gpu", "batch_size"}),
-    "cpu": frozenset({"data_loading"}),
-    "memory": frozenset({"data_loading"}),
-    "storage": frozenset({"data_loading"}),
-    "network": frozenset({"communication", "data_loading"}),
-    "exporters": frozenset({"lost_gpu"}),
+    "gpu_utilization": _measured_by(signals.IDLE_UTILIZATION) | {"smaller_gpu"},
+    "gpu_memory": _measured_by(signals.IDLE_MEMORY_USED) | {"batch_size", "idle_reclaim", "smaller_gpu"},
 }
-
-#: Kinds that leave utilization as it is; every other raises it, or lowers it where a pool is too small.
-_NOT_UTILIZATION = frozenset({"memory_saving", "failing_gpu", "lost_gpu"})
 
 
 def belongs_to(item: str, advice: Recommendation) -> bool:
-    """Whether a recommendation changes what the item measures; the cost is changed by those that save GPUs."""
-    if item == "cost":
-        return advice.savings is not None
-    if item == "gpu_utilization":
-        return advice.kind not in _NOT_UTILIZATION
-    return advice.kind in _KINDS.get(item, frozenset())
+    """Whether a recommendation changes what the item measures, or saves GPUs, which the cost counts.
+
+    The size of a pool decides the utilization of its GPUs, and what they cost.
+    """
+    sizes = item in ("gpu_utilization", "cost") and advice.unit in SIZE_UNITS
+    saves = item == "cost" and advice.savings is not None
+    return sizes or saves or advice.kind in _KINDS.get(item, frozenset())
