@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from functools import partial
 
 from markupsafe import Markup
 
 from gpu_advisor.evaluation.recommendation import Evidence
+from gpu_advisor.promql.expressions import Expression, HistogramQuantile, Selector, subexpressions
 from gpu_advisor.rendering import svg
 from gpu_advisor.rendering.durations import duration
 from gpu_advisor.web.page.evidence_history import EvidenceSeries
@@ -58,21 +58,20 @@ def describe_chart(curve: EvidenceSeries, threshold: float | None, unit: str, na
 
 def statistic(evidence: Evidence) -> str:
     """`mean`, `p95`: a quantile by its percentile."""
-    quantiles = {q for q in _quantiles(evidence.expression) if q is not None}
-    if evidence.statistic != "quantile" or len(quantiles) != 1:
+    if evidence.statistic != "quantile" or evidence.expression is None:
+        return evidence.statistic
+    quantiles = set(_quantiles(evidence.expression))
+    if len(quantiles) != 1:
         return evidence.statistic
     return f"p{100 * quantiles.pop():g}"
 
 
-def _quantiles(node: object) -> Iterator[float | None]:
+def _quantiles(expression: Expression) -> Iterator[float]:
     """Of an expression and all its parts."""
-    if isinstance(node, tuple):
-        for part in node:
-            yield from _quantiles(part)
-    elif is_dataclass(node):
-        yield getattr(node, "q", None)
-        for each in fields(node):
-            yield from _quantiles(getattr(node, each.name))
+    if isinstance(expression, Selector | HistogramQuantile) and expression.q is not None:
+        yield expression.q
+    for part in subexpressions(expression):
+        yield from _quantiles(part)
 
 
 def distinct_titles(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[str]:
