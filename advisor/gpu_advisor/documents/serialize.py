@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TypeVar
 
@@ -153,15 +153,18 @@ def _inferred_kind(of: Pool) -> str | None:
 
 
 def pools(view: View) -> list[schema.PoolDocument]:
-    """Nothing may scale on stale data: then `desired_replicas` is null."""
     if view.evaluation is None:
         return []
-    present = view.evaluation.replicas
-    desired = {} if view.stale else dict(view.evaluation.desired_replicas)
+    present, desired = view.evaluation.replicas, _desired_replicas(view, view.evaluation)
     names = [state.pool.settings.name for state in view.evaluation.pools]
     return [
         pool(state, present[name], desired.get(name)) for name, state in zip(names, view.evaluation.pools, strict=True)
     ]
+
+
+def _desired_replicas(view: View, evaluation: Evaluation) -> Mapping[str, int]:
+    """By pool; empty while the view is stale: nothing may scale on stale data."""
+    return {} if view.stale else dict(evaluation.desired_replicas)
 
 
 def source(of: SourceStatus) -> schema.SourceDocument:
@@ -308,15 +311,15 @@ def what_if(view: View, comparison: WhatIfComparison) -> schema.WhatIf:
                 if now[id_].recommended != then[id_].recommended
             ],
         },
-        "pools": _what_if_pools(comparison),
+        "pools": _what_if_pools(view, comparison),
         "checks_now": check_counts(comparison.current),
         "checks_then": check_counts(comparison.changed),
         "items_then": [check(each) for each in _summary_checks(comparison.changed)],
     }
 
 
-def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
-    now, then = dict(comparison.current.desired_replicas), dict(comparison.changed.desired_replicas)
+def _what_if_pools(view: View, comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
+    now, then = (_desired_replicas(view, each) for each in (comparison.current, comparison.changed))
     return [
         {
             "name": state.pool.settings.name,
@@ -324,16 +327,18 @@ def _what_if_pools(comparison: WhatIfComparison) -> list[schema.WhatIfPool]:
             "replicas": comparison.changed.replicas[state.pool.settings.name],
             "desired_now": now.get(state.pool.settings.name),
             "desired_then": then.get(state.pool.settings.name),
-            "cannot_tell": "" if state.pool.settings.name in then else unsized_reason(comparison.changed, state),
+            "cannot_tell": "" if state.pool.settings.name in then else _unsized_reason(view, comparison.changed, state),
         }
         for state in comparison.changed.pools
     ]
 
 
-def unsized_reason(evaluation: Evaluation, state: PoolState) -> str:
+def _unsized_reason(view: View, evaluation: Evaluation, state: PoolState) -> str:
     """Why a pool has no desired number of replicas."""
     if state.pool.settings.kind != "serving":
         return f"the pool's kind is {state.pool.settings.kind}: only serving pools are sized"
+    if view.stale:
+        return f"{Reason.STALE.value}: nothing may scale on stale data"
     messages = [
         f"{each.reason.value}: {each.message}" for each in evaluation.abstentions if each.scope == state.pool.scope
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -64,6 +65,14 @@ def test_a_higher_limit_begins_advice_and_a_higher_minimum_ends_it(client: Flask
     assert pools["chat"]["desired_then"] > 4
     assert "only serving pools are sized" in pools["rest"]["cannot_tell"]
     assert client.get("/recommendations").data == before  # nothing is kept
+
+
+def test_nothing_scales_on_stale_data(view: View) -> None:
+    stale = dataclasses.replace(view, overdue=True)
+    client = create_app(ApiContext(lambda: stale, lambda: (), lambda _id, _snooze: None, CHOSEN)).test_client()
+    chat = next(each for each in asked(client, {"pools": {"chat": {"gpu": {"max": 8}}}})["pools"] if each["sized"])
+    assert (chat["desired_now"], chat["desired_then"]) == (None, None)
+    assert "stale" in chat["cannot_tell"]
 
 
 def test_prices_and_targets(client: FlaskClient) -> None:
