@@ -93,7 +93,9 @@ def test_limits_need_no_objective(values: Mapping[str, float], cause: str, objec
 def test_a_server_that_never_preempts_has_a_full_cache(changes: Mapping[str, float], expected: set[str]) -> None:
     """TensorRT-LLM by default begins a request only with room for its whole answer (GUARANTEED_NO_EVICT)."""
     never_preempts = {name: value for name, value in BATCH_LIMIT.items() if name != "preemption_rate"}
-    assert causes(diagnosed({**never_preempts, **changes})) == expected
+    found = diagnosed({**never_preempts, **changes})
+    assert causes(found) == expected
+    assert not any("preempted" in each.summary for each in advice_of(found).values())
 
 
 def test_every_feature_decides_or_advises() -> None:

@@ -45,7 +45,7 @@ CAUSES: dict[str, ServingCause] = {
     each.name: each
     for each in (
         ServingCause("kv_cache_bound", "serving_kv_cache",
-                     "The KV cache is full: sequences are preempted and computed again, and requests wait for room."),
+                     "The KV cache is full: requests wait for room, or are preempted and computed again."),
         ServingCause("batch_limit_bound", "serving_batch_limit",
                      "Requests wait while the number running stays at its limit, and the KV cache has room for more."),
         ServingCause("prefill_bound", "serving_prefill",

@@ -126,8 +126,9 @@ def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
             "other processes use the GPU" if options.shared else "whether others use the GPU is not known",
         ),
     )  # fmt: skip
+    preempted = ", and sequences are preempted" if value_of(found, "preemption_rate") else ""
     return Advice(
-        summary=f"Give {name} a larger KV cache: it is full, {waiting:.0f} requests wait, and sequences are preempted",
+        summary=f"Give {name} a larger KV cache: it is full, {waiting:.0f} requests wait{preempted}",
         current=round(tokens or running),
         recommended=round(MOST_STEP * (tokens or running)),
         unit="tokens of KV cache" if tokens else "requests at a time",
@@ -139,7 +140,7 @@ def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
             *notes("or more replicas, or a smaller maximum length of the context, if requests allow it"),
         ),
         rejected=(
-            Alternative("run more requests at a time", "there is no room: more would be preempted"),
+            Alternative("run more requests at a time", "the cache has no room for more"),
             *unshared,
         ),
         projection=project_load(found, min(target, running + waiting)),
