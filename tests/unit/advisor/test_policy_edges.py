@@ -13,8 +13,8 @@ from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.policies import by_diagnosis, calibrated_batch_size, failing_gpu, idle_reclaim
 from gpu_advisor.evaluation.policies.calibrated_batch_size import MAX_PEAK_DEVIATION
+from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS
 from gpu_advisor.evaluation.policies.idle_gpus import ACTIVE_STEP_RATIO
-from gpu_advisor.evaluation.policies.idle_reclaim import MAX_LISTED_GPUS
 from gpu_advisor.evaluation.policies.scale_recommendation import MIN_HISTORY_SECONDS
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation
 from gpu_advisor.evaluation.signals import Signal

@@ -167,11 +167,11 @@ def percent(value: float | None) -> str:
     return "?" if value is None else f"{value:.0%}"
 
 
-def more_gpus(gpus: Sequence[Gpu], listed: int = MAX_LISTED_GPUS) -> Iterator[str]:
+def more_gpus(gpus: Sequence[Gpu]) -> Iterator[str]:
     """How many more there are than have lines of their own, and which."""
-    rest = gpus[listed:]
+    rest = gpus[MAX_LISTED_GPUS:]
     if rest:
-        names = f"{rest[0].scope}" if len(rest) == 1 else f"{rest[0].scope} to {rest[-1].scope}"
+        names = str(rest[0].scope) if len(rest) == 1 else f"{rest[0].scope} to {rest[-1].scope}"
         yield f"and {len(rest)} more: {names}"
 
 

@@ -18,7 +18,7 @@ from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.owners import GpuOwner
-from gpu_advisor.evaluation.policies.findings import more_gpus
+from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, listed_gpus, more_gpus
 from gpu_advisor.evaluation.policies.gpu_processes import list_processes
 from gpu_advisor.evaluation.policies.idle_gpus import IDLE_STATES, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import SLURM, owner_actions
@@ -39,9 +39,6 @@ from gpu_advisor.rendering.durations import duration
 from gpu_advisor.settings import Settings
 
 KIND = "idle_reclaim"
-
-#: Evidence lists at most this many single GPUs, besides the means over all idle GPUs.
-MAX_LISTED_GPUS = 8
 
 #: Owners named in a summary.
 MAX_SHOWN_OWNERS = 2
@@ -234,18 +231,22 @@ def _projection(facts: Facts, pool: Pool, keep: int) -> Projection:
     return Projection(utilization_ratio=utilization)
 
 
+def _without_owner(facts: Facts, gpus: list[Gpu]) -> list[Gpu]:
+    return [gpu for gpu in gpus if not facts.owners.get(gpu.uuid)]
+
+
 def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Iterator[Action]:
-    unowned = [gpu for gpu in idle if not facts.owners.get(gpu.uuid)]
+    unowned = _without_owner(facts, idle)
     if not unowned:
         return
-    asked = [gpu for gpu in holding if gpu in unowned] or unowned
+    asked = _without_owner(facts, holding) or unowned
     commands = [
         command
-        for gpu in asked[:MAX_LISTED_GPUS]
+        for gpu in listed_gpus(asked)
         for command in list_processes(facts, gpu, f"on {gpu.node}: which processes use GPU {gpu.index}?")
     ]
     yield from commands
-    yield from notes(*(more_gpus(asked, MAX_LISTED_GPUS) if commands else ()))
+    yield from notes(*(more_gpus(asked) if commands else ()))
     yield from notes(
         "ask their users, then stop those processes, or delete the pods that requested the GPUs",
         "GPUs without an owner: keep new work off the nodes first (kubectl cordon, or drain them in Slurm), look again "
