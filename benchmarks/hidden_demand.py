@@ -18,6 +18,7 @@ import numpy as np
 from gpu_advisor.backtest.compare import advisor_policy
 from gpu_advisor.backtest.replay import Observation, replay
 from gpu_advisor.backtest.trace import Trace
+from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO
 from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand
 from gpu_advisor.evaluation.scaling.replay_steps import prepare_steps
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, sizing_rules
@@ -29,7 +30,6 @@ from benchmarks.demand_families import FAMILIES
 from benchmarks.slo_backtest import POOL
 
 FIRST_SEED = 5000
-SATURATED = 0.98
 
 
 def hidden(family: str, seed: int) -> tuple[float, float]:
@@ -47,7 +47,7 @@ def hidden(family: str, seed: int) -> tuple[float, float]:
     replay(trace, observed, POOL)
     sizes = np.array(ready)
     work = tuple(map(float, np.minimum(demand, sizes)))
-    saturated = tuple(bool(each) for each in demand >= SATURATED * sizes)
+    saturated = tuple(bool(each) for each in demand >= SATURATION_RATIO * sizes)
     record = RecordedDemand(work, tuple(ready), saturated, has_signal=False)
     limits = ScalingLimits(POOL.min, POOL.max, 0.85, 0.6, POOL.start_delay_seconds).for_objective()
     steps = prepare_steps(record, sizing_rules(limits, settings.evaluation))

@@ -160,7 +160,7 @@ class Facts:
         coverage: float | None = None,
     ) -> Evidence:
         """The signal's value for one GPU or node, or its mean over several that all have one."""
-        all_values = self.values.get(signal.name, {})
+        all_values = self.column(signal)
         label, keys, matchers = self._selector(signal.scope, names)
         # Most evidence is on one of very many: the lengths decide without comparing sets.
         everything = len(names) >= len(all_values) and all_values.keys() <= set(names)
@@ -188,7 +188,7 @@ class Facts:
 
     def mean(self, signal: Signal, names: Collection[str]) -> float | None:
         """The signal's mean over those GPUs or nodes that have a value."""
-        all_values = self.values.get(signal.name, {})
+        all_values = self.column(signal)
         values = [all_values[name] for name in names if name in all_values]
         return fsum(values) / len(values) if values else None
 
