@@ -59,6 +59,23 @@ def test_a_model_has_its_numbers_and_advice(tmp_path: Path) -> None:
     assert (row.ttft, row.waiting, row.missed, row.tokens_per_second) == (None, None, None, None)
 
 
+def test_a_pool_has_as_many_replicas_as_on_the_overview() -> None:
+    """Of four by its GPUs, three report; two models that share it have no number of their own."""
+    whole_view = whole()
+    assert whole_view.evaluation is not None
+    state = whole_view.evaluation.pools[0]
+    name, gpus = state.pool.settings.name, tuple(replace(state.pool.gpus[0], uuid=f"GPU-{n}") for n in range(4))
+    pool = replace(state.pool, settings=PoolSettings(name=name, kind="serving"), gpus=gpus)
+    replicas = [ServingReplica("triton", "j", f"h{n}:8002", name, values={"running": 1.0}) for n in range(3)]
+    served = ServedPool(make_group(replicas, (), END, 300.0), pool, True, True)
+    found = replace(whole_view.evaluation, served=(served,), pools=(replace(state, pool=pool),))
+    assert found.replicas[name] == 4
+    view = replace(whole_view, evaluation=found, issued=())
+    assert f"{name} triton 3 of 4 " in text_of(client_of(view), "/page/serving")
+    shared = replace(found, served=(replace(served, alone=False),))
+    assert f"{name} triton 3 3 " in text_of(client_of(replace(view, evaluation=shared)), "/page/serving")
+
+
 def test_the_catalogue_has_the_metrics_of_serving_and_a_served_model_has_all() -> None:
     """Other views have none of them: they need a model that is served, and its price."""
     values = {"running": 4.0, "generation_token_rate": 400.0, "itl_mean": 0.06, "ttft_p50": 0.1, "request_rate": 2.0}

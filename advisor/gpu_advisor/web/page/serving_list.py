@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.engine import Evaluation
@@ -15,12 +15,16 @@ from gpu_advisor.state.view import PublishedRecommendation
 
 @dataclass(frozen=True, slots=True)
 class ServingRow:
-    """A model. Numbers are of all of its replicas, None unless known for each; latencies are the worst replica's."""
+    """A model. Numbers are of all replicas that report, None unless known for each; latencies are the worst replica's.
+
+    `of_replicas`: as the overview counts them, where the pool has more; a model without a pool of its own has None.
+    """
 
     name: str
     pool: str
     server: str
     replicas: int
+    of_replicas: int | None
     running: float | None
     waiting: float | None
     ttft: float | None
@@ -34,17 +38,25 @@ class ServingRow:
 
 def serving_rows(evaluation: Evaluation, issued: Sequence[PublishedRecommendation]) -> list[ServingRow]:
     """Those with advice first, then by the share of requests that miss an objective, then by name."""
-    rows = [_row(each, evaluation, issued) for each in evaluation.served]
+    of_pools = evaluation.replicas
+    rows = [_row(each, evaluation, issued, of_pools) for each in evaluation.served]
     return sorted(rows, key=lambda row: (not row.advice, -(row.missed or 0.0), row.name))
 
 
-def _row(served: ServedPool, evaluation: Evaluation, issued: Sequence[PublishedRecommendation]) -> ServingRow:
+def _row(
+    served: ServedPool,
+    evaluation: Evaluation,
+    issued: Sequence[PublishedRecommendation],
+    of_pools: Mapping[str, int],
+) -> ServingRow:
     replicas = served.group.replicas
+    of_pool = of_pools.get(served.pool.settings.name, 0) if served.alone else 0
     return ServingRow(
         name=served.group.name,
         pool=served.pool.settings.name,
         server=evaluation.facts.serving.titles.get(served.group.server, served.group.server),
         replicas=len(replicas),
+        of_replicas=of_pool if of_pool > len(replicas) else None,
         running=_all(replicas, "running", sum),
         waiting=_all(replicas, "waiting", sum),
         ttft=_all(replicas, "ttft_p95", max),
