@@ -6,7 +6,6 @@ never more than all of its time: no sum counts a GPU twice.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
@@ -19,6 +18,7 @@ from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.recommendation import Recommendation, Savings, Waste
+from gpu_advisor.rendering.natural_order import natural
 
 SEVERITY_ORDER = {"critical": 0, "warning": 1, "info": 2}
 
@@ -102,7 +102,7 @@ def urgency(advice: Recommendation, id_: str) -> tuple[int, bool, float, float, 
     """
     money = advice.savings.money.value_per_hour if advice.savings else None
     gpus = advice.savings.gpus.value if advice.savings else None
-    scope = re.sub("[0-9]+", lambda number: number[0].zfill(18), str(advice.scope))
+    scope = natural(str(advice.scope))
     return SEVERITY_ORDER[advice.severity], advice.kind != lost_gpu.KIND, -(money or 0.0), -(gpus or 0.0), scope, id_
 
 

@@ -6,7 +6,6 @@ then costs a few passes over arrays.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, reduce
@@ -23,6 +22,7 @@ from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.owners import NO_OWNER
 from gpu_advisor.evaluation.recommendation import Check, CheckStatus, Severity
 from gpu_advisor.evaluation.signals import Signal
+from gpu_advisor.rendering import natural_order
 from gpu_advisor.state.view import PublishedRecommendation, View
 from gpu_advisor.text_cache import cache_texts
 from gpu_advisor.web.page.text_index import Numbers, TextIndex
@@ -122,10 +122,7 @@ SHOWN: Mapping[str, tuple[str, Callable[[GpuRow], bool]]] = {
 }
 
 
-@cache_texts(50_000)
-def natural(text: str) -> str:
-    """A key that orders node-2 before node-10."""
-    return re.sub("[0-9]+", lambda number: number[0].zfill(18), text.casefold())
+natural = cache_texts(50_000)(natural_order.natural)
 
 
 def _urgency(row: GpuRow) -> tuple[bool, int, bool]:
