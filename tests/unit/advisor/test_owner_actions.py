@@ -68,7 +68,7 @@ def test_ask_first_then_a_whole_command(owner: GpuOwner, command: str) -> None:
 def test_asking_names_team_and_arrival() -> None:
     asked = lines({"g0": (replace(POD, team="vision"),)})[0]
     assert asked == (
-        "# ask pod ml/train-5f7d-abcde of team vision first, there since 2027-01-15 05:30 UTC: does it still need "
+        "# ask pod ml/train-5f7d-abcde of team vision first, running since 2027-01-15 05:30 UTC: does it still need "
         "node-a GPU 0?"
     )
     assert lines({"g0": (JOB,)})[0] == "# ask job 123_4 of ada of account vis first: does it still need node-a GPU 0?"

@@ -67,7 +67,7 @@ def _gpus_by_owner(facts: Facts, gpus: Sequence[Gpu]) -> list[tuple[GpuOwner, li
 def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
     names = ", ".join(str(gpu.scope) for gpu in gpus[:3]) + (", ..." if len(gpus) > 3 else "")
     team = f" of team {owner.team}" if owner.team else f" of account {owner.account}" if owner.account else ""
-    since = "" if owner.started is None else f", there since {utc_time(owner.started)}"
+    since = "" if owner.started is None else f", running since {utc_time(owner.started)}"
     return notes(f"ask {owner}{team} first{since}: does it still need {names}?")[0]
 
 
