@@ -11,6 +11,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import click
 import requests
 
+from gpu_advisor.commands import common_options
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, RESPONSE_TIMEOUT_SECONDS, AdvisorHttpClient, read_token
 from gpu_advisor.storage.secret_file import Secret
@@ -52,10 +53,8 @@ def options(command: F) -> F:
             help="Evaluate here, without a running advisor, with these settings (YAML).",
         ),
         click.option("--prometheus", metavar="URL", help="Evaluate here, on this Prometheus, with default settings."),
-        click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM)."),
-        click.option(
-            "--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor."
-        ),
+        common_options.ca_file,
+        common_options.token_file,
         click.option("--advisor", metavar="URL", help=f"Query a running advisor.  [default: {DEFAULT_ADVISOR}]"),
     ):
         command = option(command)

@@ -14,7 +14,7 @@ from gpu_advisor.allocation.errors import InvalidRequestError
 from gpu_advisor.allocation.gpu_request import split_count_and_type
 from gpu_advisor.allocation.slurm.backend import SlurmBackend
 from gpu_advisor.allocation.slurm.sbatch import JobOptions
-from gpu_advisor.commands import output, slurm_allocation
+from gpu_advisor.commands import common_options, output, slurm_allocation
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, AdvisorHttpClient, read_token
 from gpu_advisor.rendering.escaping import one_line
@@ -56,16 +56,9 @@ class NoCapacityError(CommandError):
 @click.option("--partition", default="", metavar="NAME", help="Slurm: the job's partitions.  [default: those that fit]")
 @click.option("--account", default="", metavar="NAME", help="Slurm: the account to charge.")
 @click.option("--job-name", default="", metavar="NAME", help="Slurm: the job's name.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
-@click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
-@click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
+@common_options.output_format("table", "json", "csv")
+@common_options.ca_file
+@common_options.token_file
 @click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True, help="The running advisor.")
 def command(
     gpus: str, job_command: tuple[str, ...], memory_gb: float | None, distributed: bool, cpu_fallback: bool,

@@ -19,6 +19,7 @@ from gpu_advisor.backtest.compare import advisor_policy, compare_policies
 from gpu_advisor.backtest.recorded_demand import find_serving_pool, read_recorded_demand
 from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool
 from gpu_advisor.backtest.trace import Trace, TraceError, read_csv
+from gpu_advisor.commands import common_options
 from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
@@ -73,10 +74,7 @@ def _unserved_ratio(_context: click.Context, _parameter: click.Parameter, text: 
     help="Tune the headroom to this SLO, as in 0.2%.  [default: the pool's slo.unserved]",
 )  # fmt: skip
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings (YAML).")
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
-    help="json is an object of policies.",
-)  # fmt: skip
+@common_options.output_format("table", "json", "csv", name="form", description="json is an object of policies.")
 def command(
     trace: Path | None,
     pool: str | None,

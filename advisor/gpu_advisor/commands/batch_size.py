@@ -12,6 +12,7 @@ import click
 from gpu_advisor.calibration.byte_sizes import format_bytes, parse_bytes
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.precision import PRECISIONS
+from gpu_advisor.commands import common_options
 
 if TYPE_CHECKING:
     from gpu_advisor.calibration.batch_size_advice import BatchSizeAdvice, Prediction
@@ -73,9 +74,7 @@ def parse_target(_context: click.Context, _parameter: click.Parameter, value: fl
 )
 @click.option("--gradient-noise", type=click.IntRange(min=1), metavar="SIZE",
               help="Critical batch size, if the job reports its gradient noise scale.")  # fmt: skip
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+@common_options.output_format("text", "json", name="form")
 def command(
     points_file: Path | None,
     profile_file: Path | None,

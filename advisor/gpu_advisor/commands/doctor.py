@@ -13,6 +13,7 @@ from urllib.parse import quote, urljoin
 import click
 import requests
 
+from gpu_advisor.commands import common_options
 from gpu_advisor.commands import doctor_findings as findings
 from gpu_advisor.commands.doctor_findings import DeviceFile, Finding, Reply
 from gpu_advisor.commands.errors import CommandError
@@ -50,15 +51,8 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "brig
 @click.option("--prometheus", metavar="URL", help="Check this Prometheus and what it scrapes.")
 @click.option("--alertmanager", metavar="URL", help="Check this Alertmanager.")
 @click.option("--grafana", metavar="URL", help="Check this Grafana.")
-@click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@common_options.ca_file
+@common_options.output_format("table", "json")
 def command(
     config: Path | None, exporter: str | None, prometheus: str | None, alertmanager: str | None, grafana: str | None,
     ca_file: str | None, format_: str,

@@ -13,6 +13,7 @@ import click
 
 from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
+from gpu_advisor.commands import common_options
 from gpu_advisor.commands.batch_size import parse_sizes
 
 if TYPE_CHECKING:
@@ -29,18 +30,10 @@ if TYPE_CHECKING:
     metavar="SAMPLES,...",
     help="Batch sizes to estimate.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Precision of the model.",
-)
+@common_options.precision
 @click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Profiles of one GPU type that correct the estimate. Repeatable.")  # fmt: skip
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+@common_options.output_format("text", "json", name="form")
 def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tuple[Path, ...], form: str) -> None:
     """Trace a workload with fake tensors and estimate its peak training memory.
 

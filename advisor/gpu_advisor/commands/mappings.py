@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpu_advisor.commands import common_options
+
 if TYPE_CHECKING:
     from gpu_advisor.promql.expressions import Labels
     from gpu_advisor.sources.exporters.exposition_check import MappedPage, Page
@@ -18,9 +20,7 @@ _DIRECTORY = click.option(
     "--mappings-dir", default="", metavar="DIRECTORY",
     help="Directory of your own mapping files; one with the name of a shipped mapping replaces it.",
 )  # fmt: skip
-_FORMAT = click.option(
-    "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+_FORMAT = common_options.output_format("text", "json", name="output")
 
 #: Units of quantities in the advisor, by the ends of their names; the first that matches. Others are counts or flags.
 _UNITS = (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from gpu_advisor.commands.common_options import output_format
 from gpu_advisor.rendering.escaping import escape_formula
 from gpu_advisor.web.page.template_filters import ago
 
@@ -40,14 +41,7 @@ def options(action_needed: str) -> Callable[[F], F]:
 
     `action_needed`: the condition under which the command exits with EXIT_ACTION_NEEDED, for the help.
     """
-    format_option = click.option(
-        "--format",
-        "format_",
-        type=click.Choice(["table", "json", "csv"]),
-        default="table",
-        show_default=True,
-        help="Output format.",
-    )
+    format_option: Callable[[F], F] = output_format("table", "json", "csv")
     exit_code_option = click.option(
         "--exit-code", is_flag=True, help=f"Exit with {EXIT_ACTION_NEEDED} if {action_needed}."
     )

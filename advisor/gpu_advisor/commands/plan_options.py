@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gpu_advisor.calibration.precision import PRECISIONS
+from gpu_advisor.commands import common_options
 from gpu_advisor.commands.cost_options import parse_amount
 from gpu_advisor.planning.layout import ADAPTER_CODE, OPTIMIZERS
 
@@ -88,13 +90,12 @@ _OPTIONS = (
                  metavar="GIB"),
     click.option("--profile", "profiles", multiple=True, type=_PATH, metavar="FILE",
                  help="Profile of the model on one GPU, from `gpu-advisor probe`: corrects the plan."),
-    click.option("--precision", type=click.Choice(["float32", "float16", "bfloat16"]), default="bfloat16",
+    click.option("--precision", type=click.Choice(PRECISIONS), default="bfloat16",
                  show_default=True, help="Precision of --module."),
     click.option("--no-offload", is_flag=True, help="Never offload model states to host memory."),
     click.option("--plans", "max_plans", type=click.IntRange(1, 20), default=3, show_default=True, metavar="N",
                  help="Plans to show."),
-    click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True,
-                 help="Output format."),
+    common_options.output_format("text", "json", name="form"),
 )  # fmt: skip
 
 

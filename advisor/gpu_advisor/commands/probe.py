@@ -10,6 +10,7 @@ import click
 from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.serving_probe import ServingProbe, run_serving_probe
+from gpu_advisor.commands import common_options
 from gpu_advisor.commands.batch_size import parse_memory, parse_sizes
 from gpu_advisor.extras import install_hint
 from gpu_advisor.settings.slo import parse_latency
@@ -61,13 +62,7 @@ def _probe_server(probe: ServingProbe) -> None:
 )
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
               help="cuda includes ROCm.")  # fmt: skip
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Precision of the model.",
-)
+@common_options.precision
 @click.option("--limit", callback=_limit, metavar="SIZE", help="Simulate a smaller memory, as in 8GiB.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True,
               help="Time limit per size, in seconds.", metavar="SECONDS")  # fmt: skip

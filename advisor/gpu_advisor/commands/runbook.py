@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from gpu_advisor.commands import common_options
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, read_token
 from gpu_advisor.documents.runbook_files import runbook_names, runbook_text
@@ -19,8 +20,8 @@ from gpu_advisor.state.view import alert_name
 @click.command("runbook")
 @click.argument("name", required=False)
 @click.option("--advisor", metavar="URL", help=f"The advisor that knows the ID.  [default: {DEFAULT_ADVISOR}]")
-@click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
-@click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
+@common_options.token_file
+@common_options.ca_file
 def command(name: str | None, advisor: str | None, token_file: Path | None, ca_file: str | None) -> None:
     """Print the runbook of an alert or a recommendation. Without a name: list them.
 

@@ -10,6 +10,7 @@ from urllib.parse import quote, urljoin
 import click
 import requests
 
+from gpu_advisor.commands import common_options
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, AdvisorHttpClient, read_token
 from gpu_advisor.rendering.escaping import one_line
@@ -32,8 +33,8 @@ def parse_duration(_context: click.Context, _parameter: click.Parameter, value: 
 @click.option("--reason", help="Reason, shown to others. Required, except with --end.", metavar="REASON")
 @click.option("--end", is_flag=True, help="End the snooze instead.")
 @click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True, help="The running advisor.")
-@click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), help="Bearer token for --advisor.")
-@click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
+@common_options.token_file
+@common_options.ca_file
 def command(
     id_: str, duration: timedelta, reason: str | None, end: bool, advisor: str, token_file: Path | None,
     ca_file: str | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_advisor.commands import live_display, output, top_view
+from gpu_advisor.commands import common_options, live_display, output, top_view
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClient
 from gpu_advisor.commands.node_snapshot import ExporterScrape, GpuSnapshot, NodeSnapshot, take_snapshot
@@ -41,24 +41,10 @@ CSV_COLUMNS = (
 
 @click.command("top")
 @click.argument("exporter", metavar="[URL]", default=DEFAULT_EXPORTER)
-@click.option(
-    "--interval",
-    type=click.FloatRange(min=0.5),
-    default=2.0,
-    show_default=True,
-    help="Refresh interval in seconds.",
-    metavar="SECONDS",
-)
+@common_options.refresh_interval(2.0, shortest=0.5)
 @click.option("--once", is_flag=True, help="Print once and exit; implied by --format json and csv.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
-@click.option("--ca-file", type=click.Path(dir_okay=False), help="Trust this certificate (PEM).")
+@common_options.output_format("table", "json", "csv")
+@common_options.ca_file
 @click.option("--user", help="User of the exporter's basic auth.", metavar="NAME")
 @click.option("--password-file", type=click.Path(dir_okay=False, path_type=Path), help="File with the user's password.")
 def command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_advisor.commands import advisor_client, live_display, output
+from gpu_advisor.commands import advisor_client, common_options, live_display, output
 from gpu_advisor.commands.recommend import short_table
 from gpu_advisor.documents import schema
 from gpu_advisor.rendering.escaping import one_line
@@ -35,14 +35,7 @@ class WatchState:
 
 
 @click.command("watch")
-@click.option(
-    "--interval",
-    type=click.FloatRange(min=1),
-    default=5.0,
-    show_default=True,
-    help="Refresh interval in seconds.",
-    metavar="SECONDS",
-)
+@common_options.refresh_interval(5.0, shortest=1)
 @click.option("--once", is_flag=True, help="Print once and exit.")
 @click.option("--gpus", is_flag=True, help="Include checks per GPU.")
 @click.option("--exit-code", is_flag=True, help="With --once: exit with 3 if there are recommendations.")
