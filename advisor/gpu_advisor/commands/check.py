@@ -51,17 +51,15 @@ def command(
     elif format_ == "csv":
         output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
     elif answer["at"] is not None:
-        headings, rows = HEADINGS, [_row(each) for each in found]
-        if sys.stdout.isatty():
-            headings, rows = short_table(found, output.terminal_width())
-        output.show_table(headings, rows, "No matching checks.")
+        width = output.terminal_width() if sys.stdout.isatty() else output.NARROW_WIDTH
+        output.show_table(*short_table(found, width), "No matching checks.")
     if exit_code and any(each["status"] == "missed" and each["severity"] != "info" for each in found):
         return output.EXIT_ACTION_NEEDED
     return 1 if old and (exit_code or answer["at"] is None) else 0
 
 
 def short_table(checks: Sequence[schema.CheckDocument], width: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headings and rows for a terminal. A narrow one has value, target and message in one column."""
+    """Headings and rows. A terminal narrower than NARROW_WIDTH has value, target and message in one column."""
     if width >= output.NARROW_WIDTH:
         return HEADINGS, [_row(each) for each in checks]
     found: list[tuple[str, ...]] = []

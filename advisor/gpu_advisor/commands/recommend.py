@@ -116,7 +116,7 @@ def owners(each: schema.RecommendationDocument) -> str:
 
 def _show(answer: schema.Recommendations) -> None:
     if answer["at"] is None:
-        return  # `warn_if_stale` has said why
+        return  # `warn_if_stale` has printed why
     if sys.stdout.isatty():
         output.show_table(*short_table(answer, output.terminal_width()), "No recommendations.")
     else:
