@@ -210,8 +210,20 @@ def test_a_loader_resumes_after_the_batch_that_was_yielded_last(depth: int, yiel
     assert loader.state_dict() == {"taken": 0}  # after the epoch, its own
 
 
-def test_a_loader_that_cannot_be_resumed_has_no_state() -> None:
-    assert not hasattr(PrefetchLoader(NumberedLoader(3)), "state_dict")
+def test_a_loaded_state_replaces_that_of_an_epoch_that_was_left() -> None:
+    loader = PrefetchLoader(ResumableLoader(10))
+    batches = iter(loader)
+    next(batches)
+    saved = loader.state_dict()
+    next(batches)
+    loader.load_state_dict(saved)
+    assert loader.state_dict() == saved == {"taken": 1}
+    assert list(loader) == list(range(1, 10))
+
+
+@pytest.mark.parametrize("name", ["state_dict", "load_state_dict"])
+def test_a_loader_that_cannot_be_resumed_has_no_state(name: str) -> None:
+    assert not hasattr(PrefetchLoader(NumberedLoader(3)), name)
 
 
 def test_after_an_error_the_state_is_of_the_batches_before_it() -> None:

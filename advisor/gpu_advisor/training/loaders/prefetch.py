@@ -42,18 +42,23 @@ class PrefetchLoader(Generic[B]):
         self.loader = loader
         self.depth = depth
         self.device = _device(device)
-        self._states: list[Any] = []
-        """The loader's state after the batch that was last yielded; empty before the first."""
+        self._state: Any = None
+        """The loader's state after the batch that was last yielded; None before the first."""
 
     def __getattr__(self, name: str) -> Any:
         """The loader's own attributes: `dataset`, `sampler`, `batch_size` and others."""
         if name.startswith("__") or name == "loader":
             raise AttributeError(name)
         found = getattr(self.loader, name)
-        return self._state_dict if name == "state_dict" else found
+        return {"state_dict": self._state_dict, "load_state_dict": self._load_state_dict}.get(name, found)
 
     def _state_dict(self) -> Any:
-        return self._states[0] if self._states else self._loader_state()
+        return self._loader_state() if self._state is None else self._state
+
+    def _load_state_dict(self, state: Any) -> Any:
+        self._state = None  # of the batches before
+        loader: Any = self.loader
+        return loader.load_state_dict(state)
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the loader's sampler, which shuffles by it, if it has one."""
@@ -88,10 +93,9 @@ class PrefetchLoader(Generic[B]):
                     error_to_raise, ended = error, True
             if not ahead:
                 break
-            state = ahead[0].state
-            self._states = [] if state is None else [state]
+            self._state = ahead[0].state
             yield self._deliver(ahead.popleft())
-        self._states = []
+        self._state = None
         if error_to_raise is not None:
             raise error_to_raise
 
