@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +40,17 @@ def kept_per_step(live_bytes: Sequence[int]) -> int:
     return max(0, min((after - before for before, after in pairwise(live_bytes)), default=0))
 
 
+def run_steps(step: Callable[[], object], read_bytes: Callable[[], int]) -> list[int]:
+    """The memory in use after each step. After the last, without what only reference cycles keep: it is freed later."""
+    live = []
+    for _ in range(MEMORY_STEPS):
+        step()
+        live.append(read_bytes())
+    gc.collect()
+    live[-1] = read_bytes()
+    return live
+
+
 class DeviceMeter(Protocol):
     """One device."""
 
@@ -71,10 +83,7 @@ class CpuMeter:
     def memory(self, make_step: Callable[[], Callable[[], object]]) -> tuple[Callable[[], object], MemoryMeasurement]:
         with MemoryTracker(self._limit) as tracker:
             step = make_step()
-            live = []
-            for _ in range(MEMORY_STEPS):
-                step()
-                live.append(tracker.current_bytes)
+            live = run_steps(step, lambda: tracker.current_bytes)
         return step, MemoryMeasurement(
             "cpu_tracked", tracker.peak_bytes, tracker.peak_bytes, kept_bytes_per_step=kept_per_step(live)
         )
@@ -115,10 +124,7 @@ class CudaMeter:
     def memory(self, make_step: Callable[[], Callable[[], object]]) -> tuple[Callable[[], object], MemoryMeasurement]:
         torch.cuda.reset_peak_memory_stats(0)
         step = make_step()
-        live = []
-        for _ in range(MEMORY_STEPS):
-            step()
-            live.append(torch.cuda.memory_allocated(0))
+        live = run_steps(step, lambda: torch.cuda.memory_allocated(0))
         self.synchronize()
         allocated, reserved = torch.cuda.max_memory_allocated(0), torch.cuda.max_memory_reserved(0)
         self._after, self._reserved = _read_device_usage(), torch.cuda.memory_reserved(0)

@@ -42,6 +42,13 @@ def training(keep: Callable[[torch.Tensor], Any]) -> Callable[[], Callable[[], N
     return make
 
 
+class Cycle:
+    """Keeps a tensor until Python's garbage collector runs."""
+
+    def __init__(self) -> None:
+        self.own, self.tensor = self, torch.empty(MIB)
+
+
 @pytest.mark.parametrize(
     ("keep", "leaks"),
     [
@@ -49,8 +56,9 @@ def training(keep: Callable[[torch.Tensor], Any]) -> Callable[[], Callable[[], N
         (lambda loss: loss.item(), False),
         (lambda loss: loss.detach(), False),
         (lambda loss: torch.empty(MIB), True),
+        (lambda loss: Cycle() and None, False),
     ],
-    ids=["nothing", "its number", "the loss", "a tensor"],
+    ids=["nothing", "its number", "the loss", "a tensor", "garbage"],
 )
 def test_what_the_steps_of_a_training_keep(keep: Callable[[torch.Tensor], Any], leaks: bool) -> None:
     _, memory = CpuMeter(None).memory(training(keep))
