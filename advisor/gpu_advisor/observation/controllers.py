@@ -18,7 +18,7 @@ POD_OWNERS, REPLICASET_OWNERS, JOB_OWNERS = "pod_owners", "replicaset_owners", "
 #: What kube-state-metrics writes where there is no owner; up to version 1, `<none>`.
 _NOTHING = frozenset({"", "<none>"})
 
-#: What starts each run anew: suspending one run's Job is lasting.
+#: What makes a Job for each run: suspending the Job of one run lasts.
 CRON_JOB = "CronJob"
 
 
@@ -36,7 +36,7 @@ def controller_selectors(owners: Iterable[GpuOwner]) -> dict[str, Selector]:
     indexed = {stem for stem, dash, index in (each.rpartition("-") for each in stems) if dash and index.isdigit()}
     for name, metric, label, names in (
         (REPLICASET_OWNERS, "kube_replicaset_owner", "replicaset", stems),
-        (JOB_OWNERS, "kube_job_owner", "job_name", stems | indexed - {""}),
+        (JOB_OWNERS, "kube_job_owner", "job_name", stems | (indexed - {""})),
     ):
         if names:
             matcher = any_of_values(label, tuple(sorted(names))) if of_pods.label == "pod" else of_pods

@@ -72,7 +72,7 @@ class HistoryCaches:
 
 @dataclass(frozen=True, slots=True)
 class _Identified:
-    """What is there at `at` (Unix time), and how to ask for its signals."""
+    """What is present at `at` (Unix time), and how to query its signals."""
 
     source: Source
     settings: Settings

@@ -24,5 +24,5 @@ def workload(labels: Mapping[str, str], own_pods: Collection[str]) -> Workload |
 
 
 def is_ambiguous(labels: Mapping[str, str]) -> bool:
-    """Whether only the labels of its target tell whose pod a series names."""
+    """Whether only the labels of its target show whose pod a series names."""
     return bool(labels.get("pod")) and not labels.get("exported_pod")

@@ -48,7 +48,7 @@ MAX_LEAVES_PER_QUERY = 50
 #: Kinds of servers in one query of histories, for the same limit: each has up to 2,000 characters.
 MAX_HISTORIES_PER_QUERY = 6
 
-#: The label that tells parts of one query apart.
+#: The label that distinguishes parts of one query.
 PART_LABEL = "_part"
 
 #: The window of a point of a server's history, in steps.

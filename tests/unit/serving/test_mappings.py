@@ -368,7 +368,7 @@ def test_a_server_of_images_with_a_queue_gets_advice_with_its_evidence(tmp_path:
     (tmp_path / "short").mkdir()
     early = evaluation_of([page], tmp_path / "short", STEPS // 2)
     assert early.recommendations == (), "one window is a burst"
-    assert any("batch limit bound in the last 300 s, not" in each.message for each in early.abstentions)
+    assert any("Batch-limit-bound in the last 300 s, not" in each.message for each in early.abstentions)
     (found,) = evaluation_of([page], tmp_path).recommendations
     assert (found.diagnosis, found.current, found.recommended) == ("batch_limit_bound", 2.0, 4)
     assert {each.signal for each in found.evidence} >= {"serving_batch", "serving_waiting", "serving_queue_seconds"}

@@ -15,7 +15,7 @@ from gpu_advisor.evaluation.serving.step_model import StepModel
 #: The share of a step that does not depend on the sequences in it, of a server whose curve is unknown.
 BASE_SHARES = (0.15, 0.95)
 
-#: Loads that a curve must span (most by least), to be told from noise; and the least and most relative width.
+#: Loads that a curve must span (most by least), to be more than noise; and the least and most relative width.
 MIN_SPAN = 1.5
 LEAST_WIDTH, MOST_WIDTH = 0.10, 0.40
 

@@ -42,7 +42,7 @@ SIZE_SIGNALS = ("generation_token_rate", "running", "waiting", "itl_p95", "ttft_
 #: A queue that is a limit's: the least share of requests that wait, and of the most running that the median is.
 QUEUE_SHARE, PLATEAU = 0.2, 0.97
 
-#: Samples that a window needs before it tells anything.
+#: The least samples of a window that a conclusion needs.
 MIN_SAMPLES = 5
 
 
@@ -212,7 +212,7 @@ def _hung(group: ServingGroup, hung: Iterable[ServingReplica]) -> str:
 
 
 def _pending(diagnosis: GroupDiagnosis) -> str:
-    causes = " and ".join(each.name.replace("_", " ") for each in diagnosis.pending)
+    causes = " and ".join(each.title for each in diagnosis.pending)
     window = diagnosis.group.window_seconds
     return (
         f"{diagnosis.group.name}: {causes} in the last {window:g} s, not in the {window:g} s before: advice follows if "

@@ -1,4 +1,4 @@
-"""Inference servers that are there, and whose metrics nobody reads. Pure."""
+"""Inference servers whose metrics no mapping reads, or nobody scrapes. Pure."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
     per         the mean of two counters: microseconds of requests
 
 A list of definitions is tried in order, per server: the first that has a value is used. `info` has numbers that are
-labels: their product. `labels` name the server's label for the model, and those that tell engines on one page apart.
+labels: their product. `labels` name the server's label for the model, and those that distinguish engines on one page.
 `flags` and `helm` say how a setting is given. What a server does not publish is not in its file. `counts_at_end`: it
 counts a request's tokens when the request ends, so that a window without any may have long answers under way.
 """
@@ -93,7 +93,7 @@ class ServerMapping(_StrictModel):
 
     @property
     def engine_labels(self) -> tuple[str, ...]:
-        """The labels that tell the models and engines of one page apart."""
+        """The labels that distinguish the models and engines of one page."""
         return tuple(self.labels.values())
 
     def model_of(self, labels: Mapping[str, str]) -> str:
