@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tests.telemetry_changes import HALF_WINDOW, UNTOUCHED
 from tests.telemetry_histories import Sample
@@ -81,24 +81,26 @@ def _managed_service_labels() -> Iterator[Sample]:
     yield from dcgm_gpu(where, "GPU-1", "dcgm-exporter-x", 1, constant(0.0), memory=0.01)
 
 
+def _beside_dcgm(other: Target, metrics: Mapping[str, float], **labels: str) -> Iterator[Sample]:
+    """An exporter without a mapping, beside one that is mapped."""
+    where = target("dcgm", "n1:9400")
+    yield from chain(where.up(), other.up(), _dcgm_pair(where))
+    for at in other.times():
+        for name, value in metrics.items():
+            yield name, {**other.labels, **labels}, value, at
+
+
 def _cloud_accelerator_names() -> Iterator[Sample]:
-    """A cloud's own names for its nodes' accelerators, beside an exporter that is mapped."""
-    where, cloud = target("dcgm", "n1:9400"), target("cloud-monitoring", "stackdriver:9255")
-    yield from chain(where.up(), cloud.up(), _dcgm_pair(where))
-    for at in cloud.times():
-        labels = {**cloud.labels, "node_name": "n2", "accelerator_id": "0", "make": "nvidia", "model": "L4"}
-        yield "kubernetes_io:node_accelerator_duty_cycle", labels, 93.0, at
-        yield "kubernetes_io:node_accelerator_memory_used", labels, 1e9, at
+    """A cloud's own names for its nodes' accelerators."""
+    names = {"kubernetes_io:node_accelerator_duty_cycle": 93.0, "kubernetes_io:node_accelerator_memory_used": 1e9}
+    cloud = target("cloud-monitoring", "stackdriver:9255")
+    return _beside_dcgm(cloud, names, node_name="n2", accelerator_id="0", make="nvidia", model="L4")
 
 
 def _plugin_names() -> Iterator[Sample]:
     """An agent's nvidia-smi plug-in, with names of its own."""
-    where, other = target("dcgm", "n1:9400"), target("telegraf", "n2:9273")
-    yield from chain(where.up(), other.up(), _dcgm_pair(where))
-    for at in other.times():
-        labels = {**other.labels, "host": "n2", "index": "0", "uuid": "GPU-7", "name": "NVIDIA L4"}
-        yield "nvidia_smi_utilization_gpu", labels, 93.0, at
-        yield "nvidia_smi_memory_used", labels, 900.0, at
+    names = {"nvidia_smi_utilization_gpu": 93.0, "nvidia_smi_memory_used": 900.0}
+    return _beside_dcgm(target("telegraf", "n2:9273"), names, host="n2", index="0", uuid="GPU-7", name="NVIDIA L4")
 
 
 def _ipv6_addresses() -> Iterator[Sample]:
@@ -116,7 +118,7 @@ def _ipv6_without_a_name() -> Iterator[Sample]:
 
 
 def _behind_a_proxy() -> Iterator[Sample]:
-    """One address for two nodes, told apart by a label of the scrape."""
+    """One address for two nodes, which a label of the scrape distinguishes."""
     for number, (node, network) in enumerate((("n1", 0.9), ("n2", 0.2))):
         gpus = target("dcgm", "proxy:9290", target=node)
         hosts = target("node", "proxy:9290", target=node)
@@ -147,7 +149,7 @@ def _two_families() -> Iterator[Sample]:
 
 
 def _mig_reconfigured() -> Iterator[Sample]:
-    """A board is cut anew in the middle of the window: the old slices are gone."""
+    """A board is reconfigured in the middle of the window: its old MIG instances are removed."""
     where = target("dcgm", "n1:9400")
     yield from where.up()
     for instance, level, profile, present in (
@@ -204,7 +206,7 @@ STACKS: tuple[Situation, ...] = (
         "gpus": 2, "fleet gpu_utilization": 0.475, "fleet exporters message": "duplicate series of 2 GPUs",
         "released": ["GPU-1aaaaaaa-4d2a-4c1e-9b7f-6a5e4d3c2b1a"],
     }),
-    Situation("MIG cut anew in the window", _mig_reconfigured, summarize, {
+    Situation("MIG reconfigured in the window", _mig_reconfigured, summarize, {
         "gpus": 1, "released": [], "abstained": ["insufficient_history"],
     }),
     Situation("a hole of two minutes", _hole_of_a_restart, summarize, {
