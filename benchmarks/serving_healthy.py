@@ -33,8 +33,8 @@ from benchmarks.serving.facts_adapter import points_of, replicas_of
 from benchmarks.serving.situation import SCRAPE_SECONDS, WINDOW_SECONDS, Run, Situation, run
 from benchmarks.serving.windows import SCRAPES_PER_WINDOW, watch, window_of
 
-#: Steps of the history (seconds), and how many hours of it there are.
-STEP_SECONDS, HISTORY_HOURS = 60.0, 6
+#: Steps of the history (seconds).
+STEP_SECONDS = 60.0
 SECONDS_PER_DAY = 86_400
 
 #: Advice on a number of replicas by demand, not by a cause.
@@ -71,7 +71,7 @@ def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator
     key = ("vllm", situation.model.name)
     points: list[CurvePoint] = []
     demand: list[DemandSample] = []
-    steps = int(HISTORY_HOURS * 3600 / STEP_SECONDS)
+    steps = int(settings.evaluation.history_seconds / STEP_SECONDS)
     for number in range(windows):
         window = window_of(watched, number)
         points += points_of(Run(tuple(each[:: int(STEP_SECONDS / SCRAPE_SECONDS)] for each in window.samples), 0, 0, 0))
