@@ -170,7 +170,7 @@ signal that shows the cause, as a share of each GPU's time:
 | lost GPU, hung job | all |
 | idle GPU | all; in full if a whole node, pod or Slurm job can be released, else the price is an upper bound |
 | pool too large | the released GPUs |
-| thermal or power throttling | at most (1 - clock of its peers) x busy time |
+| thermal or power throttling | at most (1 - clock of its peers, or of its maximum if peers are as slow) x busy time |
 | waiting for data | wait per step x time in steps, as the job reports it; else at most the idle time |
 | communication | at most the reported wait, since transfers may overlap; else at most the idle SMs |
 | busy but empty | at most 1 - SM activity; where SM activity is not published, up to the whole GPU |

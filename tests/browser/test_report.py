@@ -129,7 +129,7 @@ def test_on_paper_it_needs_no_colour_and_no_dark_ground(file: str, open_page: Op
     line = page.locator("svg.plot polyline.line").first
     assert line.evaluate("e => getComputedStyle(e).stroke") == "rgb(0, 0, 0)"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    seen = page.locator("svg.plot polyline.there").first
+    seen = page.locator("svg.plot polyline.present").first
     assert seen.evaluate("e => getComputedStyle(e).strokeDasharray") != "none"
     expect(page.locator("dl.code")).to_be_hidden()
     page.set_viewport_size({"width": 690, "height": 1000})  # what A4 has between its margins

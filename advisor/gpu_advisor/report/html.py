@@ -144,7 +144,7 @@ def _trends(document: Report) -> Markup:
     axis, unknown = _axis(document["period"])
     trends, targets = fleet["trends"], fleet["targets"]
     present_and_busy = [
-        line_charts.ChartLine("present", trends["gpus"][unknown:], "there"),
+        line_charts.ChartLine("present", trends["gpus"][unknown:], "present"),
         line_charts.ChartLine("busy", trends["busy_gpus"][unknown:], "line", filled=True),
     ]
     figure_elements = [

@@ -467,6 +467,15 @@ def test_a_quantile_is_named_by_its_percentile(statistic: str, expression: Expre
     assert evidence_charts.statistic(evidence) == text
 
 
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [("wait", "Wait."), ("Wait.", "Wait."), ("is an exporter scraped?", "Is an exporter scraped?"),
+     ("http://a:9090 does not respond", "http://a:9090 does not respond.")],
+)  # fmt: skip
+def test_a_message_is_a_sentence(message: str, text: str) -> None:
+    assert template_filters.sentence(message) == text
+
+
 def test_drivers_by_state() -> None:
     states = {"nvidia": {"absent"}, "amd": {"absent", "ok"}, "intel": {"ok"}, "other": {"failed"}}
     assert template_filters.drivers_by_state(states) == [("absent", ["AMD", "NVIDIA"]), ("failed", ["other"])]

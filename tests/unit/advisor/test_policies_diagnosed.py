@@ -170,6 +170,19 @@ def test_a_value_relative_to_peers_stands_beside_that_of_a_peer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "kind"), [(signals.THROTTLE_HW_THERMAL, "cooling"), (signals.THROTTLE_POWER_BRAKE, "power_limit")]
+)
+def test_clocks_that_are_low_on_all_gpus_are_compared_with_their_maximum(reason: Signal, kind: str) -> None:
+    known = fleet(8, {signals.SM_CLOCK: 1188e6, signals.SM_CLOCK_MAX: 1980e6, reason: 0.85}, utilization=0.9)
+    (found,) = (each for each in concluded_on(known)[0] if each.kind == kind)
+    assert "60% of their maximum" in found.summary
+    assert found.projection.throughput_ratio == pytest.approx(1 / 0.6)
+    assert found.savings is not None
+    assert found.savings.gpus.high == pytest.approx(8 * 0.4 * 0.9)
+    assert not any("peer" in each.about for each in found.evidence)
+
+
+@pytest.mark.parametrize(
     ("signal", "value", "severity"),
     [
         (signals.FATAL_ERRORS, 0.98, "critical"),

@@ -28,6 +28,7 @@ def share(diagnosis: str, known: Known) -> Interval | None:
         ("throttled_thermal", {"clock_of_peers": 0.6, "clock": 0.9, "utilization": 0.5}, 0.0, 0.2),
         ("throttled_power", {"clock": 0.9, "utilization": 0.5}, 0.0, 0.05),
         ("throttled_thermal", {"clock_of_peers": 1.1, "utilization": 0.5}, 0.0, 0.0),
+        ("throttled_thermal", {"clock_of_peers": 1.0, "clock": 0.6, "utilization": 0.5}, 0.0, 0.2),  # they are hot, too
         # half of each step waits, and 0.8 of the time is in steps; all of the time if that is unknown
         ("data_bound", {"data_wait": 0.5, "stepping": 0.8, "utilization": 0.3}, 0.4, 0.4),
         ("data_bound", {"data_wait": 0.5, "stepping": 1.3, "utilization": 0.3}, 0.5, 0.5),

@@ -109,11 +109,11 @@ def test_on_the_cpu_autocast_is_in_force_and_no_gpu_visible():
     assert run_and_parse(ON_THE_CPU, settings) == ["torch.bfloat16", False, None, [], "cpu"]
 
 
-def test_on_the_cpu_torch_may_be_imported_until_it_uses_a_gpu():
+def test_on_the_cpu_torch_may_be_imported_until_it_looks_for_gpus():
     settings = pytorch_settings(replace(make_allocation(mixed_precision=True), shares=()))
     assert run_and_parse("import torch\n" + ON_THE_CPU, settings)[-1] == "cpu"
-    used = "import torch\ntorch.cuda.is_initialized = lambda: True\n"
-    kind, message = run_and_parse(used + REFUSED, settings)
+    looked = "import torch\ntorch.cuda.is_available = lambda: True\n"  # as a driver that was started before does
+    kind, message = run_and_parse(looked + REFUSED, settings)
     assert kind == "AlreadyInitializedError"
     assert "CUDA_VISIBLE_DEVICES=-1" in message
 

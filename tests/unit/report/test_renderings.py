@@ -156,7 +156,7 @@ def test_marks_of_time_are_few_and_within(start: int, step: int, points: int) ->
 @given(st.lists(st.none() | st.floats(0, 20000), min_size=4, max_size=4))
 def test_numbers_of_gpus_stay_within_the_drawing(values: list[float | None]) -> None:
     drawn = line_charts.count_chart(
-        axis(), "GPUs", [line_charts.ChartLine("seen", values, "there"), line_charts.ChartLine("busy", values)]
+        axis(), "GPUs", [line_charts.ChartLine("present", values, "present"), line_charts.ChartLine("busy", values)]
     )
     for line in re.findall(r'<polyline[^>]* points="([^"]*)"', drawn):
         across = [float(point.split(",")[0]) for point in line.split()]

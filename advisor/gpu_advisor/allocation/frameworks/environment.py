@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from gpu_advisor.allocation.frameworks.errors import AlreadyInitializedError, SettingsConflictError, UnknownNodeError
@@ -40,16 +40,12 @@ def settings_for_node(nodes: Iterable[N], name: str | None) -> N:
 
 
 def set_environment(
-    variables: Mapping[str, str],
-    module: str,
-    aliases: Mapping[str, str] | None = None,
-    too_late: Callable[[], bool] = lambda: True,
+    variables: Mapping[str, str], module: str | None, aliases: Mapping[str, str] | None = None
 ) -> None:
-    """Set variables for the framework with top module `module`.
+    """Set variables for the framework with top module `module`; None: it reads them later than on import.
 
-    `aliases`: variables that take precedence in the framework -> the variable that they override. `too_late`: whether
-    an imported module does not read these variables again. Raises AlreadyInitializedError if so, SettingsConflictError
-    if a variable has another value.
+    `aliases`: variables that take precedence in the framework -> the variable that they override. Raises
+    AlreadyInitializedError if the module is already imported, SettingsConflictError if a variable has another value.
     """
     missing = {name: value for name, value in variables.items() if not _same_value(os.environ.get(name), value)}
     for name in missing:
@@ -64,7 +60,7 @@ def set_environment(
                 f"{other} is {os.environ[other]!r}, which takes precedence over {name}={variables.get(name)!r}: "
                 f"unset {other} before starting the program"
             )
-    if missing and module in sys.modules and too_late():
+    if missing and module in sys.modules:
         line = " ".join(f"{name}={value}" for name, value in sorted(missing.items()))
         raise AlreadyInitializedError(
             f"{module} is already imported and does not read its environment again: apply these settings before "

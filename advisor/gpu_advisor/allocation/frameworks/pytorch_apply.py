@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from gpu_advisor.allocation.frameworks import environment
-from gpu_advisor.allocation.frameworks.errors import MissingDevicesError, SetupError
+from gpu_advisor.allocation.frameworks.errors import AlreadyInitializedError, MissingDevicesError, SetupError
 from gpu_advisor.allocation.frameworks.pytorch import (
     NEW_ALLOCATOR_VARIABLE,
     OLD_ALLOCATOR_VARIABLE,
@@ -59,8 +59,9 @@ def child_environment(settings: PyTorchSettings, node: str | None = None) -> dic
 
 
 def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = None) -> AppliedPyTorch:
-    """Apply the settings, before the program imports torch, or for the CPU before it uses a GPU. `node`: this node's
-    name, if there are several. Without `settings`: those from `child_environment` in this process's environment.
+    """Apply the settings, before the program imports torch, or for the CPU before it looks for GPUs.
+
+    `node`: this node's name, if there are several. Without `settings`: those from `child_environment` in this process's environment.
 
     A process started by torchrun gets the device of its LOCAL_RANK. Raises SetupError if it is too late, if the
     environment has another value, or if the number of devices differs from the allocation.
@@ -68,12 +69,13 @@ def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = No
     settings = settings or _settings_from_environment()
     part = _with_installed_variable(environment.settings_for_node(settings.nodes, node))
     on_cpu = settings.device_type == "cpu"
-    environment.set_environment(part.environment, "torch", _aliases(part), _uses_gpus if on_cpu else lambda: True)
+    environment.set_environment(part.environment, None if on_cpu else "torch", _aliases(part))
     try:
         import torch
     except ImportError as error:
         raise SetupError(f"PyTorch is not installed: {install_hint('train')}") from error
     if on_cpu:
+        _check_hidden(part)
         return _make_applied(settings, torch.device("cpu"), None, bfloat16=True)
     devices = getattr(torch, settings.device_type, None)
     if devices is None:
@@ -98,11 +100,17 @@ def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = No
     return _make_applied(settings, torch.device(settings.device_type, own[0]), settings.memory.ratio, bfloat16)
 
 
-def _uses_gpus() -> bool:
-    """Whether the imported PyTorch has read which GPUs are visible: it does so on their first use, not on import."""
+def _check_hidden(part: NodePyTorchSettings) -> None:
+    """Raises AlreadyInitializedError if PyTorch sees GPUs: the driver reads which are visible once, not on import but
+    when it starts, and torch.cuda.is_available() starts it."""
     import torch
 
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    if torch.cuda.is_available():
+        line = " ".join(f"{name}={value}" for name, value in sorted(part.environment.items()))
+        raise AlreadyInitializedError(
+            "PyTorch has looked for GPUs before they were hidden: apply these settings before torch.cuda is used, "
+            f"torch.cuda.is_available() too, or start the program with {line}"
+        )
 
 
 def _settings_from_environment() -> PyTorchSettings:

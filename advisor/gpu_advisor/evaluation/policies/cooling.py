@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, Finding, PolicyAdvice, more_gpus, percent
+from gpu_advisor.evaluation.policies.throttled_clock import throttled_clock
 from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 from gpu_advisor.evaluation.signals import POWER, POWER_LIMIT, SM_CLOCK, TEMPERATURE
@@ -18,13 +19,12 @@ LOWER_LIMIT_RATIO = 0.9
 
 
 def advise(finding: Finding) -> PolicyAdvice:
-    slowness = "clock_of_peers" if finding.mean("clock_of_peers") is not None else "clock"
-    clock = finding.mean(slowness)
-    normal = finding.agreeing("its", "their") + (" peers'" if slowness == "clock_of_peers" else " maximum")
+    clock = throttled_clock(finding.mean)
+    slow = f", clocks at {percent(clock.ratio)} of {finding.agreeing('its', 'their')} {clock.whose}" if clock else ""
     whole = len({gpu.index for gpu in finding.gpus}) >= 4
     return PolicyAdvice(
         summary=f"{finding.scope}: {finding.count} thermally throttled {percent(finding.mean('thermal'))} of busy "
-        f"time, clocks at {percent(clock)} of {normal}",
+        f"time{slow}",
         actions=(
             *show_state(finding.gpus[0], "heat", note="which limit: core or memory"),
             *notes(
@@ -38,10 +38,10 @@ def advise(finding: Finding) -> PolicyAdvice:
             Alternative("more GPUs", "they would run in the same air"),
         ),
         confidence="high",
-        quotes=("thermal", slowness),
+        quotes=("thermal", *((clock.feature,) if clock else ())),
         signals=(TEMPERATURE,),
-        peer_signals=(SM_CLOCK,) if slowness == "clock_of_peers" else (),
-        projection=Projection(throughput_ratio=1 / clock if clock else None),
+        peer_signals=(SM_CLOCK,) if clock and clock.feature == "clock_of_peers" else (),
+        projection=Projection(throughput_ratio=1 / clock.ratio if clock and clock.ratio else None),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus, more_gpus, percent
+from gpu_advisor.evaluation.policies.throttled_clock import ThrottledClock, throttled_clock
 from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 from gpu_advisor.evaluation.signals import POWER_LIMIT, POWER_LIMIT_DEFAULT, SM_CLOCK, Signal
@@ -20,7 +21,7 @@ _TO_DRIVERS_DEFAULT = (
 
 def advise(finding: Finding) -> PolicyAdvice:
     brake = finding.has_variant("brake")
-    slow, clock = _slowness(finding)
+    clock = throttled_clock(finding.mean)
     actions = (
         notes("check power supplies, cables and their load on the BMC: ipmitool sdr type 'Power Supply'")
         if brake
@@ -31,24 +32,22 @@ def advise(finding: Finding) -> PolicyAdvice:
     )
     why = "the power supply asserts the power brake" if brake else _limit(finding)
     return PolicyAdvice(
-        summary=f"{finding.scope}: {finding.count} {slow}{why}",
+        summary=f"{finding.scope}: {finding.count} {_slowness(finding, clock)}: {why}",
         actions=actions,
         rejected=(_rejected(finding),),
         confidence="high",
         quotes=("clock", "limit_of_default", "limit_of_peers"),
-        peer_signals=_compared(finding, brake=brake),
-        projection=Projection(throughput_ratio=1 / clock if clock else None),
+        peer_signals=tuple(_compared(finding, clock, brake=brake)),
+        projection=Projection(throughput_ratio=1 / clock.ratio if clock and clock.ratio else None),
     )
 
 
-def _slowness(finding: Finding) -> tuple[str, float | None]:
+def _slowness(finding: Finding, clock: ThrottledClock | None) -> str:
     """How low the clocks are, and compared with which."""
+    if clock is None:
+        return f"{finding.agreeing('is', 'are')} slow"
     their = finding.agreeing("its", "their")
-    for feature, whose in (("clock_of_peers", "peers'"), ("clock", "maximum")):
-        clock = finding.mean(feature)
-        if clock is not None:
-            return f"{finding.agreeing('runs', 'run')} at {percent(clock)} of {their} {whose} clock: ", clock
-    return f"{finding.agreeing('is', 'are')} slow: ", None
+    return f"{finding.agreeing('runs', 'run')} at {percent(clock.ratio)} of {their} {clock.whose} clock"
 
 
 def _limit(finding: Finding) -> str:
@@ -62,11 +61,12 @@ def _limit(finding: Finding) -> str:
     return f"{power_limit} is {percent(limit)} of {their} peers'"
 
 
-def _compared(finding: Finding, *, brake: bool) -> tuple[Signal, ...]:
+def _compared(finding: Finding, clock: ThrottledClock | None, *, brake: bool) -> Iterator[Signal]:
     """What the summary compares with that of peers."""
-    by_limit = not brake and not finding.has_variant("default")
-    compared = (("clock_of_peers", SM_CLOCK, True), ("limit_of_peers", POWER_LIMIT, by_limit))
-    return tuple(signal for feature, signal, quoted in compared if quoted and finding.mean(feature) is not None)
+    if clock is not None and clock.feature == "clock_of_peers":
+        yield SM_CLOCK
+    if not brake and not finding.has_variant("default") and finding.mean("limit_of_peers") is not None:
+        yield POWER_LIMIT
 
 
 def _rejected(finding: Finding) -> Alternative:

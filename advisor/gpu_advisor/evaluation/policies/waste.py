@@ -12,6 +12,7 @@ from math import fsum
 from gpu_advisor.evaluation.diagnosis.conditions import Features
 from gpu_advisor.evaluation.money import Interval
 from gpu_advisor.evaluation.policies.findings import Finding
+from gpu_advisor.evaluation.policies.throttled_clock import throttled_clock
 from gpu_advisor.evaluation.recommendation import Waste
 
 Share = Callable[[Features], Interval | None]
@@ -19,9 +20,9 @@ Share = Callable[[Features], Interval | None]
 
 def _lost_clock(features: Features) -> Interval | None:
     """Work that waits for memory loses less than the clock does."""
-    clock = features["clock_of_peers"] if features["clock_of_peers"] is not None else features["clock"]
+    clock = throttled_clock(features.__getitem__)
     busy = features["utilization"]
-    return None if clock is None or busy is None else Interval.at_most(_ratio((1 - clock) * busy))
+    return None if clock is None or busy is None else Interval.at_most(_ratio((1 - clock.ratio) * busy))
 
 
 def _waits(share_of_step: str) -> Share:

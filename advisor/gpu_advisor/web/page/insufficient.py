@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gpu_advisor.evaluation.recommendation import Abstention, Reason
+from gpu_advisor.web.page.template_filters import sentence
 
 #: What a reason means, and how to fix it.
 _EXPLANATIONS: Mapping[Reason, tuple[str, str]] = {
@@ -19,7 +20,7 @@ _EXPLANATIONS: Mapping[Reason, tuple[str, str]] = {
     Reason.CONFLICTING: ("Some values contradict each other.",
                          "Scrape each exporter once, and check the exporters named in the details."),
     Reason.UNSUPPORTED: ("Some inputs are missing: an exporter does not publish them, or a setting is not set.",
-                         "The details name each with its fix; gpu-exporter publishes every signal of its GPUs."),
+                         "The details name each with its fix; gpu-exporter publishes what drivers report."),
 }  # fmt: skip
 
 
@@ -45,13 +46,6 @@ def _group(reason: Reason, found: Sequence[Abstention]) -> MissingData:
     messages = {each.message for each in found}
     if len(messages) == 1:
         message = messages.pop()
-        return MissingData(reason, _sentence(message), "", tuple(found))
-    sentence, fix = _EXPLANATIONS[reason]
-    return MissingData(reason, sentence, fix, tuple(found))
-
-
-def _sentence(message: str) -> str:
-    """With a capital, unless it begins with an address."""
-    first = message.partition(" ")[0]
-    begin = message[:1] if "://" in first else message[:1].upper()
-    return begin + message[1:] + ("" if message.endswith(".") else ".")
+        return MissingData(reason, sentence(message), "", tuple(found))
+    explanation, fix = _EXPLANATIONS[reason]
+    return MissingData(reason, explanation, fix, tuple(found))

@@ -135,6 +135,13 @@ def first_clause(message: str) -> tuple[str, str]:
     return message, ""
 
 
+def sentence(message: str) -> str:
+    """With a full stop, and a capital unless it begins with an address."""
+    first = message.partition(" ")[0]
+    begin = message[:1] if "://" in first else message[:1].upper()
+    return begin + message[1:] + ("" if message.endswith((".", "?")) else ".")
+
+
 def unbroken(text: str) -> str:
     """`80%` and `80 %` alike with a space that does not break, as a page shows percentages."""
     return _PERCENTAGE.sub("\N{NO-BREAK SPACE}%", text)
@@ -158,5 +165,5 @@ _WITH_PERCENTAGES: tuple[Callable[..., str], ...] = (percent, value_text, check_
 FILTERS: tuple[Callable[..., Any], ...] = (
     *map(_in_pages, _WITH_PERCENTAGES),
     format_deviation, money, signed_money, humanize, duration, time_of_day, utc_time, gpu_count, ago, clock_or_day,
-    first_clause, drivers_by_state,
+    first_clause, sentence, drivers_by_state,
 )  # fmt: skip
