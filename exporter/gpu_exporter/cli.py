@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,6 +20,7 @@ from gpu_exporter.logs import log_to_stderr
 from gpu_exporter.reload import ReloadableSampler
 from gpu_exporter.sampling import Sampler
 from gpu_exporter.server import AccessPolicy, ActionError, ListenError, MetricsServer, ServerConfig, format_address
+from gpu_exporter.signals import signal_actions
 from gpu_exporter.wiring import COLLECTOR_GROUPS, build_drivers, build_sampler
 
 log = logging.getLogger("gpu_exporter")
@@ -80,12 +79,6 @@ def _build(settings: ExporterSettings) -> Sampler:
     return build_sampler(settings, build_drivers(settings, _fleet(settings)))
 
 
-def _on_signal(name: str, action: Callable[[], object]) -> None:
-    """Run the action in a thread of its own when the signal comes. Windows does not have all signals."""
-    if hasattr(signal, name):
-        signal.signal(getattr(signal, name), lambda *_: threading.Thread(target=action, daemon=True).start())
-
-
 def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callable[[], AccessPolicy] | None) -> int:
     """Serve until SIGTERM or SIGINT. SIGHUP reads the settings again. Returns the exit code."""
     actions: dict[str, Callable[[], object]] = {}
@@ -99,23 +92,25 @@ def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callab
     except ListenError as error:
         print(f"gpu-exporter: {error}", file=sys.stderr)
         return 1
-    # A handler interrupts the serving loop, and shutdown() waits for that loop: call it from another thread. The
-    # signals before the first readings: systemd sends SIGHUP whenever it is told to reload.
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: threading.Thread(target=server.shutdown).start())
-    _on_signal("SIGHUP", lambda: _reload(sampler))
     malloc.share_arena()
-    sampler.start()
-    _on_signal("SIGUSR1", sampler.release_drivers)
-    host, port = server.server_address[:2]
-    scheme = "https" if access and access().ssl_context() else "http"
-    bind_host = host if isinstance(host, str) else host.decode()
-    log.info("serving %s://%s%s", scheme, format_address(bind_host, port), settings.telemetry_path)
-    try:
-        server.serve_forever()
-    finally:
-        sampler.stop()
-        server.server_close()
+    on_signals = {
+        "SIGTERM": server.shutdown,
+        "SIGINT": server.shutdown,
+        "SIGHUP": lambda: _reload(sampler),
+        "SIGUSR1": sampler.release_drivers,
+    }
+    # Before the first readings: systemd sends SIGHUP whenever it is told to reload.
+    with signal_actions(on_signals):
+        sampler.start()
+        host, port = server.server_address[:2]
+        scheme = "https" if access and access().ssl_context() else "http"
+        bind_host = host if isinstance(host, str) else host.decode()
+        log.info("serving %s://%s%s", scheme, format_address(bind_host, port), settings.telemetry_path)
+        try:
+            server.serve_forever()
+        finally:
+            sampler.stop()
+            server.server_close()
     return 0
 
 

@@ -23,6 +23,9 @@ __all__ = ["log_to_stderr", "run_service"]
 
 log = logging.getLogger(__name__)
 
+#: How often the main thread looks for signals, and whether the exporter that it started runs.
+POLL_SECONDS = 0.5
+
 _STARTUP_ERRORS = (StartupError, ConfigError, AddressError)
 
 
@@ -47,7 +50,7 @@ def run_service(
         click.echo(f"page      {service.url}/")
         click.echo(f"API       {service.url}/recommendations")
         click.echo("\n".join(filter(None, [extra_output, "Press Ctrl-C to stop."])))
-        while not service.wait(0.5):
+        while not service.wait(POLL_SECONDS):
             if not is_alive():
                 raise StartupError("gpu-exporter exited: run it alone to see why")
     finally:
@@ -70,13 +73,12 @@ class _Service:
         self.url = ""
 
     def stop(self) -> None:
+        """From a signal handler, which must not take a lock: `wait` looks once it has waited."""
         self._stopping = True
-        self._wake.set()
 
     def request_reload(self) -> None:
-        """From a signal handler: the main thread reads the file."""
+        """As `stop`: the main thread reads the file."""
         self._reload_requested = True
-        self._wake.set()
 
     def reload(self) -> None:
         """Read the settings again, and have the main thread apply them. Raises ConfigError; then nothing changes."""

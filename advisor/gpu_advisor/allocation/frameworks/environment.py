@@ -39,9 +39,7 @@ def settings_for_node(nodes: Iterable[N], name: str | None) -> N:
     return by_name[name]
 
 
-def set_environment(
-    variables: Mapping[str, str], module: str | None, aliases: Mapping[str, str] | None = None
-) -> None:
+def set_environment(variables: Mapping[str, str], module: str | None, aliases: Mapping[str, str] | None = None) -> None:
     """Set variables for the framework with top module `module`; None: it reads them later than on import.
 
     `aliases`: variables that take precedence in the framework -> the variable that they override. Raises

@@ -61,7 +61,8 @@ def child_environment(settings: PyTorchSettings, node: str | None = None) -> dic
 def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = None) -> AppliedPyTorch:
     """Apply the settings, before the program imports torch, or for the CPU before it looks for GPUs.
 
-    `node`: this node's name, if there are several. Without `settings`: those from `child_environment` in this process's environment.
+    `node`: this node's name, if there are several. Without `settings`: those from `child_environment` in this
+    process's environment.
 
     A process started by torchrun gets the device of its LOCAL_RANK. Raises SetupError if it is too late, if the
     environment has another value, or if the number of devices differs from the allocation.
