@@ -1,8 +1,7 @@
 """Actions on signals, run in threads.
 
-Python runs a handler in the main thread, between two of its instructions. A signal that comes just before the main
-thread waits would be handled after the wait, and a handler that needs a lock of the code that it interrupts, as that of
-starting a thread, would wait for ever. So a thread reads the signals' numbers, which Python's C handler writes at once
+Python runs a handler in the main thread, between two of its instructions: for a signal that comes just before the main
+thread waits, only after that wait. So a thread reads the numbers of signals, which Python's C handler writes at once
 (https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd).
 """
 

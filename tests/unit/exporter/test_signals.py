@@ -33,10 +33,6 @@ MOMENTS = {
         "    threading.Thread(target=lambda: (time.sleep(0.1),"
         " signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))).start(); wait_in_main()"
     ),
-    "while the main thread starts a thread": (
-        "    with threading._active_limbo_lock: os.kill(os.getpid(), signal.SIGUSR1); [None for _ in range(1000)]\n"
-        "    wait_in_main()"
-    ),
 }
 
 
