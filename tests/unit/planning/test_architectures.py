@@ -207,7 +207,7 @@ def test_the_exceptions_are_listed_with_reasons() -> None:
 
 
 def test_active_parameters_of_experts() -> None:
-    """Qwen3-30B-A3B: 3.3 of 30.5 billion are used by a token (its name rounds)."""
+    """Qwen3-30B-A3B: 3.3 of 30.5 billion are used by a token (https://huggingface.co/Qwen/Qwen3-30B-A3B)."""
     model_type, fields = PUBLISHED["Qwen3-30B-A3B"]
     shape = shape_from_config({"model_type": model_type, "num_experts_per_tok": 8, **fields})
     assert shape.parameters == pytest.approx(30.5e9, rel=0.01)
@@ -230,203 +230,109 @@ def test_missing_numbers_follow_from_others_where_the_default_does() -> None:
     assert with_defaults(entry, given | {"head_dim": 64})["head_dim"] == 64
 
 
-#: Billions of parameters on the model's card at https://huggingface.co/, and its config.json.
-CARDS: dict[str, tuple[float, dict[str, Any]]] = {
+#: config.json as its model page, or a copy that names it, shows it.
+MODEL_PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "meta-llama/Llama-3.1-70B": (
-        70.6,
-        {
-            "model_type": "llama",
-            "hidden_size": 8192,
-            "intermediate_size": 28672,
-            "num_hidden_layers": 80,
-            "num_attention_heads": 64,
-            "num_key_value_heads": 8,
-            "vocab_size": 128256,
-            "tie_word_embeddings": False,
-        },
+        "https://huggingface.co/second-state/functionary-medium-v3.1-GGUF/blame/main/config.json",
+        {"model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+         "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
+         "tie_word_embeddings": False},
     ),
     "Qwen/Qwen2.5-7B": (
-        7.62,
-        {
-            "model_type": "qwen2",
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "vocab_size": 152064,
-            "tie_word_embeddings": False,
-        },
+        "https://huggingface.co/osllmai-community/Qwen2.5-7B-Instruct/blob/main/config.json",
+        {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+         "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+         "tie_word_embeddings": False},
     ),
     "Qwen/Qwen3-235B-A22B": (
-        235,
-        {
-            "model_type": "qwen3_moe",
-            "hidden_size": 4096,
-            "intermediate_size": 12288,
-            "moe_intermediate_size": 1536,
-            "num_hidden_layers": 94,
-            "num_attention_heads": 64,
-            "num_key_value_heads": 4,
-            "head_dim": 128,
-            "num_experts": 128,
-            "num_experts_per_tok": 8,
-            "vocab_size": 151936,
-            "tie_word_embeddings": False,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": [],
-        },
+        "https://gitcode.com/Ascend/MindSpeed-RL/blob/master/configs/model/qwen3_235b_a22b.yaml",
+        {"model_type": "qwen3_moe", "hidden_size": 4096, "intermediate_size": 12288,
+         "moe_intermediate_size": 1536, "num_hidden_layers": 94, "num_attention_heads": 64,
+         "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8,
+         "vocab_size": 151936, "tie_word_embeddings": False, "decoder_sparse_step": 1,
+         "mlp_only_layers": []},
     ),
     "mistralai/Mixtral-8x22B-v0.1": (
-        140.6,
-        {
-            "model_type": "mixtral",
-            "hidden_size": 6144,
-            "intermediate_size": 16384,
-            "num_hidden_layers": 56,
-            "num_attention_heads": 48,
-            "num_key_value_heads": 8,
-            "vocab_size": 32000,
-            "num_local_experts": 8,
-            "num_experts_per_tok": 2,
-            "tie_word_embeddings": False,
-        },
+        "https://huggingface.co/mistral-community/Mixtral-8x22B-v0.1/blob/refs%2Fpr%2F19/config.json",
+        {"model_type": "mixtral", "hidden_size": 6144, "intermediate_size": 16384, "num_hidden_layers": 56,
+         "num_attention_heads": 48, "num_key_value_heads": 8, "vocab_size": 32000, "num_local_experts": 8,
+         "num_experts_per_tok": 2, "tie_word_embeddings": False},
     ),
     "deepseek-ai/DeepSeek-V3": (
-        671,
-        {
-            "model_type": "deepseek_v3",
-            "hidden_size": 7168,
-            "intermediate_size": 18432,
-            "moe_intermediate_size": 2048,
-            "num_hidden_layers": 61,
-            "num_attention_heads": 128,
-            "num_key_value_heads": 128,
-            "n_routed_experts": 256,
-            "n_shared_experts": 1,
-            "first_k_dense_replace": 3,
-            "q_lora_rank": 1536,
-            "kv_lora_rank": 512,
-            "qk_rope_head_dim": 64,
-            "qk_nope_head_dim": 128,
-            "v_head_dim": 128,
-            "vocab_size": 129280,
-            "tie_word_embeddings": False,
-        },
+        "https://huggingface.co/XelotX/DeepSeek-V3-Base-Original/blob/main/inference/configs/config_671B.json",
+        {"model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432,
+         "moe_intermediate_size": 2048, "num_hidden_layers": 61, "num_attention_heads": 128,
+         "num_key_value_heads": 128, "n_routed_experts": 256, "n_shared_experts": 1,
+         "first_k_dense_replace": 3, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+         "qk_nope_head_dim": 128, "v_head_dim": 128, "vocab_size": 129280, "tie_word_embeddings": False},
     ),
     "microsoft/phi-4": (
-        14.7,
-        {
-            "model_type": "phi3",
-            "hidden_size": 5120,
-            "intermediate_size": 17920,
-            "num_hidden_layers": 40,
-            "num_attention_heads": 40,
-            "num_key_value_heads": 10,
-            "vocab_size": 100352,
-            "tie_word_embeddings": False,
-        },
+        "https://huggingface.co/microsoft/phi-4/blob/refs%2Fpr%2F10/config.json",
+        {"model_type": "phi3", "hidden_size": 5120, "intermediate_size": 17920, "num_hidden_layers": 40,
+         "num_attention_heads": 40, "num_key_value_heads": 10, "vocab_size": 100352,
+         "tie_word_embeddings": False},
     ),
     "allenai/OLMo-2-1124-13B": (
-        13.7,
-        {
-            "model_type": "olmo2",
-            "hidden_size": 5120,
-            "intermediate_size": 13824,
-            "num_hidden_layers": 40,
-            "num_attention_heads": 40,
-            "num_key_value_heads": 40,
-            "vocab_size": 100352,
-            "tie_word_embeddings": False,
-        },
+        "https://huggingface.co/allenai/OLMo-2-1124-13B/blob/main/config.json",
+        {"model_type": "olmo2", "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
+         "num_attention_heads": 40, "num_key_value_heads": 40, "vocab_size": 100352,
+         "tie_word_embeddings": False},
     ),
     "HuggingFaceTB/SmolLM2-1.7B": (
-        1.71,
-        {
-            "model_type": "llama",
-            "hidden_size": 2048,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 32,
-            "vocab_size": 49152,
-            "tie_word_embeddings": True,
-        },
+        "https://huggingface.co/Sakalti/hamachi-1.7B/blame/972a93fc596dbfa98d47a2455616799de1beecc8/config.json",
+        {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24,
+         "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 49152,
+         "tie_word_embeddings": True},
     ),
     "01-ai/Yi-34B": (
-        34.4,
-        {
-            "model_type": "llama",
-            "hidden_size": 7168,
-            "intermediate_size": 20480,
-            "num_hidden_layers": 60,
-            "num_attention_heads": 56,
-            "num_key_value_heads": 8,
-            "vocab_size": 64000,
-            "tie_word_embeddings": False,
-        },
+        "https://huggingface.co/Locutusque/Hyperion-3.0-Yi-34B/blame/c0bd2b3d298c55914e2a1e72e04daee9b3f144af/config.json",
+        {"model_type": "llama", "hidden_size": 7168, "intermediate_size": 20480, "num_hidden_layers": 60,
+         "num_attention_heads": 56, "num_key_value_heads": 8, "vocab_size": 64000,
+         "tie_word_embeddings": False},
     ),
     "CohereForAI/c4ai-command-r-v01": (
-        35.0,
-        {
-            "model_type": "cohere",
-            "hidden_size": 8192,
-            "intermediate_size": 22528,
-            "num_hidden_layers": 40,
-            "num_attention_heads": 64,
-            "num_key_value_heads": 64,
-            "vocab_size": 256000,
-        },
+        "https://huggingface.co/TechxGenus/c4ai-command-r-v01-AWQ/blob/main/config.json",
+        {"model_type": "cohere", "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40,
+         "num_attention_heads": 64, "num_key_value_heads": 64, "vocab_size": 256000},
     ),
     "openai/gpt-oss-120b": (
-        116.83,
-        {
-            "model_type": "gpt_oss",
-            "hidden_size": 2880,
-            "intermediate_size": 2880,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 64,
-            "num_key_value_heads": 8,
-            "head_dim": 64,
-            "num_local_experts": 128,
-            "num_experts_per_tok": 4,
-            "vocab_size": 201088,
-            "tie_word_embeddings": False,
-        },
+        "https://huggingface.co/witflag/AlphaMind/blob/main/original/config.json",
+        {"model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 36,
+         "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "num_local_experts": 128,
+         "num_experts_per_tok": 4, "vocab_size": 201088, "tie_word_embeddings": False},
     ),
     "THUDM/glm-4-9b": (
-        9.4,
-        {
-            "model_type": "glm",
-            "hidden_size": 4096,
-            "intermediate_size": 13696,
-            "num_hidden_layers": 40,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 2,
-            "head_dim": 128,
-            "vocab_size": 151552,
-            "tie_word_embeddings": False,
-            "attention_bias": True,
-        },
+        "https://huggingface.co/THUDM/glm-4-9b-chat/blame/731ca7fd937cff9f2ae5f01de85a0c8bf21df6fa/config.json",
+        {"model_type": "glm", "hidden_size": 4096, "intermediate_size": 13696, "num_hidden_layers": 40,
+         "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128, "vocab_size": 151552,
+         "tie_word_embeddings": False, "attention_bias": True},
     ),
     "bigcode/starcoder2-15b": (
-        15.96,
-        {
-            "model_type": "starcoder2",
-            "hidden_size": 6144,
-            "intermediate_size": 24576,
-            "num_hidden_layers": 40,
-            "num_attention_heads": 48,
-            "num_key_value_heads": 4,
-            "vocab_size": 49152,
-            "tie_word_embeddings": False,
-            "use_bias": True,
-        },
+        "https://huggingface.co/bigcode/starcoder2-15b/blame/refs%2Fpr%2F7/config.json",
+        {"model_type": "starcoder2", "hidden_size": 6144, "intermediate_size": 24576,
+         "num_hidden_layers": 40, "num_attention_heads": 48, "num_key_value_heads": 4, "vocab_size": 49152,
+         "tie_word_embeddings": False, "use_bias": True},
     ),
+}  # fmt: skip
+
+#: Billions of parameters that the models' authors state, with the last digit that they give.
+STATED: dict[str, tuple[str, float, float]] = {
+    "Qwen/Qwen2.5-7B": ("https://huggingface.co/Qwen/Qwen2.5-7B", 7.61, 0.01),
+    "Qwen/Qwen3-235B-A22B": ("https://huggingface.co/Qwen/Qwen3-235B-A22B", 235, 1),
+    "deepseek-ai/DeepSeek-V3": ("https://github.com/deepseek-ai/DeepSeek-V3", 671, 1),
+    "openai/gpt-oss-120b": ("https://arxiv.org/abs/2508.10925, table 1", 116.83, 0.01),
 }
 
 
-@pytest.mark.parametrize("name", CARDS)
-def test_cards(name: str) -> None:
-    billions, config = CARDS[name]
-    assert shape_from_config(config, 2048).parameters == pytest.approx(billions * 1e9, rel=TOLERANCE)
+@pytest.mark.usefixtures("only_the_table")
+@pytest.mark.parametrize("name", MODEL_PAGES)
+def test_configs_of_model_pages(name: str) -> None:
+    source, fields = MODEL_PAGES[name]
+    assert source.startswith("https://")
+    parameters = shape_from_config(fields, 2048).parameters
+    config = transformers.CONFIG_MAPPING[fields["model_type"]]
+    truth = built(config(**{key: value for key, value in fields.items() if key != "model_type"}))
+    assert parameters == pytest.approx(truth, rel=TOLERANCE)
+    if name in STATED:
+        _, billions, digit = STATED[name]
+        assert abs(parameters / 1e9 - billions) <= digit
