@@ -71,7 +71,6 @@ class LeaseManager:
         self._queue: queue.SimpleQueue[_PendingOperation | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._write_error = ""  # why the last write failed; empty if it succeeded
-        self.commits = 0
         self._snapshot = LeaseSnapshot(dict(table.active), dict(table.lease_by_gpu))
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
         self._thread.start()
@@ -166,7 +165,6 @@ class LeaseManager:
         changes, table.changes = table.changes, LeaseChanges()
         self._store.write(changes)
         self._write_error = ""
-        self.commits += 1
         self._snapshot = LeaseSnapshot(dict(table.active), dict(table.lease_by_gpu))
 
 

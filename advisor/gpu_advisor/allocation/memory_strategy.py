@@ -73,16 +73,6 @@ class MemoryShare:
     why: str
 
 
-def parse_strategy(name: str) -> MemoryStrategy:
-    """Raises InvalidRequestError."""
-    try:
-        return MemoryStrategy(name)
-    except ValueError as error:
-        raise InvalidRequestError(
-            "memory_strategy", f"{name!r}: must be one of {', '.join(each.value for each in MemoryStrategy)}"
-        ) from error
-
-
 def memory_share(
     strategy: MemoryStrategy, memory_bytes: float | None, need: ModelMemory | None = None, mixed_precision: bool = False
 ) -> MemoryShare:

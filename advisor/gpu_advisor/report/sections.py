@@ -5,8 +5,6 @@ Each number in a table has its JSON pointer, so that tests can compare a renderi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from gpu_advisor.rendering.durations import duration
 from gpu_advisor.report.advice_sections import (
     checklist_section,
@@ -18,7 +16,7 @@ from gpu_advisor.report.advice_sections import (
 from gpu_advisor.report.comparison_section import comparison_section
 from gpu_advisor.report.formatting import to_minute
 from gpu_advisor.report.schema import Report
-from gpu_advisor.report.section_model import ReportSection, TableCell
+from gpu_advisor.report.section_model import ReportSection
 from gpu_advisor.report.usage_sections import cost_section, projection_section, summary_section, usage_section
 
 
@@ -41,11 +39,3 @@ def period_text(document: Report) -> str:
     period = document["period"]
     length = duration(period["points"] * period["step_seconds"], words=True)
     return f"{to_minute(period['start'])} to {to_minute(period['end'])} UTC, {length}"
-
-
-def all_cells(result: Sequence[ReportSection]) -> Iterator[TableCell]:
-    """All cells of all tables."""
-    for section in result:
-        for table in section.tables:
-            for row in table.rows:
-                yield from row

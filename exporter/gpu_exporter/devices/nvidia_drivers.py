@@ -18,8 +18,6 @@ Version = tuple[float, ...]
 MINIMUM_VERSION: Version = (470,)
 """The oldest driver branch in the tests. Older ones may work: NVML keeps its functions."""
 
-UNKNOWN_VERSION: Version = ()
-
 
 def parse_version(text: str) -> Version:
     """`580.82.07` -> (580, 82, 7); a text that is no version -> ()."""

@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.servers import free_port
 from tests.unit.advisor.builders import ExporterTarget, FakeClock, FakeSource, GpuSpec, ServiceHarness
-from tests.unit.allocation.builders import desk
+from tests.unit.allocation.builders import allocation_service
 
 CHOSEN = Settings.model_validate(
     {
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     running = ServiceHarness(tmp_path_factory.mktemp("api"), source, clock, CHOSEN).after(0)
     source.targets[0].cards = [*idle[1:], *served]
     running.after(5).after(5)
-    gpus = desk(tmp_path_factory.mktemp("gpus"), lambda: running.service.view)
+    gpus = allocation_service(tmp_path_factory.mktemp("gpus"), lambda: running.service.view)
     web = WebServer(running.service, f"127.0.0.1:{free_port()}", gpus)
     web.start()
     yield web

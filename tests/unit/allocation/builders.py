@@ -51,11 +51,11 @@ def allocator(path: Path, machines: Inventory | None, clock: Callable[[], float]
     return Allocator(LeaseManager(LeaseStore(path), clock), lambda: machines, LeaseLimits())
 
 
-def desk(folder: Path, view: Callable[[], View], listed: str = MACHINE_LIST) -> AllocationService:
-    """A desk over a file of machines. Its allocator is to be closed."""
+def allocation_service(folder: Path, view: Callable[[], View], listed: str = MACHINE_LIST) -> AllocationService:
+    """An allocation service over a file of machines. Close its allocator."""
     file = folder / "machines.yml"
     file.write_text(listed)
     settings = AllocationSettings()
     machines = InventoryProvider(view, settings.gpu_memory_specs, file)
-    given = Allocator(LeaseManager(LeaseStore(folder / "leases.db")), machines)
-    return AllocationService(given, machines, InventoryMonitor(given, machines, 30, 0.1), settings)
+    leases = Allocator(LeaseManager(LeaseStore(folder / "leases.db")), machines)
+    return AllocationService(leases, machines, InventoryMonitor(leases, machines, 30, 0.1), settings)

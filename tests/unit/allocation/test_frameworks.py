@@ -27,7 +27,6 @@ from gpu_advisor.allocation.memory_strategy import (
     MemoryStrategy,
     ModelMemory,
     memory_share,
-    parse_strategy,
 )
 from gpu_advisor.allocation.model import NodeAllocation
 from gpu_advisor.hardware.gpu_types import GIB, GPU_MEMORY_GIB
@@ -188,7 +187,6 @@ def test_the_dynamic_share_by_hand():
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
-        (lambda: parse_strategy("greedy"), "memory_strategy"),
         (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB), "model_parameters"),
         (lambda: memory_share(MemoryStrategy.DYNAMIC, None, ModelMemory(1e9)), "memory_gb"),
         (lambda: memory_share(MemoryStrategy.DYNAMIC, GIB, ModelMemory(-1)), "model_parameters"),

@@ -18,7 +18,7 @@ from gpu_advisor.web.api.app import MAX_BODY_BYTES, ApiContext, create_app
 from gpu_advisor.web.api.authentication import Authenticator
 
 from tests.unit.advisor.builders import facts
-from tests.unit.allocation.builders import desk
+from tests.unit.allocation.builders import allocation_service
 
 API = "/api/v1/gpu"
 KNOWN = View("c", SourceStatus("fake", "memory", True), decide(facts([]), Settings()))
@@ -26,7 +26,7 @@ NOTHING = View("c", SourceStatus("fake", "memory", False, "not_yet", "wait"))
 
 
 def make_client(folder: Path, view: View = KNOWN, access: Authenticator | None = None) -> Iterator[Flask]:
-    gpus = desk(folder, lambda: view)
+    gpus = allocation_service(folder, lambda: view)
     yield create_app(
         ApiContext(
             lambda: view, lambda: (), lambda _id, _snooze: None, access=access or Authenticator({}, ""), allocation=gpus

@@ -45,91 +45,95 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, clock: FakeClock) -> Iterator[Allocator]:
+def allocator(tmp_path: Path, clock: FakeClock) -> Iterator[Allocator]:
     made = Allocator(LeaseManager(LeaseStore(tmp_path / "leases.db"), clock), lambda: MACHINES, LeaseLimits(100, 1000))
     yield made
     made.close()
 
 
-def test_a_token_gives_the_same_allocation_again(desk: Allocator) -> None:
-    first = desk.allocate(GpuRequest(2), "token")
-    assert desk.allocate(GpuRequest(2), "token") == first
-    assert len(desk.snapshot().lease_by_gpu) == 2
+def test_a_token_gives_the_same_allocation_again(allocator: Allocator) -> None:
+    first = allocator.allocate(GpuRequest(2), "token")
+    assert allocator.allocate(GpuRequest(2), "token") == first
+    assert len(allocator.snapshot().lease_by_gpu) == 2
     with pytest.raises(TokenConflictError, match="another request"):
-        desk.allocate(GpuRequest(3), "token")
-    desk.release(first.id)
+        allocator.allocate(GpuRequest(3), "token")
+    allocator.release(first.id)
     with pytest.raises(TokenConflictError, match="was released: use a new token"):
-        desk.allocate(GpuRequest(2), "token")
+        allocator.allocate(GpuRequest(2), "token")
 
 
-def test_a_release_may_be_repeated(desk: Allocator) -> None:
-    made = desk.allocate(GpuRequest())
-    desk.release(made.id)
-    desk.release(made.id)
-    assert not desk.snapshot().lease_by_gpu
+def test_a_release_may_be_repeated(allocator: Allocator) -> None:
+    made = allocator.allocate(GpuRequest())
+    allocator.release(made.id)
+    allocator.release(made.id)
+    assert not allocator.snapshot().lease_by_gpu
     with pytest.raises(UnknownAllocationError, match="no allocation 'never'"):
-        desk.release("never")
+        allocator.release("never")
 
 
-def test_what_is_not_renewed_in_time_is_over(desk: Allocator, clock: FakeClock) -> None:
-    made, other = desk.allocate(GpuRequest(2)), desk.allocate(GpuRequest(2), lease_seconds=10)
+def test_what_is_not_renewed_in_time_is_over(allocator: Allocator, clock: FakeClock) -> None:
+    made, other = allocator.allocate(GpuRequest(2)), allocator.allocate(GpuRequest(2), lease_seconds=10)
     with pytest.raises(InsufficientCapacityError):
-        desk.allocate(GpuRequest())
+        allocator.allocate(GpuRequest())
     clock.now += 9
-    assert desk.renew(other.id, 10).expires == clock.now + 10
+    assert allocator.renew(other.id, 10).expires == clock.now + 10
     clock.now += 9
-    assert other.id in desk.snapshot().active
+    assert other.id in allocator.snapshot().active
     clock.now += 1  # to the second: at its end it is over
-    assert desk.snapshot().active.keys() == {made.id}
-    desk.allocate(GpuRequest(2))
-    for ask in (lambda: desk.renew(other.id), lambda: desk.release(other.id), lambda: desk.get(other.id)):
+    assert allocator.snapshot().active.keys() == {made.id}
+    allocator.allocate(GpuRequest(2))
+    for ask in (
+        lambda: allocator.renew(other.id),
+        lambda: allocator.release(other.id),
+        lambda: allocator.get(other.id),
+    ):
         with pytest.raises(UnknownAllocationError, match="was expired: allocate again"):
             ask()
 
 
-def test_an_answer_that_comes_after_the_end_is_no_lease(desk: Allocator, clock: FakeClock) -> None:
+def test_an_answer_that_comes_after_the_end_is_no_lease(allocator: Allocator, clock: FakeClock) -> None:
     """Who asks again when the lease is over must not be told that it holds."""
-    desk.allocate(GpuRequest(2), "token", 10)
+    allocator.allocate(GpuRequest(2), "token", 10)
     clock.now += 10
     with pytest.raises(TokenConflictError, match="was expired: use a new token"):
-        desk.allocate(GpuRequest(2), "token", 10)
-    assert not desk.snapshot().lease_by_gpu
+        allocator.allocate(GpuRequest(2), "token", 10)
+    assert not allocator.snapshot().lease_by_gpu
 
 
-def test_how_it_ended_is_forgotten_after_a_day(desk: Allocator, clock: FakeClock) -> None:
-    desk.release(desk.allocate(GpuRequest(), "token").id)
+def test_how_it_ended_is_forgotten_after_a_day(allocator: Allocator, clock: FakeClock) -> None:
+    allocator.release(allocator.allocate(GpuRequest(), "token").id)
     clock.now += ENDED_RETENTION_SECONDS
-    assert desk.allocate(GpuRequest(), "token")
+    assert allocator.allocate(GpuRequest(), "token")
 
 
-def test_a_token_that_is_used_again_after_a_day_is_known_for_another_day(desk: Allocator, clock: FakeClock) -> None:
-    desk.release(desk.allocate(GpuRequest(), "token").id)
+def test_a_token_used_again_after_a_day_is_known_for_another_day(allocator: Allocator, clock: FakeClock) -> None:
+    allocator.release(allocator.allocate(GpuRequest(), "token").id)
     clock.now += ENDED_RETENTION_SECONDS
-    desk.release(desk.allocate(GpuRequest(), "token").id)
+    allocator.release(allocator.allocate(GpuRequest(), "token").id)
     clock.now += ENDED_RETENTION_SECONDS - 1
     with pytest.raises(TokenConflictError, match="was released"):
-        desk.allocate(GpuRequest(), "token")
+        allocator.allocate(GpuRequest(), "token")
 
 
 def test_ended_leases_are_on_disk_for_a_day_and_not_in_memory(
-    desk: Allocator, clock: FakeClock, tmp_path: Path
+    allocator: Allocator, clock: FakeClock, tmp_path: Path
 ) -> None:
     def stored() -> int:
         with sqlite3.connect(tmp_path / "leases.db") as database:
             return int(database.execute("SELECT count(*) FROM ended").fetchone()[0])
 
     for _ in range(50):
-        desk.release(desk.allocate(GpuRequest()).id)
+        allocator.release(allocator.allocate(GpuRequest()).id)
     gc.collect()
     assert sum(isinstance(each, EndedLease) for each in gc.get_objects()) <= 1  # of the last change
     assert stored() == 50
     clock.now += ENDED_RETENTION_SECONDS
-    desk.allocate(GpuRequest())
+    allocator.allocate(GpuRequest())
     assert stored() == 0
 
 
 def test_requests_that_fail_leave_no_tables_and_no_errors_behind(
-    desk: Allocator, monkeypatch: pytest.MonkeyPatch
+    allocator: Allocator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each failed commit reloads the table. A cycle would keep all of them until the collector looks for it."""
 
@@ -138,9 +142,9 @@ def test_requests_that_fail_leave_no_tables_and_no_errors_behind(
 
     def ask(kind: type[Exception]) -> None:
         with pytest.raises(kind):
-            desk.allocate(GpuRequest(1 if kind is LeaseStoreError else 3))
+            allocator.allocate(GpuRequest(1 if kind is LeaseStoreError else 3))
 
-    desk.allocate(GpuRequest(2))
+    allocator.allocate(GpuRequest(2))
     monkeypatch.setattr(LeaseStore, "write", fail)
     gc.collect()
     gc.disable()
@@ -154,27 +158,27 @@ def test_requests_that_fail_leave_no_tables_and_no_errors_behind(
     assert len(left) <= 2  # the present one, and one in the traceback that pytest caught
 
 
-def test_cpu_only_where_asked_for(desk: Allocator) -> None:
-    desk.allocate(GpuRequest(4))
+def test_cpu_only_where_asked_for(allocator: Allocator) -> None:
+    allocator.allocate(GpuRequest(4))
     with pytest.raises(InsufficientCapacityError):
-        desk.allocate(GpuRequest(1))
-    made = desk.allocate(GpuRequest(1, cpu_fallback=True))
+        allocator.allocate(GpuRequest(1))
+    made = allocator.allocate(GpuRequest(1, cpu_fallback=True))
     assert made.on_cpu
     assert made.reasons
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 1001, float("nan")])
-def test_lengths_that_make_no_sense(desk: Allocator, seconds: float) -> None:
+def test_lengths_that_make_no_sense(allocator: Allocator, seconds: float) -> None:
     with pytest.raises(InvalidRequestError, match="lease_seconds"):
-        desk.allocate(GpuRequest(), lease_seconds=seconds)
+        allocator.allocate(GpuRequest(), lease_seconds=seconds)
 
 
 @pytest.mark.parametrize("machines", [None, Inventory(MACHINES.nodes, AT, stale=True)])
 def test_nothing_is_given_out_while_nothing_is_known(tmp_path: Path, machines: Inventory | None) -> None:
-    desk = Allocator(LeaseManager(LeaseStore(tmp_path / "leases.db")), lambda: machines)
+    allocator = Allocator(LeaseManager(LeaseStore(tmp_path / "leases.db")), lambda: machines)
     with pytest.raises(NoInventoryError):
-        desk.allocate(GpuRequest())
-    desk.close()
+        allocator.allocate(GpuRequest())
+    allocator.close()
 
 
 STEPS = st.lists(
@@ -189,7 +193,7 @@ def test_as_a_plain_table_of_leases_across_restarts(
 ) -> None:
     """Against a model: id -> (GPUs, expiry). A restart, which reads all from the disk, changes nothing."""
     path, clock = tmp_path_factory.mktemp("leases") / "leases.db", FakeClock()
-    desk = Allocator(LeaseManager(LeaseStore(path), clock), lambda: MACHINES, LeaseLimits(5, 100))
+    allocator = Allocator(LeaseManager(LeaseStore(path), clock), lambda: MACHINES, LeaseLimits(5, 100))
     model: dict[str, tuple[frozenset[str], float]] = {}
     made: list[str] = []
     for what, number in steps:
@@ -197,12 +201,12 @@ def test_as_a_plain_table_of_leases_across_restarts(
         if what == "wait":
             clock.now += number
         elif what == "restart":
-            desk.close()
-            desk = Allocator(LeaseManager(LeaseStore(path), clock), lambda: MACHINES, LeaseLimits(5, 100))
+            allocator.close()
+            allocator = Allocator(LeaseManager(LeaseStore(path), clock), lambda: MACHINES, LeaseLimits(5, 100))
         elif what == "allocate":
             count = 1 + number % 4
             try:
-                got = desk.allocate(GpuRequest(count))
+                got = allocator.allocate(GpuRequest(count))
             except InsufficientCapacityError:
                 assert count > 4 - sum(len(gpus) for gpus, _ in model.values())
             else:
@@ -211,63 +215,69 @@ def test_as_a_plain_table_of_leases_across_restarts(
                 model[got.id] = (frozenset(got.uuids), clock.now + 5)
         elif id_ in model:
             if what == "renew":
-                model[id_] = (model[id_][0], desk.renew(id_).expires)
+                model[id_] = (model[id_][0], allocator.renew(id_).expires)
             else:
-                desk.release(id_)
+                allocator.release(id_)
                 del model[id_]
         elif what == "renew":
             with pytest.raises(UnknownAllocationError):
-                desk.renew(id_)
+                allocator.renew(id_)
         model = {id_: each for id_, each in model.items() if each[1] > clock.now}
-        shown = {each.id: (frozenset(each.uuids), each.expires) for each in desk.snapshot().active.values()}
+        shown = {each.id: (frozenset(each.uuids), each.expires) for each in allocator.snapshot().active.values()}
         assert shown == model
-    desk.close()
+    allocator.close()
+
+
+class GatedStore(LeaseStore):
+    """Writes once the gate is open, as a busy disk: the next group of operations gathers meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.gate = threading.Event()
+        self.writes = 0
+
+    def write(self, changes: LeaseChanges) -> None:
+        self.gate.wait(10)
+        self.writes += 1
+        super().write(changes)
 
 
 def test_many_at_once_are_acknowledged_by_few_commits(tmp_path: Path) -> None:
     """And each thread gets its own GPU."""
     machines = inventory(node("a", "T4", 16, 64))
-    store = LeaseStore(tmp_path / "leases.db")
-    gate = threading.Event()
-    write = store.write
-
-    def slowly(changes: LeaseChanges) -> None:
-        gate.wait(10)  # as a disk that is busy: meanwhile the next group gathers
-        write(changes)
-
-    store.write = slowly  # type: ignore[method-assign]
-    desk = Allocator(LeaseManager(store), lambda: machines)
+    store = GatedStore(tmp_path / "leases.db")
+    allocator = Allocator(LeaseManager(store), lambda: machines)
     got: list[str] = []
-    threads = [threading.Thread(target=lambda: got.extend(desk.allocate(GpuRequest()).uuids)) for _ in range(64)]
+    threads = [threading.Thread(target=lambda: got.extend(allocator.allocate(GpuRequest()).uuids)) for _ in range(64)]
     for thread in threads:
         thread.start()
     assert not got
-    gate.set()
+    store.gate.set()
     for thread in threads:
         thread.join(60)
     assert len(set(got)) == len(got) == 64
-    assert desk.leases.commits < 64
-    desk.close()
+    assert store.writes < 64
+    allocator.close()
 
 
 def test_a_disk_that_takes_nothing_gives_nothing_out(tmp_path: Path) -> None:
     """What was not written is not held; when the disk is well again, all goes on."""
     path = tmp_path / "leases.db"
-    desk = Allocator(LeaseManager(LeaseStore(path)), lambda: MACHINES)
-    kept = desk.allocate(GpuRequest(1))
+    allocator = Allocator(LeaseManager(LeaseStore(path)), lambda: MACHINES)
+    kept = allocator.allocate(GpuRequest(1))
     with sqlite3.connect(path) as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON leases BEGIN SELECT RAISE(ABORT, 'disk full'); END")
     other.close()
     with pytest.raises(LeaseStoreError, match="disk full"):
-        desk.allocate(GpuRequest(3))
-    assert desk.leases.last_error
-    assert set(desk.snapshot().active) == {kept.id}
+        allocator.allocate(GpuRequest(3))
+    assert allocator.leases.last_error
+    assert set(allocator.snapshot().active) == {kept.id}
     with sqlite3.connect(path) as other:
         other.execute("DROP TRIGGER full")
     other.close()
-    assert desk.allocate(GpuRequest(3))
-    assert not desk.leases.last_error
-    desk.close()
+    assert allocator.allocate(GpuRequest(3))
+    assert not allocator.leases.last_error
+    allocator.close()
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 from gpu_advisor.allocation.errors import InvalidRequestError
 from gpu_advisor.allocation.gpu_request import GpuRequest
-from gpu_advisor.allocation.memory_strategy import MemoryStrategy, ModelMemory, memory_share, parse_strategy
+from gpu_advisor.allocation.memory_strategy import MemoryStrategy, ModelMemory, memory_share
 from gpu_advisor.allocation.model import Allocation, NodeAllocation
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +72,6 @@ def test_the_share_is_enough_where_it_can_be(peak: float, memory: float) -> None
 def test_fixed_shares_need_no_size(strategy: MemoryStrategy, ratio: float) -> None:
     assert memory_share(strategy, None).ratio == ratio
     assert memory_share(strategy, 1.0, ModelMemory(parameters=1e12)).ratio == ratio
-    assert parse_strategy(strategy.value) is strategy
 
 
 def test_the_dynamic_share_needs_the_models_size_and_the_gpus() -> None:
@@ -80,8 +79,6 @@ def test_the_dynamic_share_needs_the_models_size_and_the_gpus() -> None:
         memory_share(DYNAMIC, 1000)
     with pytest.raises(InvalidRequestError, match="memory_gb"):
         memory_share(DYNAMIC, None, ModelMemory(peak_bytes=1))
-    with pytest.raises(InvalidRequestError, match="conservative, aggressive, dynamic"):
-        parse_strategy("greedy")
     mixed, full = (memory_share(DYNAMIC, 1000, ModelMemory(parameters=12), mixed) for mixed in (True, False))
     assert (mixed.ratio, full.ratio) == (0.48, 0.43)
 

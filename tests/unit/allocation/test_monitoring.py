@@ -14,7 +14,7 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import SourceStatus, View
 
 from tests.unit.advisor.builders import facts
-from tests.unit.allocation.builders import AT, desk, inventory, node
+from tests.unit.allocation.builders import AT, allocation_service, inventory, node
 
 
 def look(at: float = AT, held: dict[str, str] | None = None, **of_gpu: object) -> InventorySnapshot:
@@ -44,7 +44,7 @@ def test_changes(name: str) -> None:
 
 def test_a_monitor_sees_leases_come(tmp_path: Path) -> None:
     view = View("c", SourceStatus("fake", "memory", True), decide(facts([]), Settings()))
-    gpus = desk(tmp_path, lambda: view)
+    gpus = allocation_service(tmp_path, lambda: view)
     gpus.monitor.take_snapshot()
     gpus.allocator.allocate(GpuRequest(2, "T4"))
     gpus.monitor.take_snapshot()

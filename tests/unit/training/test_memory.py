@@ -12,7 +12,7 @@ from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommen
 from gpu_advisor.calibration.points import MeasuredPoint, clean_points
 from gpu_advisor.training import MemoryManager
 from gpu_advisor.training.memory.device_memory import MemoryStats
-from gpu_advisor.training.memory.errors import DoesNotFitError, MemoryManagerError, is_out_of_memory, out_of_memory_type
+from gpu_advisor.training.memory.errors import DoesNotFitError, MemoryManagerError, out_of_memory_type
 from gpu_advisor.training.memory.micro_batch import even_part_size, split_batch
 from gpu_advisor.training.memory.remedies import Remedy, choose_remedies
 from gpu_advisor.training.memory.simulated_memory import SimulatedMemory
@@ -355,22 +355,6 @@ def test_cutting_keeps_every_sample_in_order(samples, most):
 def test_tensors_with_samples_in_another_dimension_are_refused():
     with pytest.raises(MemoryManagerError, match="disagree on the number of samples: 4, 7; pass split="):
         list(split_batch({"x": torch.zeros(4, 2), "y": torch.zeros(7, 4)}, 2))
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (out_of_memory_type()("CUDA out of memory"), True),
-        (RuntimeError("HIP out of memory. Tried to allocate"), True),
-        (RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
-        (MemoryError("out of memory"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_out_of_memory_errors_are_known(error, expected):
-    assert is_out_of_memory(error) is expected
 
 
 @pytest.mark.parametrize(

@@ -69,4 +69,3 @@ SERVING_SIGNALS: tuple[ServingSignal, ...] = (
 )  # fmt: skip
 
 BY_NAME = {signal.name: signal for signal in SERVING_SIGNALS}
-QUANTITIES = frozenset(signal.quantity for signal in SERVING_SIGNALS) | {"batch_tokens_limit"}

@@ -84,7 +84,6 @@ class History:
             raise
         self._write_lock = threading.Lock()
         self._targets: dict[str, _TargetState] = {}
-        self._metric_ids: dict[str, int] = {}
         self._series_ids: dict[tuple[str, Labels], tuple[int, int]] = {}  # -> metric, series
         self._read_lock = threading.Lock()
         self._families: dict[str, _MetricSeries] = {}
