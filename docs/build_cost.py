@@ -104,7 +104,11 @@ Google, the [release of A3 Ultra](https://github.com/GoogleCloudPlatform/hpc-too
 has; Azure, [a discussion that quotes its rows](https://github.com/skypilot-org/skypilot-catalog/pull/79); OCI, the
 [pull request that adds its file](https://github.com/skypilot-org/skypilot-catalog/pull/194). Nebius' prices are those
 that a reviewer [read from its billing API](https://github.com/skypilot-org/skypilot/pull/9829); CoreWeave's, Lambda's
-and RunPod's were transcribed from their pages, and AWS' g5 and g6e from Vantage, on the days in the rows.
+and RunPod's were transcribed from their pages, AWS' g5 and g6e from Vantage, and Azure's NC48ads, NC96ads and NC80adis
+from its price list, on the days in the rows. Oracle's list price of an H200 is 10 dollars
+an hour, as [SkyPilot's catalogue](https://github.com/skypilot-org/skypilot-catalog/pull/194) and others have it; a
+licensing adviser's [about 98 dollars](https://oraclelicensingexperts.com/blog/oracle-cloud-gpu-skus-pricing/) for eight
+is an estimate.
 
 Rows on which the source contradicts itself are left out: A100-80GB in Google's us-central1 and europe-west4 (spot
 above the on-demand price), H100 in us-central1 (half of us-east4), A4 (host priced at zero), P5e (no price). Two are
@@ -112,7 +116,9 @@ fixed: Azure's ND96isr_H100_v5 has [eight GPUs](https://glennklockwood.com/garde
 and a spot price that equals the on-demand price there means that none is known. n1-standard-8 is a twelfth of
 n1-standard-96: N1 is priced by vCPU. A spot price is the median of a region's zones. Azure's NCads_H100_v5 have the
 H100 NVL (94 GB). Left out: Azure's ND96isr_H200_v5, for which two lists of 2026 differ by 30 %, and its MI300X and
-GB200, for which none was found; Azure sells no L4. Rows added by `--catalogue` or a refresh are ranked like all others.
+GB200, for which no page of Azure's with a price was found; its NC48ads, NC96ads and NC80adis outside eastus, where the
+price rose by 26 to 30 % after 2024; Azure sells no L4. Rows added by `--catalogue` or a refresh are ranked like all
+others.
 
 ### Your own prices
 

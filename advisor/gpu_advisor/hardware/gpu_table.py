@@ -8,7 +8,16 @@ v100, grace-hopper-superchip, gb200-nvl72), https://resources.nvidia.com/en-us-b
 https://www.amd.com/en/products/accelerators/instinct.html (MI200, MI300, MI350), and, for Gaudi,
 https://docs.habana.ai/en/latest/Gaudi_Overview/Gaudi_Architecture.html. The 16-bit peaks of H20, MI250X, MI300X,
 MI325X, MI355X, GB200, GB300 and the H100 variants are those that torchtitan computes MFU with
-(https://github.com/pytorch/torchtitan/blob/main/torchtitan/tools/utils.py).
+(https://github.com/pytorch/torchtitan/blob/main/torchtitan/tools/utils.py). Others:
+A2, A16 (a quarter of the card): https://hmc-tech.com/gpu/nvidia-a2-vs-nvidia-a40,
+https://hmc-tech.com/gpu/nvidia-a16-vs-nvidia-a40
+A10G: https://d1.awsstatic.com/product-marketing/ec2/NVIDIA_AWS_A10G_DataSheet_FINAL_02_17_2022.pdf
+GeForce and RTX, with float32 accumulation, NVIDIA's papers on the architectures:
+https://www.nvidia.com/content/PDF/nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.1.pdf,
+https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf,
+https://images.nvidia.com/aem-dam/Solutions/geforce/blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf
+Ascend 910: https://pureai.com/articles/2019/09/03/nws-huawei-ascend-910-processor.aspx
+Second readings of most: https://github.com/stas00/ml-engineering/tree/master/compute/accelerator
 """
 
 from __future__ import annotations
@@ -73,7 +82,7 @@ _SPECS = (
     _nvidia("A2", (16,), "ampere", tflops=18, link_gb_per_second=16, watts=60, driver_name="NVIDIA A2"),
     _nvidia("A10", (24,), "ampere", tflops=125, watts=150, driver_name="NVIDIA A10"),
     _nvidia("A10G", (24,), "ampere", tflops=70, watts=300, driver_name="NVIDIA A10G"),
-    _nvidia("A16", (16,), "ampere", tflops=35.9, watts=62, driver_name="NVIDIA A16"),
+    _nvidia("A16", (16,), "ampere", tflops=17.4, watts=62, driver_name="NVIDIA A16"),
     _nvidia("A30", (24,), "ampere", tflops=165, link_gb_per_second=100, watts=165, driver_name="NVIDIA A30"),
     _nvidia("A40", (48,), "ampere", tflops=149.7, link_gb_per_second=56, watts=300, driver_name="NVIDIA A40"),
     _nvidia("A100", (40, 80), "ampere", tflops=312, link_gb_per_second=300, network_gbits=200, watts=400,
@@ -130,7 +139,7 @@ _SPECS = (
     GpuSpec("MAX1100", "intel", (48,), None, 53, watts=300, driver_name="Intel Data Center GPU Max 1100"),
     GpuSpec("MAX1550", "intel", (128,), None, 53, watts=600, devices=2, driver_name="Intel Data Center GPU Max 1550"),
     GpuSpec("FLEX170", "intel", (16,), None, watts=150, driver_name="Intel Data Center GPU Flex 170"),
-    GpuSpec("ASCEND910", "huawei", (32,), 320, 30, watts=310, other_gib=(64,), driver_name="Ascend 910"),
+    GpuSpec("ASCEND910", "huawei", (32,), 256, 30, watts=310, other_gib=(64,), driver_name="Ascend 910"),
 )  # fmt: skip
 
 GPU_SPECS: Mapping[str, GpuSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
