@@ -53,7 +53,6 @@ def exporter(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], tuple[str
     command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", "127.0.0.1:0", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         lines: list[str] = []
-        reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
 
         def read() -> None:
             for line in process.stderr or ():
