@@ -46,8 +46,7 @@ def command(form: str, max_plans: int, gpus: str, module: str | None, profiles: 
     try:
         hardware = replace(parse_cluster(gpus), network_gbits=given["network"])
         if module:
-            if given["params"] or given["config"] or any(given[name] for name in DIMENSIONS):
-                raise PlanError("--module excludes --params, --config and dimensions: give one model")  # noqa: TRY301
+            _check_only_module(given)
             from gpu_advisor.commands import plan_module
 
             fits = plan_module.print_module_plans(
@@ -68,6 +67,11 @@ def command(form: str, max_plans: int, gpus: str, module: str | None, profiles: 
         plan_output.show(job, found, by)
     if not found.best:
         raise SystemExit(1)
+
+
+def _check_only_module(given: dict[str, Any]) -> None:
+    if given["params"] or given["config"] or any(given[name] for name in DIMENSIONS):
+        raise PlanError("--module excludes --params, --config and dimensions: give one model")
 
 
 def _corrected(request: PlanRequest, profiles: tuple[Path, ...]) -> tuple[PlanRequest, ProfileCorrection | None]:
@@ -92,7 +96,7 @@ def _shape(
     from gpu_advisor.planning.model_configs import shape_from_config
     from gpu_advisor.planning.transformer_shape import TransformerShape
 
-    dimensions = {name: value for name, value in given.items() if value is not None}
+    dimensions: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if params and config:
         raise PlanError("--params and --config exclude each other: give one")
     if config:
@@ -116,4 +120,4 @@ def _shape(
             sequence=sequence or DEFAULT_SEQUENCE, assumed="the dimensions given; a GPT-like layer",
         )  # fmt: skip
     # Exact counts are of the config's dimensions.
-    return replace(shape, counts=None, **dimensions) if dimensions else shape  # type: ignore[arg-type]
+    return replace(shape, counts=None, **dimensions) if dimensions else shape

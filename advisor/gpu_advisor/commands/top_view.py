@@ -59,8 +59,11 @@ def press(options: TopOptions, key: str) -> TopOptions | None:
         return replace(options, sort=names[(names.index(options.sort) + 1) % len(names)])
     if key == "/":
         return replace(options, typing=True)
-    changes = {"r": {"reverse": not options.reverse}, "t": {"tree": not options.tree}, "\x1b": {"filter": ""}}
-    return replace(options, **changes.get(key, {}))  # type: ignore[arg-type]
+    if key == "r":
+        return replace(options, reverse=not options.reverse)
+    if key == "t":
+        return replace(options, tree=not options.tree)
+    return replace(options, filter="") if key == "\x1b" else options
 
 
 def _type(options: TopOptions, key: str) -> TopOptions | None:
@@ -86,8 +89,9 @@ def chosen(gpus: Sequence[GpuSnapshot], options: TopOptions) -> list[GpuSnapshot
     words = options.filter.casefold().split()
     found = [gpu for gpu in gpus if all(word in _text(gpu) for word in words)]
     key = SORTS[options.sort]
-    known = sorted((gpu for gpu in found if key(gpu) is not None), key=key, reverse=options.reverse)  # type: ignore[arg-type]
-    return known + [gpu for gpu in found if key(gpu) is None]
+    known = [(value, gpu) for gpu in found if (value := key(gpu)) is not None]
+    known.sort(key=lambda each: each[0], reverse=options.reverse)
+    return [gpu for _, gpu in known] + [gpu for gpu in found if key(gpu) is None]
 
 
 def _text(gpu: GpuSnapshot) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -67,10 +67,11 @@ def apply_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         raise WhatIfError(_problems(error, ())) from error
 
 
-M = Any
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
-def _try(problems: list[tuple[tuple[str | int, ...], str]], read: Callable[..., M], *arguments: Any) -> M | None:
+def _try(problems: list[tuple[tuple[str | int, ...], str]], read: Callable[..., T], *arguments: Any) -> T | None:
     """What is read; None if it is invalid, with its problems added."""
     try:
         return read(*arguments)
@@ -114,7 +115,7 @@ def _pool(inherited: GpuLimits, pool: PoolSettings, change: Any) -> PoolSettings
             [((*path, unknown[0]), f"cannot be changed here; choose from {', '.join(CHANGEABLE_POOL_KEYS)}")]
         )
     present = pool if pool.gpu or "gpu" not in change else pool.model_copy(update={"gpu": inherited})
-    return _section(PoolSettings, present, change, path)  # type: ignore[no-any-return]
+    return _section(PoolSettings, present, change, path)
 
 
 def _merge(present: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

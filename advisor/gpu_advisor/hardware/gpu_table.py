@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,13 @@ class GpuSpec:
         return tuple(sorted({*self.memory_gib, *self.other_gib}))
 
 
-def _nvidia(name: str, memory: tuple[int, ...], generation: str, **more: object) -> GpuSpec:
-    return GpuSpec(name, "nvidia", memory, generation=generation, **more)  # type: ignore[arg-type]
+def _nvidia(name: str, memory: tuple[int, ...], generation: str, **more: Any) -> GpuSpec:
+    return GpuSpec(name, "nvidia", memory, generation=generation, **more)
 
 
-def _amd(name: str, memory: int, tflops: float, link: float, watts: int, **more: object) -> GpuSpec:
+def _amd(name: str, memory: int, tflops: float, link: float, watts: int, **more: Any) -> GpuSpec:
     return GpuSpec(name, "amd", (memory,), tflops, link, 400.0 if memory >= 192 else 200.0, watts, "cdna",
-                   driver_name=f"AMD Instinct {name}", **more)  # type: ignore[arg-type]  # fmt: skip
+                   driver_name=f"AMD Instinct {name}", **more)  # fmt: skip
 
 
 _SPECS = (

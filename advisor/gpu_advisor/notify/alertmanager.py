@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import requests
@@ -54,8 +55,7 @@ class AlertDispatcher:
         self._interval = interval_seconds
         self._status_lock = threading.Lock()
         self._senders = [
-            _Sender(each, interval_seconds, lambda state, at=index: self._set_status(at, state))  # type: ignore[misc]
-            for index, each in enumerate(configured)
+            _Sender(each, interval_seconds, partial(self._set_status, index)) for index, each in enumerate(configured)
         ]
         self.states = tuple(AlertmanagerStatus(sender.url) for sender in self._senders)
 

@@ -19,7 +19,7 @@ from gpu_advisor.settings import Settings
 KIND = "hung_job"
 
 
-def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
+def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:
     """One recommendation for each job with GPUs that are idle while it makes no step."""
     if pool.settings.kind == "serving":
         return

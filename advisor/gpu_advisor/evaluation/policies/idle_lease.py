@@ -19,7 +19,7 @@ from gpu_advisor.settings import Settings
 KIND = "idle_lease"
 
 
-def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
+def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:
     """One recommendation for each lease with idle GPUs in the pool."""
     leases: dict[Lease, list[Gpu]] = {}
     for gpu in idle_gpus(facts, pool.gpus) if facts.leases else ():

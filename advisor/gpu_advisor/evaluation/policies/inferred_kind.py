@@ -13,7 +13,7 @@ from gpu_advisor.settings import Settings
 INPUT = "pool_kind"
 
 
-def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Abstention]:  # noqa: ARG001
+def recommend(_facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Abstention]:
     inferred = pool.inference.pool if pool.inference else None
     if pool.settings.kind == "undecided" and inferred and inferred.kind == "serving":
         message = (

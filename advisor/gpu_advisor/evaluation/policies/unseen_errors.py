@@ -25,7 +25,7 @@ _UNPUBLISHED_BY: Mapping[str, str] = {
 }
 
 
-def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Abstention]:  # noqa: ARG001
+def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Abstention]:
     undated: dict[int, list[Gpu]] = {}
     unpublished: dict[str, list[Gpu]] = {}
     for gpu in pool.devices:

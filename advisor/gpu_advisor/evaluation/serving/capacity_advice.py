@@ -109,7 +109,7 @@ def cold_start(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
     )  # fmt: skip
 
 
-def imbalance(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:  # noqa: ARG001
+def imbalance(found: GroupDiagnosis, _options: ServerOptions) -> Advice | None:
     uneven, count = found.features["unevenness"], len(found.group.replicas)
     if uneven is None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -115,8 +115,8 @@ def _take_from_fields(batch: Any, samples: Samples, count: int) -> Any:
 
     try:
         if isinstance(batch, Mapping):
-            parts = {key: cut(value) for key, value in batch.items()}
-            return parts if type(batch) is dict else type(batch)(parts)  # type: ignore[call-arg]
+            rebuild: Callable[[dict[Any, Any]], Any] = type(batch)
+            return rebuild({key: cut(value) for key, value in batch.items()})
         if isinstance(batch, tuple):
             return type(batch)(*map(cut, batch))
         if is_dataclass_instance(batch):

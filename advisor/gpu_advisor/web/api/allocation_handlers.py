@@ -16,6 +16,7 @@ from gpu_advisor.allocation.gpu_request import GpuRequest, parse_request, valida
 from gpu_advisor.allocation.memory_strategy import MemoryStrategy, ModelMemory
 from gpu_advisor.allocation.model import Allocation
 from gpu_advisor.allocation.placement import mismatch_reason
+from gpu_advisor.documents import schema
 from gpu_advisor.web.api.allocation_operations import (
     GPU_OPERATIONS,
     AllocateRequestBody,
@@ -44,8 +45,10 @@ def register(app: Flask) -> None:
     def allocation_error(error: errors.AllocationError) -> Response:
         status = next(status for kind, status in ERROR_STATUSES if isinstance(error, kind))
         field = getattr(error, "field", "")
-        wrong = [{"pointer": json_pointer((field,)), "detail": getattr(error, "message", "")}] if field else []
-        return problem_response(status, str(error), wrong, getattr(error, "reasons", ()))  # type: ignore[arg-type]
+        wrong: list[schema.FieldError] = []
+        if field:
+            wrong = [{"pointer": json_pointer((field,)), "detail": getattr(error, "message", "")}]
+        return problem_response(status, str(error), wrong, getattr(error, "reasons", ()))
 
     app.register_error_handler(errors.AllocationError, allocation_error)
 

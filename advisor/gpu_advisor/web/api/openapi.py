@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 
 from gpu_advisor import __version__
 from gpu_advisor.documents import schema
@@ -19,13 +20,13 @@ _REF_PREFIX = "#/components/schemas/"
 
 def document(login_required: bool, writes_protected: bool) -> dict[str, Any]:
     """The whole document. `writes_protected`: whether changing state needs credentials."""
-    modes: dict[Any, str] = {schema.ProblemDocument: "serialization"}
+    modes: dict[Any, JsonSchemaMode] = {schema.ProblemDocument: "serialization"}
     for each in OPERATIONS.values():
         modes.update({type_: "serialization" for type_ in each.responses.values() if type_ is not None})
         modes.update({each.body: "validation"} if each.body else {})
     inputs: Any = [(type_, mode, TypeAdapter(type_)) for type_, mode in modes.items()]
     refs, schemas = TypeAdapter.json_schemas(inputs, ref_template=f"{_REF_PREFIX}{{model}}")
-    of = {type_: _public_names(refs[type_, mode]) for type_, mode in modes.items()}  # type: ignore[index]
+    of = {type_: _public_names(refs[type_, mode]) for type_, mode in modes.items()}
     paths: dict[str, dict[str, Any]] = {}
     for name, each in OPERATIONS.items():
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(
