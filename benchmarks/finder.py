@@ -224,7 +224,7 @@ def train(name: str, size: int, limit_bytes: int | None) -> TrialMemory:
         for _ in range(STEPS):
             loss = nn.functional.cross_entropy(model(inputs), targets)
             forward = tracker.current_bytes
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
         del inputs, targets, loss

@@ -168,7 +168,7 @@ def _import_path(folder: Path) -> HotPath:
         path.unlink()
 
     def parse() -> None:
-        for _ in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
+        for _ in text_string_to_metric_families(text):
             pass
 
     return HotPath(f"import {IMPORTED_SAMPLES} samples", run, "prometheus_client's parser alone", parse, 0.5)

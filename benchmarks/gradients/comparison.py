@@ -55,7 +55,7 @@ def compare(loss_name: str, model_name: str, shape: BatchShape, seed: int = 0) -
         return loss.compute(model(part["x"]), part)
 
     expected = compute(whole, batch)
-    expected.backward()  # type: ignore[no-untyped-call]
+    expected.backward()
     manager = MemoryManager(divided)
     manager.micro_batch_size = shape.micro
     try:

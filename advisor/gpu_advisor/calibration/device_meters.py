@@ -114,7 +114,7 @@ class CudaMeter:
         self.device = torch.device("cuda", 0)
         self._limit = limit_bytes
         self._before = _read_device_usage()
-        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.init()
         if limit_bytes is not None:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), 0)

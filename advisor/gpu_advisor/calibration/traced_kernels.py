@@ -95,7 +95,7 @@ def _is_on_cpu(device: Any) -> bool:
     return device is None or torch.device(device).type == "cpu"
 
 
-class _GroupedMatmul(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _GroupedMatmul(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Function, types: Any, args: Arguments = (), kwargs: Keywords | None = None
     ) -> Any:

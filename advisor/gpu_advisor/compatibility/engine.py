@@ -120,7 +120,7 @@ def train_small_network(data: Any, parameters: Mapping[str, Any], session: Sessi
             session.check()
         optimizer.zero_grad()
         loss = nn.functional.mse_loss(model(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     return {"model": model, "losses": losses}

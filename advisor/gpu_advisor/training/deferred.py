@@ -61,7 +61,7 @@ class DeferredValues:
             with torch.cuda.device(device):
                 host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
                 host.copy_(stacked, non_blocking=True)
-                arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                arrived = torch.cuda.Event()
                 arrived.record()
             self._in_flight.append(_Transfer(names, host, arrived))
         self._queued.clear()
@@ -75,7 +75,7 @@ class DeferredValues:
             if batch.arrived is not None:
                 if wait:
                     batch.arrived.synchronize()
-                elif not batch.arrived.query():  # type: ignore[no-untyped-call]
+                elif not batch.arrived.query():
                     break
             values += zip(batch.names, batch.values.tolist(), strict=True)
             self._in_flight.pop(0)

@@ -90,7 +90,7 @@ def test_numbers_have_their_shortest_form(value: float) -> None:
 def test_history_is_openmetrics_and_marked_as_simulated() -> None:
     end = time.time()
     lines = list(render_history(generate_history("2xH100-80GB:training", 0, "n", end - 60, end, 15)))
-    parsed = openmetrics("\n".join(lines) + "\n")  # type: ignore[no-untyped-call] # the library has no types here
+    parsed = openmetrics("\n".join(lines) + "\n")
     families = {family.name: family for family in parsed}
     assert len(families["gpu_exporter_simulated_info"].samples) == 4
     busy = families["gpu_busy_seconds"].samples

@@ -145,8 +145,8 @@ def test_hooks_of_parameters_run_once_with_the_whole_gradient():
             optimizer.step()
             optimizer.zero_grad()
 
-        net.weight.register_hook(clip)  # type: ignore[no-untyped-call]
-        handle = net.weight.register_post_accumulate_grad_hook(step)  # type: ignore[no-untyped-call]
+        net.weight.register_hook(clip)
+        handle = net.weight.register_post_accumulate_grad_hook(step)
     x = torch.randn(9, 3, dtype=torch.float64)
     for _ in range(3):
         square_loss(nets[0], x).backward()

@@ -39,7 +39,7 @@ def run(net: nn.Module, manager: MemoryManager | None, loss: Any, rank: int) -> 
         if manager is None:
             optimizer.zero_grad()
             value = mean_loss(net, batch(rank, step))
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
         else:
             value = manager.backward(batch(rank, step), loss)
         optimizer.step()

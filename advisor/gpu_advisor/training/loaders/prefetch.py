@@ -73,7 +73,7 @@ class PrefetchLoader(Generic[B]):
         return len(self.loader)
 
     def __iter__(self) -> Iterator[B]:
-        copy_stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        copy_stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         ahead: deque[_PrefetchedBatch] = deque()
         error_to_raise: Exception | None = None
         source: Iterator[B] | None = None
@@ -108,7 +108,7 @@ class PrefetchLoader(Generic[B]):
             return _PrefetchedBatch(batch, None, state)
         with torch.cuda.stream(copy_stream):
             sent = map_leaves(batch, self._copy)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied = torch.cuda.Event()
             copied.record(copy_stream)
         return _PrefetchedBatch(sent, copied, state)
 

@@ -80,7 +80,7 @@ def _copy(found: Any) -> Any:
     return tree_unflatten([leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], shape)
 
 
-class _Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Drawing(TorchDispatchMode):
     """Passes operations that draw random numbers to `draw`."""
 
     def __init__(self, draw: Callable[[Operation, tuple[Any, ...], dict[str, Any]], Any]) -> None:

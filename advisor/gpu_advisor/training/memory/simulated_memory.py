@@ -22,7 +22,7 @@ from gpu_advisor.training.memory.device_memory import MemoryStats
 from gpu_advisor.training.memory.errors import out_of_memory_type
 
 
-class SimulatedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class SimulatedMemory(TorchDispatchMode):
     """Raises PyTorch's out-of-memory error when an operation's result does not fit. For one thread."""
 
     def __init__(self, limit_bytes: int) -> None:

@@ -177,7 +177,7 @@ class TrainingStep:
 
 
 def run_backward(loss: torch.Tensor) -> None:
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
 
 
 def _few_numbers(size: int, tries: int) -> Iterator[tuple[int, ...]]:
