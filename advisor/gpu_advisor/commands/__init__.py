@@ -42,7 +42,7 @@ COMMAND_GROUPS: Mapping[str, Mapping[str, CommandInfo]] = {
     },
     "Advice": {
         "recommend": CommandInfo("recommend", "Print the active recommendations."),
-        "snooze": CommandInfo("snooze", "Snooze a recommendation, or end a snooze."),
+        "snooze": CommandInfo("snooze", "Snooze recommendations, or end their snooze."),
         "runbook": CommandInfo("runbook", "Print the runbook of an alert or a recommendation."),
         "optimize": CommandInfo("optimize", "Check and diagnose against these targets, and recommend changes."),
         "autoscale": CommandInfo(

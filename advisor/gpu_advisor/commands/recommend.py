@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
 
 from gpu_advisor.commands import advisor_client, money, output
+from gpu_advisor.commands.advice_entries import entries, groups_of
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.short_ids import short_ids
 from gpu_advisor.evaluation.recommendation import Severity
@@ -62,8 +63,9 @@ def command(
     elif format_ == "csv":
         output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
     elif id_ is not None:
+        groups = {member: group for group in groups_of(answer) for member in group["ids"]}
         for each in found:
-            click.echo("\n".join(_details(each)))
+            click.echo("\n".join(_details(each, groups.get(each["id"]))))
     else:
         _show(answer)
     if exit_code and any(not each["snoozed"] for each in found):
@@ -82,7 +84,7 @@ def rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
     """A row of HEADINGS per recommendation, for a pipe."""
     return [
         (
-            each["severity"], money.format_savings(each, short=True), one_line(each["summary"]), owners(each),
+            each["severity"], money.format_savings(each, short=True), one_line(each["summary"]), owners(each["owners"]),
             f"{each['current']:g} -> {each['recommended']:g}", each["since"], ", ".join(output.marks(each)), each["id"],
         )
         for each in answer["recommendations"]
@@ -90,26 +92,27 @@ def rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
 
 
 def short_table(answer: schema.Recommendations, width: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headings and rows for a terminal: since when relative to the evaluation, and short IDs.
+    """Headings and rows for a terminal: since when relative to the evaluation, and short IDs. A row per entry: what
+    concerns several GPUs of a node is one.
 
     A narrow terminal has no column of owners: they follow the summary.
     """
     ids = short_ids(each["id"] for each in answer["recommendations"])
     narrow = width < output.NARROW_WIDTH
     found = []
-    for each in answer["recommendations"]:
-        summary = one_line(each["summary"]) + "".join(f" ({mark})" for mark in output.marks(each))
-        owner = owners(each)
+    for each in entries(answer):
+        summary = one_line(each.summary) + "".join(f" ({mark})" for mark in each.marks)
+        owner = owners(each.owners)
         is_named = not owner or owner in summary
         texts = (summary if is_named else f"{summary}; owner: {owner}",) if narrow else (summary, owner)
-        since = output.format_since(each["since"], answer["at"])
-        found.append((each["severity"], money.format_savings(each, short=True), *texts, since, ids[each["id"]]))
+        since = output.format_since(each.since, answer["at"])
+        more = f" +{len(each.members) - 1}" if len(each.members) > 1 else ""
+        found.append((each.severity, each.savings, *texts, since, ids[each.first["id"]] + more))
     return tuple(name for name in SHORT_HEADINGS if not narrow or name != "owner"), found
 
 
-def owners(each: schema.RecommendationDocument) -> str:
-    """Who uses its GPUs, the first two by name."""
-    names = each["owners"]
+def owners(names: Sequence[str]) -> str:
+    """Who uses the GPUs, the first two by name."""
     more = f" and {len(names) - MAX_OWNERS} more" if len(names) > MAX_OWNERS else ""
     return one_line("; ".join(names[:MAX_OWNERS])) + more
 
@@ -140,7 +143,8 @@ def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _details(each: schema.RecommendationDocument) -> Iterator[str]:
+def _details(each: schema.RecommendationDocument, group: schema.RecommendationGroupDocument | None) -> Iterator[str]:
+    """With the steps for all GPUs of its group: they are one visit to the node."""
     yield one_line(each["summary"])
     yield one_line(each["explanation"])
     projected = output.format_ratio(each["projection"]["utilization_ratio"])
@@ -148,8 +152,11 @@ def _details(each: schema.RecommendationDocument) -> Iterator[str]:
     yield f"diagnosis: {humanize(each['diagnosis'])}; confidence: {each['confidence']}"
     yield f"savings: {money.format_savings(each)}"
     yield one_line(f"owners: {'; '.join(each['owners']) or 'none known'}")
-    yield "\nHow to apply it:"
-    yield from (f"  {one_line(line)}" for line in each["apply"])
+    if group:
+        others = ", ".join(id_ for id_ in group["ids"] if id_ != each["id"])
+        yield one_line(f"together with {others}: {group['summary']}")
+    yield "\nHow to apply them:" if group else "\nHow to apply it:"
+    yield from (f"  {one_line(line)}" for line in (group or each)["apply"])
     yield f"  {each['runbook']}"
     yield "\nEvidence (paste a query into Prometheus for the same number):"
     for word in each["evidence"]:

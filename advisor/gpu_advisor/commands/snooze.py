@@ -27,7 +27,7 @@ def parse_duration(_context: click.Context, _parameter: click.Parameter, value: 
 
 
 @click.command("snooze")
-@click.argument("id_", metavar="ID")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--for", "duration", default="1d", show_default=True, callback=parse_duration, metavar="DURATION",
               help="How long: 90m, 12h, 7d, 2w.")  # fmt: skip
 @click.option("--reason", help="Reason, shown to others. Required, except with --end.", metavar="REASON")
@@ -36,10 +36,10 @@ def parse_duration(_context: click.Context, _parameter: click.Parameter, value: 
 @common_options.token_file
 @common_options.ca_file
 def command(
-    id_: str, duration: timedelta, reason: str | None, end: bool, advisor: str, token_file: Path | None,
+    ids: tuple[str, ...], duration: timedelta, reason: str | None, end: bool, advisor: str, token_file: Path | None,
     ca_file: str | None,
 ) -> None:  # fmt: skip
-    """Snooze a recommendation, or end a snooze. A unique prefix of its ID is enough.
+    """Snooze recommendations, or end their snooze. A unique prefix of an ID is enough.
 
     \b
       gpu-advisor snooze 61f0c1 --for 7d --reason "new fans arrive on Friday"
@@ -51,16 +51,17 @@ def command(
     from gpu_advisor.commands.short_ids import find_by_id
 
     token = read_token(token_file)
-    found = find_by_id(HttpAdvisor(advisor, token, ca_file).recommendations({})["recommendations"], id_)
+    active = HttpAdvisor(advisor, token, ca_file).recommendations({})["recommendations"]
     client = AdvisorHttpClient(advisor, token, ca_file)
-    url = urljoin(client.address, f"recommendations/{quote(found['id'], safe='')}/snooze")
-    if end:
-        _fetch(client, "DELETE", url)
-        click.echo(one_line(f"Not snoozed any more: {found['summary']}"))
-        return
     until = datetime.now(timezone.utc) + duration
-    _fetch(client, "POST", url, {"reason": reason, "until": until.isoformat(timespec="seconds")})
-    click.echo(one_line(f"Snoozed until {until:%Y-%m-%d %H:%M} UTC: {found['summary']}"))
+    for found in [find_by_id(active, id_) for id_ in ids]:
+        url = urljoin(client.address, f"recommendations/{quote(found['id'], safe='')}/snooze")
+        if end:
+            _fetch(client, "DELETE", url)
+            click.echo(one_line(f"Not snoozed any more: {found['summary']}"))
+        else:
+            _fetch(client, "POST", url, {"reason": reason, "until": until.isoformat(timespec="seconds")})
+            click.echo(one_line(f"Snoozed until {until:%Y-%m-%d %H:%M} UTC: {found['summary']}"))
 
 
 def _fetch(client: AdvisorHttpClient, method: str, url: str, body: object = None) -> None:

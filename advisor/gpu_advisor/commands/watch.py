@@ -124,8 +124,8 @@ def render(now: WatchState, error_text: str, width: int | None = None) -> Render
         parts.append(Text("Showing the last known state.", style="bold red"))
     headings, rows = short_table(answer, width or output.terminal_width())
     todo = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
-    for each, row in zip(now.recommendations, rows, strict=True):
-        style = output.STYLES[each["severity"]]
+    for row in rows:
+        style = output.STYLES[row[0]]
         todo.add_row(*(Text(cell, style=style if number == 0 else "") for number, cell in enumerate(row)))
     parts.append(todo if now.recommendations else Text("No recommendations.", style="green"))
     checks = Table("status", "scope", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)

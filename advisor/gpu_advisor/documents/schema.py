@@ -245,8 +245,24 @@ class Checklist(TypedDict):
     items: list[CheckDocument]
 
 
+class RecommendationGroupDocument(SavingsFields):
+    """Recommendations for several GPUs of a node that have the same cause and remedy: one visit to the node.
+
+    Savings are of those that are not snoozed.
+    """
+
+    node: str
+    summary: Annotated[str, Field(description="of all of them, as in `3 of 8 GPUs of node-1 are lost: ...`")]
+    ids: Annotated[list[str], Field(description="their recommendations, the most urgent first")]
+    apply: Annotated[list[str], Field(description="their actions as text; what they share, once")]
+
+
 class Recommendations(PaginationHeader):
     recommendations: list[RecommendationDocument]
+    groups: Annotated[
+        list[RecommendationGroupDocument],
+        Field(description="with at least one of the selected recommendations, on any page"),
+    ]
     abstentions: Annotated[list[AbstentionDocument], Field(description="the first of them; GET /abstentions has all")]
     abstentions_total: int
     pools: list[PoolDocument]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TypeVar
 
-from gpu_advisor.documents import schema
+from gpu_advisor.documents import advice_groups, schema
 from gpu_advisor.documents.owner_names import recommendation_owners
 from gpu_advisor.documents.savings import money_summary, savings_fields
 from gpu_advisor.documents.slo import pool_slo
@@ -200,6 +200,7 @@ def recommendations(
         "page": page,
         "per_page": per_page,
         "recommendations": [recommendation(each, view) for each in page_slice(selection, page, per_page)],
+        "groups": _groups(view, selection),
         "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
         "abstentions_total": len(all_abstentions(view)),
         "pools": pools(view),
@@ -209,6 +210,21 @@ def recommendations(
         },
         "summary": money_summary(view, selection),
     }
+
+
+def _groups(view: View, selection: Sequence[PublishedRecommendation]) -> list[schema.RecommendationGroupDocument]:
+    selected = {each.id for each in selection}
+    return [
+        {
+            "node": each.node,
+            "summary": each.summary,
+            "ids": list(each.ids),
+            "apply": list(each.apply),
+            **savings_fields(advice_groups.worth(each, view)),
+        }
+        for each in advice_groups.group_by_node(view)
+        if each.is_several and not selected.isdisjoint(each.ids)
+    ]
 
 
 def checks(view: View, selection: Sequence[Check], page: int, per_page: int) -> schema.Checks:

@@ -183,7 +183,8 @@ class Recommendation:
     """What to do, why, and the expected effect. `current` and `recommended` are counts of `unit`.
 
     `waste` is what the GPUs lose now, `saves` what of that the recommendation recovers (None: all of it), and `savings`
-    its worth, None if it has no measure.
+    its worth, None if it has no measure. `of_several` is the summary after "3 of 8 GPUs of NODE", where one visit to
+    the node is for all GPUs with the same; empty: each stands alone.
     """
 
     kind: str
@@ -206,6 +207,7 @@ class Recommendation:
     waste: tuple[Waste, ...] = ()
     saves: tuple[Waste, ...] | None = None
     savings: Savings | None = None
+    of_several: str = ""
 
     @property
     def apply(self) -> tuple[str, ...]:

@@ -95,6 +95,12 @@ def bounded_savings(advice: Recommendation, prices: Prices) -> Savings | None:
     return prices.worth(_in_sums(_shares([(advice, saves)]))) if advice.savings and saves else advice.savings
 
 
+def savings_together(advice: Sequence[Recommendation], prices: Prices) -> Savings | None:
+    """What several save, as `summarize` counts it; None if none has a measure."""
+    found = [(each, each.waste if each.saves is None else each.saves) for each in advice if each.savings]
+    return prices.worth(_in_sums(_shares(found))) if any(saves for _, saves in found) else None
+
+
 def urgency(advice: Recommendation, id_: str) -> tuple[int, bool, float, float, str, str]:
     """The key of every list of recommendations: severity, lost GPUs first, then money, GPUs, scope and id.
 

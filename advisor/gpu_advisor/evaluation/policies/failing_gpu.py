@@ -19,24 +19,31 @@ KIND = "failing_gpu"
 
 
 class Failure(NamedTuple):
-    """A signal that shows a failure from `threshold` on. `why` is what follows from it, without the remedy."""
+    """A signal that shows a failure from `threshold` on. `why` is what follows from it, without the remedy.
+
+    `what` and `remedy` are of one GPU, `of_several` the same words of several GPUs of a node.
+    """
 
     signal: Signal
     threshold: float
     what: str
     remedy: str
     why: str
+    of_several: tuple[str, str]
 
 
 #: Worst first. An increase over a window is extrapolated: 0.5 means one. Of row remapping:
 #: https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/
 FAILURES: tuple[Failure, ...] = (
     Failure(ROW_REMAP_FAILED, 1.0, "could not remap a faulty memory row", "replace the GPU",
-            "The fault stays in memory: a reset does not repair it."),
+            "The fault stays in memory: a reset does not repair it.",
+            ("could not remap a faulty memory row", "replace them")),
     Failure(FATAL_ERRORS, 0.5, "reported a fatal error", "drain the node and reset the GPU",
-            "The GPU is not usable until it is reset, or its node rebooted."),
+            "The GPU is not usable until it is reset, or its node rebooted.",
+            ("reported a fatal error", "drain the node and reset them")),
     Failure(ROW_REMAP_PENDING, 1.0, "needs a reset to remap faulty memory rows", "reset the GPU after its job ends",
-            "Rows are remapped at a reset only: until then, they stay in use, or their pages are offline."),
+            "Rows are remapped at a reset only: until then, they stay in use, or their pages are offline.",
+            ("need a reset to remap faulty memory rows", "reset them after their jobs end")),
 )  # fmt: skip
 
 #: Fatal Xids in words: https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
@@ -77,14 +84,15 @@ def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
     xid = _fatal_xid(facts, gpu) if signal is FATAL_ERRORS else None
     code = "" if xid is None else f" (Xid {xid})"
     reboot = xid in REBOOT_XIDS
-    remedy = "drain the node and power-cycle it" if reboot else failure.remedy
+    what_several, remedy_several = failure.of_several
+    power_cycle = "drain the node and power-cycle it" if reboot else ""
     meaning = f"Xid {xid}: {XID_MEANINGS[xid]}. " if xid is not None and xid in XID_MEANINGS else ""
     return Recommendation(
         kind=KIND,
         direction="change",
         scope=gpu.scope,
         severity="warning" if signal is ROW_REMAP_PENDING else "critical",
-        summary=f"{gpu.scope} {failure.what}{code}: {remedy}",
+        summary=f"{gpu.scope} {failure.what}{code}: {power_cycle or failure.remedy}",
         current=1,
         recommended=0,
         unit="affected GPUs",
@@ -104,6 +112,7 @@ def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
         ),
         gpus=(gpu.uuid,),
         nodes=(gpu.node,),
+        of_several=f"{what_several}{code}: {power_cycle or remedy_several}",
     )
 
 

@@ -36,7 +36,7 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
     reasons = sorted({HARDWARE_REASONS[facts.down_reasons[gpu.uuid]] for gpu in gpus})
     node = gpus[0].node
     whole = scope.kind == "node"
-    what = f"{subject} {'are' if whole else 'is'} lost"
+    remedy = f"drain {node} and power-cycle it"
     why = f"{'They' if whole else 'It'} {' or '.join(reasons)}."
     if whole:
         why = f"The driver of {node} reports: {' or '.join(reasons)}, for all of its GPUs: look at what they share."
@@ -45,7 +45,7 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
         direction="change",
         scope=scope,
         severity="critical",
-        summary=f"{what}: drain {node} and power-cycle it",
+        summary=f"{subject} {'are' if whole else 'is'} lost: {remedy}",
         current=len(gpus),
         recommended=0,
         unit="lost GPUs",
@@ -62,6 +62,7 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
         gpus=tuple(gpu.uuid for gpu in gpus),
         nodes=(node,),
         waste=(Waste(),),
+        of_several="" if whole else f"are lost: {remedy}",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from gpu_advisor.documents import savings
+from gpu_advisor.documents.advice_groups import AdviceGroup, group_by_node
 from gpu_advisor.documents.savings import RankedRecommendation, Savings
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
@@ -30,6 +31,10 @@ class FleetModel:
     @cached_property
     def ranked(self) -> Sequence[RankedRecommendation]:
         return savings.rank_by_savings(self.view)
+
+    @cached_property
+    def groups(self) -> Sequence[AdviceGroup]:
+        return group_by_node(self.view)
 
     @cached_property
     def open(self) -> Sequence[RankedRecommendation]:

@@ -15,6 +15,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from gpu_advisor.documents import serialize
+from gpu_advisor.documents.advice_groups import AdviceGroup
 from gpu_advisor.documents.runbook_files import runbook_html, runbook_names
 from gpu_advisor.evaluation.recommendation import Check, Evidence, Recommendation
 from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_changes, compare_settings
@@ -34,6 +35,7 @@ from gpu_advisor.web.page import (
     what_if_money,
     worth,
 )
+from gpu_advisor.web.page.advice_list import advice_list
 from gpu_advisor.web.page.bidi import isolate
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
 from gpu_advisor.web.page.fleet_model import FleetModel, LatestModel
@@ -105,7 +107,7 @@ def register(app: Flask, page_context: PageContext) -> ProblemPage:
     app.add_template_filter(prometheus_link)
     app.add_template_filter(mean_text)
     app.add_template_filter(worth.worth)
-    app.add_template_filter(worth.bounded_savings)
+    app.add_template_filter(worth.group_savings)
     app.add_template_filter(worth.per_month)
     app.add_template_filter(evidence_charts.distinct_titles)
     app.add_template_filter(evidence_charts.statistic)
@@ -157,9 +159,9 @@ class _Pages:
             "headline": model.headline,
             "total": model.total,
             "items": model.checklist,
-            "cards": model.open[:MAX_CARDS],
-            "more": model.open[MAX_CARDS:MAX_RECOMMENDATIONS],
+            "advice": advice_list(model.groups, MAX_CARDS, MAX_RECOMMENDATIONS),
             "advice_count": len(model.open),
+            "gpu_names": model.gpus.by_uuid,
             "snoozed": model.snoozed[:MAX_RECOMMENDATIONS],
             "pools": serialize.pools(view)[: checklist.MAX_ROWS],
             "lost_gpus": lost_gpus(view),
@@ -234,9 +236,10 @@ class _Pages:
                 "A recommendation resolves when its cause no longer applies.",
                 ended,
             )
+        group = next(group for group in model.groups if id_ in group.ids)
         return self._page(
-            "recommendation.html", view, issued=each.issued, advice=each.advice,
-            savings=worth.bounded_savings(each.advice, view),
+            "recommendation.html", view, issued=each.issued, advice=each.advice, group=group,
+            alone=AdviceGroup((each.issued,)), gpu_names=model.gpus.by_uuid,
             names={uuid: model.gpus.by_uuid[uuid].name for uuid in each.advice.gpus if uuid in model.gpus.by_uuid},
             runbooks=runbook_names(), shown=self._evidence_with_charts(each.advice.evidence, view),
         )  # fmt: skip

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from gpu_advisor.documents import advice_groups
+from gpu_advisor.documents.advice_groups import AdviceGroup
 from gpu_advisor.documents.savings import Savings
-from gpu_advisor.evaluation import savings
 from gpu_advisor.evaluation.money import BOUND_WORDS, HOURS_PER_MONTH, Bound, Money
-from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.state.view import View
 from gpu_advisor.web.page.template_filters import UNKNOWN, gpu_count
 
 
-def bounded_savings(advice: Recommendation, view: View) -> Savings:
-    """Of one recommendation, as the total of all counts it."""
-    if view.evaluation is None:
-        return Savings.of(advice.savings)
-    return Savings.of(savings.bounded_savings(advice, view.evaluation.prices))
+def group_savings(group: AdviceGroup, view: View) -> Savings:
+    """Of the recommendations of a card together."""
+    return Savings.of(advice_groups.worth(group, view))
 
 
 def worth(of: Savings) -> str:

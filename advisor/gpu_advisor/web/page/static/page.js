@@ -86,7 +86,8 @@ function askForToken() {
 async function snooze(event) {
   event.preventDefault();
   const form = event.target;
-  const address = `${document.body.dataset.root}recommendations/${form.dataset.snooze}/snooze`;
+  const all = form.elements.all;
+  const ids = all?.checked ? all.value.split(" ") : [form.dataset.snooze];
   const data = new FormData(form);
   const until = new Date(Date.now() + Number(data.get("hours")) * 3600000).toISOString();
   const request = form.elements.end
@@ -98,10 +99,16 @@ async function snooze(event) {
       };
   const output = form.querySelector("output");
   try {
-    let response = await fetch(address, withToken(request));
-    if (response.status === 401 && askForToken()) response = await fetch(address, withToken(request));
-    if (response.ok) location.reload();
-    else output.textContent = (await response.json()).detail;
+    for (const id of ids) {
+      const address = `${document.body.dataset.root}recommendations/${id}/snooze`;
+      let response = await fetch(address, withToken(request));
+      if (response.status === 401 && askForToken()) response = await fetch(address, withToken(request));
+      if (!response.ok) {
+        output.textContent = (await response.json()).detail;
+        return;
+      }
+    }
+    location.reload();
   } catch {
     output.textContent = "The advisor is unreachable: nothing was changed.";
   }
