@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def build_facts(
     values, implausible_values = _signal_values(wanted, results, discarded or {}, names, unresolved)
     # If an exporter has no health metric, a GPU with identity series counts as up.
     without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
-    assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present_rows if row["exporter"] in without_health}
+    assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present if row["exporter"] in without_health}
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
     gpus = build_gpus(gpu_inventory, up, targets, drivers, nodes, canonical_targets(results["recent_targets"], label))
     owners = _owners(results, canonical, settings, observed, shared)
@@ -117,7 +118,7 @@ def build_facts(
         expressions={name: union(*parts.values()) for name, parts in families.items()},
         evaluation=settings.evaluation,
         drivers=_driver_states(results["drivers"]),
-        down_targets=find_down_targets(targets, [*gpu_inventory.present, *gpu_inventory.recent, *drivers]),
+        down_targets=find_down_targets(targets, chain(gpu_inventory.rows, map(dict, drivers))),
         simulated=bool(results["simulated"]),
         exporters_by_signal=_exporters_by_signal(families, mappings_by_name, gpu_exporters),
         implausible_values=implausible_values,

@@ -128,7 +128,7 @@ def _identify(source: Source, settings: Settings, at: float) -> _Identified:
         identities_then = {name: with_matchers(query, of_others) for name, query in inventory_queries(mappings).items()}
         former = plan_queries(identities_then, IDENTITY_LEAVES_PER_QUERY)
         identities = merge_identities(mappings, former.read(source, at - ago), canonical)
-        inventory = replace(inventory, recent=tuple(dict.fromkeys((*inventory.recent, *identities))))
+        inventory = inventory.with_former(identities)
     reader = SeriesReader(source, at, windows_of(settings.evaluation), canonical, matchers)
     observed = reader.observe(mappings, recent_identities(results), results[SCRAPES])
     present = present_exporters(mappings, inventory)
@@ -188,7 +188,7 @@ def _read_pool_histories(
     stepwise = step_utilization(dialects, settings.evaluation.step_seconds)
     if not members or stepwise is None:
         return facts
-    all_uuids = [dict(labels).get("uuid", "") for labels in (*found.inventory.present, *found.inventory.recent)]
+    all_uuids = [row.get("uuid", "") for row in found.inventory.rows]
     recent = utilization_history.read_pool_histories(source, members, all_uuids, stepwise, at, settings.evaluation)
     works = utilization_history.pool_work_expressions(members, stepwise)
     facts = replace(facts, pool_histories=recent, pool_work_expressions=works)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from gpu_advisor.evaluation.facts import Gpu, Node
 from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey, row_target, target_key
+from gpu_advisor.sources.exporters.identity_rows import Row
 from gpu_advisor.sources.exporters.node_names import NodeNames, match_nodes, mismatch_hint
 
 #: Driver states in which an exporter lists no GPUs because it cannot, not because there are none.
@@ -41,10 +42,10 @@ def build_gpus(
         health = targets.get(target)
         return health == 0 if health is not None else target in recent_targets
 
-    unreachable = [row for row in inventory.recent_rows if is_unreachable(row_target(row))]
+    unreachable = [row for row in inventory.recent if is_unreachable(row_target(row))]
     found: dict[str, Gpu] = {}
     # The present identity wins over a former one, a lower rank over a higher one.
-    rows = [*inventory.present_rows, *unreachable]
+    rows = [*inventory.present, *unreachable]
     matched = match_nodes([NodeNames.of(row) for row in rows], [_names_of(node) for node in nodes]).matched
     for number, each in enumerate(rows):
         uuid = gpu_key(each, shared)
@@ -77,7 +78,7 @@ def _names_by_address(nodes: Iterable[Node]) -> dict[tuple[str, str], list[str]]
 
 def explain_unmatched_hosts(inventory: GpuInventory, nodes: Sequence[Node]) -> str:
     """Which GPUs have no host metrics although there are some, and how to join them; empty if all have."""
-    gpus = [NodeNames.of(row) for row in inventory.present_rows if row.get("uuid")]
+    gpus = [NodeNames.of(row) for row in inventory.present if row.get("uuid")]
     names = [_names_of(node) for node in nodes]
     unmatched = mismatch_hint(gpus, names, match_nodes(gpus, names))
     return "; ".join(filter(None, (unmatched, *_shared_addresses(nodes))))
@@ -126,7 +127,7 @@ def find_duplicate_gpus(inventory: GpuInventory) -> dict[str, tuple[str, ...]]:
     """GPUs that several exporter families report, with these families in order of precedence."""
     shared = shared_uuids(inventory)
     found: dict[str, dict[str, None]] = {}
-    for each in inventory.present_rows:
+    for each in inventory.present:
         if "uuid" in each:
             found.setdefault(gpu_key(each, shared), {})[each["exporter"]] = None
     return {uuid: tuple(exporters) for uuid, exporters in found.items() if len(exporters) > 1}
@@ -171,11 +172,11 @@ def gpus_of_targets(inventory: GpuInventory, series: Iterable[Labels]) -> frozen
     return frozenset(gpu_key(row, shared) for row in inventory.rows if row_target(row) in targets)
 
 
-def find_down_targets(targets: Mapping[TargetKey, float], gpu_series: Iterable[Labels]) -> tuple[str, ...]:
-    """Addresses of targets that are down, of the jobs with GPU series; of all jobs if none has any."""
+def find_down_targets(targets: Mapping[TargetKey, float], rows: Iterable[Row]) -> tuple[str, ...]:
+    """Addresses of targets that are down, of the jobs of these rows; of all jobs if there are none."""
     if all(value != 0 for value in targets.values()):
         return ()
-    jobs = {target_key(labels).job for labels in gpu_series}
+    jobs = {row_target(row).job for row in rows}
     return tuple(
         sorted({each.instance for each, value in targets.items() if value == 0 and (not jobs or each.job in jobs)})
     )
@@ -191,11 +192,10 @@ def complete_jobs(
     return frozenset(row_target(row).job for row in inventory.rows) & scraped - incomplete - {""}
 
 
-def build_nodes(rows: Iterable[Labels]) -> tuple[Node, ...]:
+def build_nodes(rows: Iterable[Row]) -> tuple[Node, ...]:
     """One node per name and cluster. If two exporters report a node, the first by address is used."""
     found: dict[str, Node] = {}
-    for labels in sorted(rows, key=lambda labels: dict(labels).get("instance", "")):
-        each = dict(labels)
+    for each in sorted(rows, key=lambda row: row.get("instance", "")):
         name, instance, cluster = each.get("nodename"), each.get("instance"), each.get("cluster", "")
         if name and instance:
             full = qualify(name, cluster)

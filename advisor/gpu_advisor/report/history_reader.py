@@ -46,13 +46,13 @@ from gpu_advisor.sources.exporters.detection import (
     CanonicalRows,
     GpuInventory,
     TargetKey,
-    canonical_rows,
     canonical_targets,
     detect_dialects,
     inventory_queries,
     present_exporters,
 )
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
+from gpu_advisor.sources.exporters.identity_rows import Row, RowReader
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Evaluates an expression at start, start + step, ... up to end (Unix time). One query. Raises SourceError.
@@ -247,10 +247,8 @@ def read_history(
     if not rows:
         return FleetHistory(period, unavailable=tuple(reader.unavailable), queries=reader.queries)
     found = _detect_dialects(reader, tuple(rows), samples)
-    nodes = build_nodes(labels for labels in rows if "uuid" not in dict(labels))
-    gpus = build_gpus(
-        GpuInventory(present=tuple(labels for labels in rows if "uuid" in dict(labels))), {}, {}, {}, nodes
-    )
+    nodes = build_nodes(row for row in rows if "uuid" not in row)
+    gpus = build_gpus(GpuInventory(present=tuple(row for row in rows if "uuid" in row)), {}, {}, {}, nodes)
     known = {gpu.uuid for gpu in gpus}
     values = _read_gpu_values(reader, found, known)
     for uuid, steps in values.of.get(series.UTILIZATION, {}).items():
@@ -290,7 +288,7 @@ def _read_owners(
 
 def _read_identities(
     reader: _RangeReader,
-) -> tuple[list[Labels], dict[str, set[int]], dict[str, str], list[IdentitySeries]]:
+) -> tuple[list[Row], dict[str, set[int]], dict[str, str], list[IdentitySeries]]:
     """Canonical identity rows of the period, the steps in which each GPU was observed, nodes by instance, and the
     series of GPUs.
 
@@ -306,11 +304,11 @@ def _read_identities(
             each = dict(labels)
             rest = tuple((name, value) for name, value in labels if name != PART_LABEL)
             by_family.setdefault(each[PART_LABEL], []).append((points[-1][0], rest, points))
-    found: list[tuple[dict[str, str], Labels, TimeSeries]] = []
+    found: list[tuple[Row, Labels, TimeSeries]] = []
     for name, mapping in every.items():
         newest_first = sorted(by_family.get(name, ()), key=lambda row: (-row[0], row[1]))
         found += _canonical(mapping, newest_first, reader.cluster_label)
-    rows = [tuple(sorted(row.items())) for row, *_ in found]
+    rows = [row for row, *_ in found]
     reader.shared = shared_uuids(GpuInventory(present=tuple(rows)))
     named: dict[str, set[int]] = {}
     of_gpus = []
@@ -321,7 +319,7 @@ def _read_identities(
             of_gpus.append(IdentitySeries.of(gpu, labels, row, steps, own=every[row["exporter"]].rank == 0))
     instances = {
         qualify(each.get("instance", ""), each.get("cluster", "")): qualify(each["nodename"], each.get("cluster", ""))
-        for each in map(dict, reversed(rows))
+        for each in reversed(rows)
         if "uuid" not in each and each.get("nodename")
     }
     return rows, named, instances, of_gpus
@@ -329,8 +327,8 @@ def _read_identities(
 
 def _canonical(
     mapping: ExporterMapping, rows: Sequence[tuple[float, Labels, TimeSeries]], cluster_label: str
-) -> Iterable[tuple[dict[str, str], Labels, TimeSeries]]:
-    found = canonical_rows(mapping, [labels for _, labels, _ in rows], cluster_label)
+) -> Iterable[tuple[Row, Labels, TimeSeries]]:
+    found = RowReader(mapping, cluster_label).read(labels for _, labels, _ in rows)
     return [
         (row, labels, points) for row, (_, labels, points) in zip(found, rows, strict=True) if row.get(mapping.by[0])
     ]
@@ -352,7 +350,7 @@ class _SourceAtEnd:
 
 
 def _detect_dialects(
-    reader: _RangeReader, rows: tuple[Labels, ...], samples: SamplesQuery | None
+    reader: _RangeReader, rows: tuple[Row, ...], samples: SamplesQuery | None
 ) -> tuple[ExporterDialect, ...]:
     """The exporter dialects of the period, limited to their targets, by their series at its end."""
     window = _SERIES_WINDOW_SECONDS
@@ -370,7 +368,7 @@ def _detect_dialects(
             source, reader.period.end, (window,), CanonicalRows(reader.cluster_label), reader.matchers
         )
         observed = series_reader.observe(reader.mappings, newest, scrapes)
-    label = reader.cluster_label if any(dict(row).get("cluster") for row in rows) else ""
+    label = reader.cluster_label if any(row.get("cluster") for row in rows) else ""
     return detect_dialects(
         present_exporters(reader.mappings, GpuInventory(recent=rows)),
         canonical_targets(scrapes, label),

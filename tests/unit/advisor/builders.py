@@ -30,6 +30,7 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources import algebra
 from gpu_advisor.sources.base import Samples, SamplesByLabels, SourceError, SourceErrorKind
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
+from gpu_advisor.sources.exporters.identity_rows import Row
 from gpu_advisor.sources.exporters.mapping import own_mappings
 from gpu_advisor.sources.matchers import compile_matchers
 from gpu_advisor.state.alert import Alert
@@ -112,6 +113,11 @@ def pool_history(cards: Sequence[GpuSpec], settings: Settings) -> dict[str, tupl
 def concluded(cards: Sequence[GpuSpec], settings: Settings | None = None) -> Outcome:
     chosen = settings or Settings()
     return decide(facts(cards, chosen), chosen)
+
+
+def identity_row(**pairs: str) -> Row:
+    """A row under canonical label names."""
+    return pairs
 
 
 def labels(**pairs: str) -> Labels:

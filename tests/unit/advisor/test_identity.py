@@ -19,18 +19,19 @@ from gpu_advisor.observation.identity import (
     nodes_by_address,
 )
 from gpu_advisor.promql.compiler import to_promql
-from gpu_advisor.promql.expressions import Labels, metrics_of
+from gpu_advisor.promql.expressions import metrics_of
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
+from gpu_advisor.sources.exporters.identity_rows import Row, RowReader
 from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, ExporterMapping, mappings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.advisor.builders import labels
+from tests.unit.advisor.builders import identity_row, labels
 
 TARGET = {"job": "gpu", "instance": "a:1"}
-HERE = labels(uuid="1", index="2", name="H100", vendor="nvidia", nodename="n", exporter="dcgm-exporter", **TARGET)
+HERE = identity_row(uuid="1", index="2", name="H100", vendor="nvidia", nodename="n", exporter="dcgm-exporter", **TARGET)
 HERE_TARGET = TargetKey("gpu", "a:1")
 UP, DOWN = {HERE_TARGET: 1.0}, {HERE_TARGET: 0.0}
 
@@ -46,8 +47,8 @@ def test_a_gpu_has_all_its_labels() -> None:
 
 @pytest.mark.parametrize(("label", "unified"), [({}, False), ({"unified": "true"}, True), ({"unified": ""}, False)])
 def test_a_gpu_whose_memory_is_the_cpus_as_well(label: dict[str, str], unified: bool) -> None:
-    (row,) = mapping_of("gpu-exporter").canonical_identities([labels(uuid="1", index="0", **label, **TARGET)])
-    (gpu,) = build_gpus(GpuInventory((labels(**row),)), {}, {}, {})
+    (row,) = RowReader(mapping_of("gpu-exporter")).read([labels(uuid="1", index="0", **label, **TARGET)])
+    (gpu,) = build_gpus(GpuInventory((row,)), {}, {}, {})
     assert gpu.unified is unified
 
 
@@ -58,23 +59,23 @@ def test_health_is_unknown_where_no_series_has_it(health: float | None, up: bool
 
 
 def test_labels_that_are_missing_are_empty_and_a_row_without_uuid_is_no_gpu() -> None:
-    nameless = labels(index="0", **TARGET)
-    (gpu,) = build_gpus(GpuInventory((nameless, labels(uuid="1"), labels(uuid="", **TARGET))), {}, {}, {})
+    nameless = identity_row(index="0", **TARGET)
+    (gpu,) = build_gpus(GpuInventory((nameless, {"uuid": "1"}, identity_row(uuid="", **TARGET))), {}, {}, {})
     assert (gpu.uuid, gpu.index, gpu.name, gpu.vendor, gpu.node, gpu.exporter) == ("1", "", "", "", "", "")
 
 
 @pytest.mark.parametrize(
     ("row", "node"),
     [
-        (labels(uuid="1", nodename="n", instance="10.0.0.1:9400"), "n"),
-        (labels(uuid="1", instance="10.0.0.1:9400"), "host-a"),  # node_exporter names the host of this address
-        (labels(uuid="1", instance="10.0.0.9:9400"), "10.0.0.9:9400"),
-        (labels(uuid="1"), ""),
+        (identity_row(uuid="1", nodename="n", instance="10.0.0.1:9400"), "n"),
+        (identity_row(uuid="1", instance="10.0.0.1:9400"), "host-a"),  # node_exporter names the host of this address
+        (identity_row(uuid="1", instance="10.0.0.9:9400"), "10.0.0.9:9400"),
+        (identity_row(uuid="1"), ""),
     ],
 )
-def test_the_node_is_the_exporters_name_else_the_hosts_else_the_address(row: object, node: str) -> None:
+def test_the_node_is_the_exporters_name_else_the_hosts_else_the_address(row: Row, node: str) -> None:
     nodes = [Node("host-a", "10.0.0.1:9100")]
-    (gpu,) = build_gpus(GpuInventory((row,)), {}, {}, {}, nodes)  # type: ignore[arg-type]
+    (gpu,) = build_gpus(GpuInventory((row,)), {}, {}, {}, nodes)
     assert gpu.node == node
 
 
@@ -107,29 +108,31 @@ def test_a_target_that_was_removed_is_kept_while_it_is_recent(recent: set[Target
 
 
 def test_clusters_with_the_same_names_are_apart() -> None:
-    def row(cluster: str, uuid: str) -> Labels:
-        return labels(uuid=uuid, index="0", nodename="n", instance="a:1", job="gpu", cluster=cluster, exporter="x")
+    def row(cluster: str, uuid: str) -> Row:
+        return identity_row(
+            uuid=uuid, index="0", nodename="n", instance="a:1", job="gpu", cluster=cluster, exporter="x"
+        )
 
     rows = (row("east", "1"), row("west", "1"), row("west", "2"))
     found = build_gpus(GpuInventory(rows), {"east/1": 1.0, "west/1": 0.0, "2": 1.0}, {}, ())
     assert [(gpu.uuid, gpu.node, gpu.up) for gpu in found] == [
         ("east/1", "east/n", True), ("2", "west/n", True), ("west/1", "west/n", False),
     ]  # fmt: skip
-    nodes = build_nodes(labels(nodename="n", instance="a:1", cluster=cluster) for cluster in ("west", "east"))
+    nodes = build_nodes(identity_row(nodename="n", instance="a:1", cluster=cluster) for cluster in ("west", "east"))
     assert nodes == (Node("east/n", "a:1", "east"), Node("west/n", "a:1", "west"))
     assert jobs_by_gpu([labels(uuid="1", cluster="west", owner_unit="u")], {"1"}) == {"west/1": "u"}
     assert find_duplicate_gpus(GpuInventory(rows)) == {}
 
 
 def test_the_present_identity_and_the_first_exporter_count() -> None:
-    former = labels(uuid="1", index="9", nodename="old", **TARGET)
-    second = labels(uuid="1", index="7", nodename="n", exporter="nvitop-exporter", **TARGET)
+    former = identity_row(uuid="1", index="9", nodename="old", **TARGET)
+    second = identity_row(uuid="1", index="7", nodename="n", exporter="nvitop-exporter", **TARGET)
     found = build_gpus(GpuInventory((HERE, second), (former,)), {}, DOWN, {})
     assert [(gpu.index, gpu.exporter) for gpu in found] == [("2", "dcgm-exporter")]
 
 
 def test_gpus_are_in_the_order_of_node_and_number() -> None:
-    rows = [labels(uuid=f"{node}{i}", index=str(i), nodename=node) for node in "ba" for i in (100000, 10, 9, 1)]
+    rows = [identity_row(uuid=f"{node}{i}", index=str(i), nodename=node) for node in "ba" for i in (100000, 10, 9, 1)]
     found = build_gpus(GpuInventory(tuple(rows)), {}, {}, {})
     assert [gpu.uuid for gpu in found] == [f"{node}{i}" for node in "ab" for i in (1, 9, 10, 100000)]
 
@@ -137,10 +140,10 @@ def test_gpus_are_in_the_order_of_node_and_number() -> None:
 def test_what_several_exporters_report_is_found() -> None:
     rows = (
         HERE,
-        labels(uuid="1", exporter="nvitop-exporter"),
-        labels(uuid="2", exporter="nvitop-exporter"),
-        labels(uuid="2", exporter="nvitop-exporter", instance="b"),  # twice the same one
-        labels(exporter="nvitop-exporter"),
+        identity_row(uuid="1", exporter="nvitop-exporter"),
+        identity_row(uuid="2", exporter="nvitop-exporter"),
+        identity_row(uuid="2", exporter="nvitop-exporter", instance="b"),  # twice the same one
+        identity_row(exporter="nvitop-exporter"),
     )
     assert find_duplicate_gpus(GpuInventory(rows)) == {"1": ("dcgm-exporter", "nvitop-exporter")}
     assert find_duplicate_gpus(GpuInventory((), rows)) == {}
@@ -176,12 +179,12 @@ def test_targets_that_are_down_are_those_of_jobs_with_gpus() -> None:
 
 def test_a_node_is_the_first_by_address_and_needs_name_and_address() -> None:
     rows = [
-        labels(nodename="n", instance="b:1"),
-        labels(nodename="n", instance="a:1"),
-        labels(nodename="m", instance="c:1"),
-        labels(nodename="x"),
-        labels(instance="d:1"),
-        labels(nodename="", instance="e:1"),
+        identity_row(nodename="n", instance="b:1"),
+        identity_row(nodename="n", instance="a:1"),
+        identity_row(nodename="m", instance="c:1"),
+        identity_row(nodename="x"),
+        identity_row(instance="d:1"),
+        identity_row(nodename="", instance="e:1"),
     ]
     assert build_nodes(rows) == (Node("m", "c:1"), Node("n", "a:1"))
 

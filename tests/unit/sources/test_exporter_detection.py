@@ -22,6 +22,8 @@ from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.advisor.builders import identity_row
+
 Row = tuple[str, str, str]  # exporter, job, instance
 
 
@@ -38,7 +40,7 @@ def jobs(**intervals: float) -> dict[JobKey, float]:
 
 
 def inventory(*rows: Row) -> tuple[PresentExporter, ...]:
-    found = GpuInventory(tuple(labels(exporter=e, job=j, instance=i, uuid=f"GPU-{i}") for e, j, i in rows))
+    found = GpuInventory(tuple(identity_row(exporter=e, job=j, instance=i, uuid=f"GPU-{i}") for e, j, i in rows))
     return present_exporters(mappings(), found)
 
 
@@ -85,7 +87,7 @@ def test_rows_of_other_programs_and_of_a_second_dialect_do_not_count() -> None:
         RECORDED_SERIES: {(): 7.0},
     }
     rows = merge_identities(mappings(), answers)
-    assert [(dict(row)["exporter"], dict(row).get("uuid")) for row in rows] == [
+    assert [(row["exporter"], row.get("uuid")) for row in rows] == [
         (RECORDED_SERIES, None), ("gpu-exporter", "GPU-1"), ("dcgm-exporter", "GPU-2"),
     ]  # fmt: skip
 
@@ -138,7 +140,9 @@ def test_up_to_fifty_instances_are_named_one_by_one(count: int, named: bool) -> 
 def test_series_without_an_instance_are_left_out_only_where_the_exporters_have_one() -> None:
     """Sums that recording rules write under an exporter's names are no GPU's; pushed series may have no instance."""
     for instance, matchers in (("a:1", (NAMED,)), ("", ())):
-        row = labels(exporter="gpu-exporter", job="push", uuid="GPU-1", **({"instance": instance} if instance else {}))
+        row = identity_row(
+            exporter="gpu-exporter", job="push", uuid="GPU-1", **({"instance": instance} if instance else {})
+        )
         [dialect] = detect_dialects(present_exporters(mappings(), GpuInventory((row,))), (), {})
         assert dialect.target_matchers == (Matcher("job", "=", "push"), *matchers)
 
@@ -147,7 +151,9 @@ def test_clusters_that_scrape_one_job_at_other_intervals_are_told_apart() -> Non
     """Two clusters in one store: job `gpu` every 15 s and every 60 s; job `same` at 15 s in both."""
     both = ("east", "west")
     rows = [
-        labels(exporter="gpu-exporter", job=job, instance=f"{cluster}:1", uuid=f"{job}-{cluster}", cluster=cluster)
+        identity_row(
+            exporter="gpu-exporter", job=job, instance=f"{cluster}:1", uuid=f"{job}-{cluster}", cluster=cluster
+        )
         for job in ("gpu", "same")
         for cluster in both
     ]
@@ -174,5 +180,5 @@ def test_series_without_job_and_instance_are_of_one_target() -> None:
         "gpu-exporter": {labels(uuid="GPU-1"): 1.0},
         "dcgm-exporter": {labels(UUID="GPU-1"): 1.0, labels(UUID="GPU-2", instance="b"): 1.0},
     }
-    rows = [(dict(row)["exporter"], dict(row)["uuid"]) for row in merge_identities(mappings(), answers)]
+    rows = [(row["exporter"], row["uuid"]) for row in merge_identities(mappings(), answers)]
     assert rows == [("gpu-exporter", "GPU-1"), ("dcgm-exporter", "GPU-2")]

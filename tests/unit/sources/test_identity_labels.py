@@ -6,6 +6,7 @@ import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, restrict_to_values
 from gpu_advisor.sources.algebra import MutableVector, evaluate_expression
 from gpu_advisor.sources.exporters.identity_labels import identify, identity_expression
+from gpu_advisor.sources.exporters.identity_rows import RowReader
 from gpu_advisor.sources.exporters.mapping import mappings
 from gpu_advisor.sources.matchers import compile_matchers
 from hypothesis import given
@@ -94,7 +95,7 @@ def test_four_gpus_without_serial_numbers_are_four() -> None:
         for serial in ("N/A", "0") for host in ("n1", "n2") for index in range(4)
     ]  # fmt: skip
     for serial in ("N/A", "0"):
-        found = mapping.canonical_identities([row for row in rows if ("serial_number", serial) in row])
+        found = RowReader(mapping).read([row for row in rows if ("serial_number", serial) in row])
         assert len({row["uuid"] for row in found}) == 8
         assert {row["identified_by"] for row in found} == {"hostname/gpu_id"}
 

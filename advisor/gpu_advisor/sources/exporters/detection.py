@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Vector, any_of_values
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
+from gpu_advisor.sources.exporters.identity_rows import Row, RowReader
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 from gpu_advisor.sources.exporters.series_selection import SelectionGroup
 
@@ -28,10 +29,6 @@ MIN_INTERVALS = 5
 
 #: Gaps this near to whole seconds are whole seconds.
 INTERVAL_JITTER_RATIO = 0.02
-
-
-#: An identity row by label.
-Row = Mapping[str, str]
 
 
 class TargetKey(NamedTuple):
@@ -51,32 +48,27 @@ class JobKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GpuInventory:
-    """Identity rows under canonical label names: those present now, and all of a recent window."""
+    """Identity rows: those present now, and all of a recent window, where those present are the same objects."""
 
-    present: tuple[Labels, ...] = ()
-    recent: tuple[Labels, ...] = ()
-    #: The same by label: each evaluation looks at every row several times.
-    present_rows: tuple[Row, ...] = field(init=False, repr=False, compare=False)
-    recent_rows: tuple[Row, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        present = {labels: dict(labels) for labels in self.present}
-        object.__setattr__(self, "present_rows", tuple(present[labels] for labels in self.present))
-        recent = (present.get(labels) or dict(labels) for labels in self.recent)  # nearly always the same
-        object.__setattr__(self, "recent_rows", tuple(recent))
+    present: tuple[Row, ...] = ()
+    recent: tuple[Row, ...] = ()
 
     @property
     def rows(self) -> Iterator[Row]:
-        """Those present, then the recent ones."""
-        return chain(self.present_rows, self.recent_rows)
+        """Those present, then those that only the recent window has."""
+        known = set(map(id, self.present))
+        return chain(self.present, (row for row in self.recent if id(row) not in known))
 
     def of_exporters(self, names: Collection[str]) -> GpuInventory:
         """The rows of these exporter families."""
         present, recent = (
-            tuple(labels for labels, row in zip(labels_of, rows, strict=True) if row["exporter"] in names)
-            for labels_of, rows in ((self.present, self.present_rows), (self.recent, self.recent_rows))
+            tuple(row for row in rows if row["exporter"] in names) for rows in (self.present, self.recent)
         )
-        return self if (present, recent) == (self.present, self.recent) else GpuInventory(present, recent)
+        return GpuInventory(present, recent)
+
+    def with_former(self, rows: Iterable[Row]) -> GpuInventory:
+        """With rows of an earlier window among the recent ones."""
+        return GpuInventory(self.present, distinct_rows((*self.recent, *rows)))
 
     def targets(self) -> dict[str, set[TargetKey]]:
         """The targets of each exporter family."""
@@ -96,18 +88,21 @@ class CanonicalRows:
     """Identity rows under canonical label names, of one evaluation. With a `cluster_label`, rows that have it get the
     label `cluster`.
 
-    Each series is read once: nearly all that are present are in the idle window as well, and name owners.
+    Each series is read once: nearly all that are present are in the idle window as well, and name owners. Equal rows
+    are one object.
     """
 
     cluster_label: str = ""
     _known: dict[str, dict[Labels, Row]] = field(default_factory=dict, repr=False, compare=False)
+    _readers: dict[str, RowReader] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, mapping: ExporterMapping, series: Iterable[Labels]) -> list[Row]:
         """The rows of one mapping, in the order of its series."""
         known, wanted = self._known.setdefault(mapping.name, {}), list(series)
         rows = list(map(known.get, wanted))
         unread = [labels for labels, row in zip(wanted, rows, strict=True) if row is None]
-        read = canonical_rows(mapping, unread, self.cluster_label)
+        reader = self._readers.setdefault(mapping.name, RowReader(mapping, self.cluster_label))
+        read = reader.read(unread)
         known.update(zip(unread, read, strict=True))
         following = iter(read)
         return [next(following) if row is None else row for row in rows]
@@ -115,38 +110,32 @@ class CanonicalRows:
 
 def merge_identities(
     mappings: Sequence[ExporterMapping], results: Mapping[str, Vector], canonical: CanonicalRows | None = None
-) -> tuple[Labels, ...]:
-    """Identity rows of all mappings under canonical label names, the lowest rank first.
+) -> tuple[Row, ...]:
+    """Identity rows of all mappings under canonical label names, the lowest rank first, each once.
 
     Rows without the identifying label are of another program. Each target counts for one family per scope: gpu-exporter
     can serve DCGM's names as well.
     """
     canonical = canonical or CanonicalRows()
-    rows: list[Labels] = []
+    rows: list[Row] = []
     taken: dict[str, set[TargetKey]] = {}
     for mapping in mappings:
-        found = canonical.of(mapping, sorted(results.get(mapping.name, {})))
+        found = distinct_rows(canonical.of(mapping, sorted(results.get(mapping.name, {}))))
         if mapping.companion:
-            rows += [tuple(sorted(row.items())) for row in found]
+            rows += found
             continue
         key = mapping.by[0]
         taken_targets = taken.setdefault(mapping.scope, set())
         targets = list(map(row_target, found))
         kept = [row.get(key) and target not in taken_targets for row, target in zip(found, targets, strict=True)]
-        rows += [tuple(sorted(row.items())) for row in compress(found, kept)]
+        rows += compress(found, kept)
         taken_targets.update(compress(targets, kept))
     return tuple(rows)
 
 
-def canonical_rows(mapping: ExporterMapping, rows: Sequence[Labels], cluster_label: str) -> list[dict[str, str]]:
-    """Rows of one mapping under canonical label names, in their order."""
-    found = mapping.canonical_identities(rows)
-    if cluster_label:
-        for row, labels in zip(found, rows, strict=True):
-            cluster = dict(labels).get(cluster_label)
-            if cluster:
-                row["cluster"] = cluster
-    return found
+def distinct_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Each object once, in order: series that differ in other labels, as of pods, have one row together."""
+    return tuple({id(row): row for row in rows}.values())
 
 
 def canonical_targets(vector: Vector, cluster_label: str) -> dict[TargetKey, float]:

@@ -9,6 +9,7 @@ from gpu_advisor.promql.expressions import Expression, Labels, Selector, metrics
 from gpu_advisor.promql.vocabulary import Reduction
 from gpu_advisor.sources.algebra import MutableVector, evaluate_expression
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
+from gpu_advisor.sources.exporters.identity_rows import RowReader
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 from gpu_advisor.sources.exporters.unmapped import is_gpu_metric
 from gpu_advisor.sources.matchers import compile_matchers
@@ -66,7 +67,7 @@ def unused_metrics(found: Sequence[MappedPage], page: Page) -> tuple[str, ...]:
 def apply_mapping(mapping: ExporterMapping, page: Page) -> MappedPage:
     """One mapping applied to a page."""
     identifier = mapping.by[0]
-    rows = mapping.canonical_identities(sorted(_evaluate(mapping.identity_expression(), page)))
+    rows = RowReader(mapping).read(sorted(_evaluate(mapping.identity_expression(), page)))
     identities: dict[str, Mapping[str, str]] = {}
     numbers: dict[str, set[str]] = {}
     for row in rows:

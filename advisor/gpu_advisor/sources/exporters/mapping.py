@@ -28,7 +28,7 @@ A quantity that an exporter does not publish is not in its file: the signal is t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -39,18 +39,12 @@ from gpu_advisor.promql.expressions import (
     Expression,
     LabelJoin,
     LabelReplace,
-    Labels,
     Matcher,
     Selector,
     union,
 )
 from gpu_advisor.promql.vocabulary import ScopeName
-from gpu_advisor.sources.exporters.identity_labels import (
-    Candidate,
-    identify,
-    identity_expression,
-    is_placeholder,
-)
+from gpu_advisor.sources.exporters.identity_labels import Candidate, identity_expression
 
 
 class _StrictModel(BaseModel):
@@ -278,70 +272,6 @@ class ExporterMapping(_StrictModel):
         function: Literal["last", "count"] = "last" if window_seconds is None else "count"
         found: Expression = union(*(Selector(metric, function, window_seconds) for metric in self.identity.metrics))
         return Aggregate("count", ("job", "instance"), found) if self.companion else found
-
-    def canonical_identities(self, rows: Iterable[Labels]) -> list[dict[str, str]]:
-        """Identity rows under canonical label names, in their order. `exporter` is this mapping's name; job, instance
-        and node stay. A row that identifies nothing lacks the identifying label.
-        """
-        shapes: dict[tuple[str, ...], _RowReader] = {}  # rows of one exporter have the same labels
-        found = []
-        for labels in rows:
-            original = dict(labels)
-            shape = tuple(original)
-            if shape not in shapes:
-                shapes[shape] = self._row_reader(frozenset(shape))
-            found.append(shapes[shape](original))
-        return found
-
-    def _row_reader(self, names: frozenset[str]) -> _RowReader:
-        """Reads rows that have these labels: the other candidates have no value."""
-        identifier = self.by[0]
-        identifier_prefix, separators = self.prefixes.get(identifier, ""), self.separators
-        candidates: dict[QuantityOf, tuple[Candidate, ...]] = {
-            of: self.candidates(identifier, of) for of in ("gpu", "slice")
-        }
-        others: dict[QuantityOf, list[tuple[str, list[Candidate], str, str]]] = {
-            of: [
-                (label, present, self.prefixes.get(label, ""), separators.get(label, "/"))
-                for label in (*IDENTITY_LABELS, *TARGET_LABELS)
-                if label != identifier
-                and (present := [each for each in self.candidates(label, of) if len(each) > 1 or each[0] in names])
-            ]
-            for of in ("gpu", "slice")
-        }
-
-        def read(original: Mapping[str, str]) -> dict[str, str]:
-            each = {"exporter": self.name, "vendor": self.vendor}
-            of: QuantityOf = "slice" if self.slice_labels and identify(original, candidates["slice"]) else "gpu"
-            identity = identify(original, candidates[of], identifier_prefix)
-            if identity is not None:
-                each[identifier], choice = identity
-                if choice:
-                    each[INDIRECT_IDENTITY] = "/".join(candidates[of][choice])
-            for label, sources, prefix, separator in others[of]:
-                value = _first_value(original, sources, separator)
-                if value:
-                    each[label] = prefix + value if prefix else value
-            return each
-
-        return read
-
-
-#: The canonical labels of a row.
-_RowReader = Callable[[Mapping[str, str]], dict[str, str]]
-
-
-def _first_value(labels: Mapping[str, str], candidates: Iterable[Candidate], separator: str) -> str:
-    for candidate in candidates:
-        if len(candidate) == 1:  # nearly always, in fleets of thousands
-            value = labels.get(candidate[0])
-            if value and not is_placeholder(value):
-                return value
-        else:
-            values = [labels.get(name, "") for name in candidate]
-            if not any(map(is_placeholder, values)):
-                return separator.join(values)
-    return ""
 
 
 #: The mapping of the series made by recording rules.
