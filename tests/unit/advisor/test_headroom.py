@@ -170,6 +170,42 @@ def test_an_slo_allows_a_single_saturated_step(saturated_steps: int, grows: bool
     assert (sizes[0] > 10, sizes[1] > 10) == (grows, True)
 
 
+@pytest.mark.parametrize(
+    ("busier_until", "missing", "headroom", "size"),
+    [
+        (75, None, TunedHeadroom(0.0, min_replicas=12), 12),
+        (62, None, TunedHeadroom(0.0, min_replicas=12), 13),  # the level was above 12 within the hour
+        (75, 30, TunedHeadroom(0.0, min_replicas=12), 14),  # and this minute may have been, too
+        (62, 30, TunedHeadroom(0.0, min_replicas=11), 11),  # three fewer: no small reduction
+        (75, None, Headroom(0.0), 14),  # without an objective, two fewer are not worth a change
+    ],
+)
+def test_with_an_slo_a_small_reduction_is_made_after_an_hour(
+    busier_until: int, missing: int | None, headroom: Headroom, size: int
+) -> None:
+    """In minutes before the evaluation."""
+    history = points([13.0] * (300 - busier_until) + [9.5] * busier_until, 14)
+    at = history[-1].at
+    if missing is not None:
+        del history[-1 - missing]
+    limits = replace(LIMITS, scale_down_ratio=0.98)
+    assert decide_size(history, 14, limits, EVALUATION, at, headroom=headroom).replicas == size
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS, st.sampled_from(TARGETS))
+def test_the_chosen_headroom_was_replayed(seed: int, target: float) -> None:
+    """Between whole replicas, two candidates do not show what a headroom between theirs gives."""
+    history = points(demand(seed, 400), 16)
+    rules, at = sizing_rules(LIMITS.for_objective(), EVALUATION), tuning_time(history[-1].at, STEP)
+    found = tune(history, target)
+    replayed = CandidateReplay(record_demand(history, at, STEP, 1440), rules)
+    own = replayed.candidate(found.deviations, found.min_replicas)
+    assert found.chosen is not None
+    assert found.chosen.replicas == pytest.approx(own.replicas / replayed.steps)
+    assert found.chosen.unserved_ratio <= target * (1 + 1e-9)
+
+
 # The replay
 
 RULES = replace(sizing_rules(LIMITS, EVALUATION), horizon=Horizon(3, 10, 150, 10))

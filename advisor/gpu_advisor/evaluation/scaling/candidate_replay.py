@@ -17,8 +17,9 @@ from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand
 from gpu_advisor.evaluation.scaling.replay_steps import Floats, ReplaySteps, SizingRules, prepare_steps
 from gpu_advisor.evaluation.scaling.saturation import FIRST_STEP_RATIO
 
-#: Minimum reduction, in square roots of the pool's size: the estimate is not more accurate than that.
-MIN_CHANGE_FACTOR = 0.6
+#: Minimum reduction, in square roots of the pool's size: the estimate is not more accurate than that. A replica that
+#: was not needed for LASTING_SECONDS is no error of the estimate.
+MIN_CHANGE_FACTOR, LASTING_SECONDS = 0.6, 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,8 @@ class CandidateReplay:
     def candidate(self, deviations: float, min_replicas: int = 0) -> CandidateResult:
         """What this headroom would have given."""
         least = min(self._rules.max, max(1, self._rules.min, min_replicas))
-        ready, billed = self._sizes(
-            self._prepared.up.sizes(deviations, least, self._rules.max),
-            self._prepared.down.sizes(deviations, least, self._rules.max),
-        )
+        needs = (self._prepared.up, self._prepared.down, self._prepared.lasting)
+        ready, billed = self._sizes(*(need.sizes(deviations, least, self._rules.max) for need in needs))
         counted = self._prepared.counted
         probabilities, unserved = _shortages(self._prepared, np.array(ready, dtype=np.float64))
         return CandidateResult(
@@ -76,7 +75,7 @@ class CandidateReplay:
             return found.unserved / found.shortages
         return max(found.unserved, self.deviation_sum / max(1, self.steps))
 
-    def _sizes(self, up: list[int], down: list[int]) -> tuple[list[int], list[int]]:
+    def _sizes(self, up: list[int], down: list[int], lasting_down: list[int]) -> tuple[list[int], list[int]]:
         """By step, the replicas that were ready and those billed, if the wanted sizes are these."""
         rules, steps = self._rules, len(up)
         ahead, cooldown = rules.horizon.ahead_steps, rules.cooldown_steps
@@ -112,10 +111,12 @@ class CandidateReplay:
                 and not pending
                 and index - rose >= cooldown
                 and index - saturated_at >= rules.down_steps
-                and size - down[index] >= MIN_CHANGE_FACTOR * sqrt(size)
                 and self._peaks[index] < rules.scale_down_ratio * size
             ):
-                ready = down[index]
+                if size - down[index] >= MIN_CHANGE_FACTOR * sqrt(size):
+                    ready = down[index]
+                elif lasting_down[index] < size and index + 1 >= rules.lasting_steps:
+                    ready = lasting_down[index]
         return served, billed
 
 

@@ -15,10 +15,10 @@ average, by n further ones of the same kind (the rule of succession).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from math import ceil, exp, log
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import ceil, exp, inf, log
 
 from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, CandidateResult
 
@@ -46,6 +46,9 @@ PRIOR_STEPS = 720
 #: Minimum sizes as quantiles of the demand, and the headrooms that each is combined with.
 MINIMUM_QUANTILES = (0.5, 0.9, 0.98, 1.0)
 _MINIMUM_DEVIATIONS = tuple(each for each in UNSERVED_BY_DEVIATIONS if each[0] in (0.0, 1.5, 3.0, 5.0))
+
+#: Points between two candidates that are replayed before the stricter of the two is taken.
+REFINEMENTS = 3
 
 _NOTHING = 1e-12
 
@@ -88,27 +91,59 @@ def cheapest(frontiers: Sequence[Sequence[FrontierPoint]], ratio: float) -> Fron
     return min(found, key=lambda point: point.unserved_ratio)
 
 
+def cheapest_replayed(
+    found: CandidateReplay, frontiers: Iterable[tuple[FrontierPoint, ...]], ratio: float
+) -> FrontierPoint:
+    """`cheapest`, by a replay of that very headroom: between whole replicas, what two candidates gave shows little."""
+    by_minimum = {frontier[0].min_replicas: frontier for frontier in frontiers}
+    for _ in range(REFINEMENTS):
+        point = cheapest(list(by_minimum.values()), ratio)
+        frontier = by_minimum[point.min_replicas]
+        if point in frontier:
+            return point
+        replayed = _replay(found, ceil(100 * point.deviations - 1e-6) / 100, point.min_replicas)
+        if replayed.unserved_ratio <= ratio:
+            return replayed
+        by_minimum[point.min_replicas] = _monotone((*frontier, replayed))
+    reached = (point for frontier in by_minimum.values() for point in frontier if point.unserved_ratio <= ratio)
+    return min(reached, key=lambda point: point.replicas)
+
+
 def _frontier(found: CandidateReplay, usual: UsualUnserved, min_replicas: int) -> tuple[FrontierPoint, ...]:
-    """The headrooms with the unserved share expected of each: never rising with the headroom.
+    return _monotone(_replay(found, deviations, min_replicas) for deviations, _ in usual)
+
+
+def _monotone(points: Iterable[FrontierPoint]) -> tuple[FrontierPoint, ...]:
+    """By headroom, with unserved shares that never rise with it.
 
     Without those that cost no less than one with more headroom: too little headroom ends in saturation, which is
     answered by large steps.
     """
-    steps, demanded = max(1, found.steps), max(found.demanded, 1e-9)
-    candidates = [found.candidate(deviations, min_replicas) for deviations, _ in usual]
-    shares = [
-        _expected_unserved(found, candidate, per_step * found.deviation_sum) / demanded
-        for candidate, (_, per_step) in zip(candidates, usual, strict=True)
-    ]
-    points = [
-        FrontierPoint(candidate.deviations, share, candidate.replicas / steps, min_replicas)
-        for candidate, share in zip(candidates, accumulate(shares, min), strict=True)
-    ]
     kept: list[FrontierPoint] = []
-    for point in reversed(points):
-        if not kept or point.replicas < kept[-1].replicas:
-            kept.append(point)
-    return tuple(reversed(kept))
+    least = inf
+    for point in sorted(points, key=lambda each: each.deviations):
+        least = min(least, point.unserved_ratio)
+        while kept and kept[-1].replicas >= point.replicas:
+            kept.pop()
+        kept.append(replace(point, unserved_ratio=least))
+    return tuple(kept)
+
+
+def _replay(found: CandidateReplay, deviations: float, min_replicas: int) -> FrontierPoint:
+    """What a headroom would have cost, and the share that it is expected to leave unserved."""
+    candidate = found.candidate(deviations, min_replicas)
+    usual = _usual_unserved(deviations) * found.deviation_sum
+    share = _expected_unserved(found, candidate, usual) / max(found.demanded, 1e-9)
+    return FrontierPoint(deviations, share, candidate.replicas / max(1, found.steps), min_replicas)
+
+
+def _usual_unserved(deviations: float) -> float:
+    """UNSERVED_BY_DEVIATIONS, between its rows by the logarithm."""
+    for (low, before), (high, after) in pairwise(UNSERVED_BY_DEVIATIONS):
+        if deviations <= high:
+            share = (deviations - low) / (high - low)
+            return float(before ** (1 - share) * after**share)
+    return UNSERVED_BY_DEVIATIONS[-1][1]
 
 
 def _expected_unserved(found: CandidateReplay, candidate: CandidateResult, usual: float) -> float:

@@ -15,7 +15,7 @@ from math import ceil, sqrt
 from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, CandidateResult
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand, record_demand
-from gpu_advisor.evaluation.scaling.frontier import FrontierPoint, cheapest, frontiers_of
+from gpu_advisor.evaluation.scaling.frontier import FrontierPoint, cheapest, cheapest_replayed, frontiers_of
 from gpu_advisor.evaluation.scaling.replay_steps import ROUNDING, SizingRules
 
 #: The past that is replayed, and the least that tunes anything (seconds).
@@ -119,7 +119,7 @@ def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: 
     found = CandidateReplay(record, rules)
     frontiers = frontiers_of(found, min(target_ratio, *FRONTIER_RATIOS))
     least = min(frontier[-1].unserved_ratio for frontier in frontiers)
-    chosen = cheapest(frontiers, target_ratio if least <= target_ratio else NEARLY_BEST * least)
+    chosen = cheapest_replayed(found, frontiers, target_ratio if least <= target_ratio else NEARLY_BEST * least)
     deviations = ceil(100 * chosen.deviations - 1e-6) / 100
     own = found.candidate(deviations, chosen.min_replicas)
     return TunedHeadroom(

@@ -47,6 +47,7 @@ class SizingRules:
     history_steps: int
     up_steps: int
     down_steps: int
+    lasting_steps: int
     cooldown_steps: int
     min: int
     max: int
@@ -75,7 +76,7 @@ class ReplaySteps:
 
     `work` came, and `mean_excess` beyond the `capacity` that hid it, the step's own or that of the steps after it; 0 if
     nothing was hidden. Needs are those for scaling up, from the lowest of their window, and for scaling down, from the
-    highest, as is `peak_level`.
+    highest, as is `peak_level`; `lasting` is what was needed in a longer window, for small reductions.
     """
 
     counted: NDArray[np.bool_]
@@ -84,6 +85,7 @@ class ReplaySteps:
     capacity: Floats
     up: Need
     down: Need
+    lasting: Need
     peak_level: Floats
 
 
@@ -98,7 +100,12 @@ def prepare_steps(record: RecordedDemand, rules: SizingRules) -> ReplaySteps:
     expected = np.array(expect(bounds, persistence, horizon))
     deviations = np.array(running_deviations(bounds, persistence, horizon, rules.history_steps))
     low = _lowest(expected, rules.up_steps)
-    high = -_lowest(-expected, rules.down_steps)
+    peak_work = _highest(np.array(work), rules.down_steps)
+
+    def down(window: int) -> Need:
+        high = _highest(expected, window)
+        return Need(high, deviations * _scales(high), np.maximum(peak_work, high / rules.scale_up_ratio))
+
     demanded, hidden = _reveal_shortages(work, record)
     recorded = np.array([value is not None for value in record.work], dtype=bool)
     shown = _lowest(np.array(work), rules.up_steps) if record.has_signal else np.zeros(len(work))
@@ -108,12 +115,9 @@ def prepare_steps(record: RecordedDemand, rules: SizingRules) -> ReplaySteps:
         mean_excess=np.where(hidden, MEAN_EXCESS_DEVIATIONS * deviations * _scales(np.array(levels)), 0.0),
         capacity=np.maximum(demanded, record.capacity),
         up=Need(low, deviations * _scales(low), np.maximum(shown, low / rules.scale_up_ratio)),
-        down=Need(
-            high,
-            deviations * _scales(high),
-            np.maximum(-_lowest(-np.array(work), rules.down_steps), high / rules.scale_up_ratio),
-        ),
-        peak_level=-_lowest(-np.array(levels), rules.down_steps),
+        down=down(rules.down_steps),
+        lasting=down(rules.lasting_steps),
+        peak_level=_highest(np.array(levels), rules.down_steps),
     )
 
 
@@ -126,6 +130,10 @@ def _lowest(values: Floats, window: int) -> Floats:
     padded = np.concatenate([np.full(window, np.inf), values])
     lowest: Floats = np.lib.stride_tricks.sliding_window_view(padded, window).min(axis=1)
     return lowest[1:]
+
+
+def _highest(values: Floats, window: int) -> Floats:
+    return -_lowest(-values, window)
 
 
 def _reveal_shortages(work: Sequence[float], record: RecordedDemand) -> tuple[Floats, NDArray[np.bool_]]:

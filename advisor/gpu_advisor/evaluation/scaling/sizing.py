@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import ceil, sqrt
 
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.evaluation.scaling.candidate_replay import MIN_CHANGE_FACTOR
+from gpu_advisor.evaluation.scaling.candidate_replay import LASTING_SECONDS, MIN_CHANGE_FACTOR
 from gpu_advisor.evaluation.scaling.demand_history import (
     SATURATION_RATIO,
     DemandPoint,
@@ -128,11 +128,12 @@ def decide_size(
         return replace(scale_up, replicas=replicas, why=scale_up.why if scale_up.saturated else "replicas are starting")
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
     estimate = _required_size(forecast, max, window, limits, headroom)
-    if demand.complete or estimate.replicas >= replicas:
-        upper_bound = estimate
-    else:
-        upper_bound = _required_size(forecast_upper_bound(demand, horizon), max, window, limits, headroom)
-    return _scale_down(points, estimate, upper_bound, replicas, limits, evaluation)
+    if estimate.replicas >= replicas:
+        return replace(estimate, replicas=replicas)
+    upper = forecast if demand.complete else forecast_upper_bound(demand, horizon)
+    upper_bound = _required_size(upper, max, window, limits, headroom)
+    lasting = _required_size(upper, max, _steps(LASTING_SECONDS, step), limits, headroom, window)
+    return _scale_down(points, upper_bound, lasting if headroom.prior else None, replicas, limits, evaluation)
 
 
 def tuned_headroom(
@@ -161,6 +162,7 @@ def sizing_rules(limits: ScalingLimits, evaluation: EvaluationSettings) -> Sizin
         history_steps=max(1, evaluation.history_seconds // step),
         up_steps=_steps(evaluation.scale_up_stabilization_seconds, step),
         down_steps=_steps(evaluation.scale_down_stabilization_seconds, step),
+        lasting_steps=_steps(LASTING_SECONDS, step),
         cooldown_steps=_steps(evaluation.cooldown_seconds, step),
         min=limits.min,
         max=limits.max,
@@ -202,14 +204,15 @@ def _scale_up(
 
 def _scale_down(
     points: Sequence[DemandPoint | None],
-    estimate: SizingDecision,
     upper_bound: SizingDecision,
+    lasting: SizingDecision | None,
     replicas: int,
     limits: ScalingLimits,
     evaluation: EvaluationSettings,
 ) -> SizingDecision:
-    """The upper bound of the needed size, unless there is an objection.
+    """The upper bound of the needed size, unless there is an objection; a small reduction to the `lasting` one.
 
+    An SLO says what a replica is worth: without one, a small reduction is not worth a change.
     Above the limit there is none, but that the demand needs more than the limit: a pool is never made too small.
     """
     step = evaluation.step_seconds
@@ -218,20 +221,29 @@ def _scale_down(
             return upper_bound
         why = f"{upper_bound.why}: more than the maximum of {limits.max}; raise gpu.max, or reduce the load"
         return replace(upper_bound, replicas=replicas, why=why, reason=Reason.CONFLICTING)
-    if estimate.replicas >= replicas:
-        return replace(estimate, replicas=replicas)
     if any(change > 0 for change in _recent_size_changes(points, evaluation)):
         why = f"scaled up within the cool-down of {evaluation.cooldown_seconds} s"
         return replace(upper_bound, replicas=replicas, why=why)
     window = _steps(evaluation.scale_down_stabilization_seconds, step)
-    complete = [
-        point for point in points[-window:] if point is not None and point.reporting >= max(replicas, point.replicas)
-    ]
+    complete = _complete(points[-window:], replicas)
     if len(complete) < window:
         why = _missing_points_message(len(complete), window, step)
         return replace(upper_bound, replicas=replicas, why=why, reason=Reason.INSUFFICIENT_HISTORY)
     objection = next(_scale_down_objections(complete, upper_bound, replicas, limits), None)
-    return replace(upper_bound, replicas=replicas, why=objection) if objection else upper_bound
+    if objection:
+        return replace(upper_bound, replicas=replicas, why=objection)
+    if replicas - upper_bound.replicas >= MIN_CHANGE_FACTOR * sqrt(replicas):
+        return upper_bound
+    longest = _steps(LASTING_SECONDS, step)
+    if lasting and lasting.replicas < replicas and len(_complete(points[-longest:], replicas)) == longest:
+        return lasting
+    why = f"{replicas - upper_bound.replicas} fewer is within the error of the estimate"
+    return replace(upper_bound, replicas=replicas, why=why)
+
+
+def _complete(points: Sequence[DemandPoint | None], replicas: int) -> list[DemandPoint]:
+    """Those at which no replica was missing."""
+    return [point for point in points if point is not None and point.reporting >= max(replicas, point.replicas)]
 
 
 def _scale_down_objections(
@@ -244,8 +256,6 @@ def _scale_down_objections(
         yield f"not below {limits.scale_down_ratio:.0%}"
     if any(point.saturated for point in complete):
         yield "saturated within the stabilization window"
-    if replicas - found.replicas < MIN_CHANGE_FACTOR * sqrt(replicas):
-        yield f"{replicas - found.replicas} fewer is within the error of the estimate"
 
 
 def _required_size(
@@ -254,13 +264,17 @@ def _required_size(
     window: int,
     limits: ScalingLimits,
     headroom: Headroom,
+    demand_window: int | None = None,
 ) -> SizingDecision:
-    """The size for the extreme of a window, never below the demand in all of it (`min`) or any of it (`max`)."""
+    """The size for the extreme of a window, never below the demand in all of it (`min`) or any of it (`max`).
+
+    `demand_window` is that of the demand, if it differs: a short burst is no lasting need.
+    """
     level, ahead = extreme(forecast.levels[-window:]), extreme(forecast.expectations[-window:])
     needed = max(
         forecast.needed(ahead, headroom.deviations),
         ahead / limits.scale_up_ratio,
-        extreme(forecast.demand[-window:]),
+        extreme(forecast.demand[-(demand_window or window) :]),
         headroom.min_replicas,
     )
     why = f"{level:.1f} replicas' worth of work, {ahead:.1f} expected, {needed:.1f} with headroom"
