@@ -221,6 +221,7 @@ bench-finder: $(VENV)/.test
 bench-backtest: $(VENV)/.test
 	$(BIN)/python -m benchmarks.backtest
 	$(BIN)/python -m benchmarks.slo_backtest
+	$(BIN)/python -m benchmarks.headroom_by_hand
 
 # Health and metrics under 1,600 idle, slow and one-byte clients, with and without TLS, next to other servers.
 bench-connections: $(VENV)/.test

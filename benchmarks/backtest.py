@@ -49,8 +49,9 @@ def oracle(trace: Trace) -> ReplayResult:
     return replay(trace, policy, replace(FLEET, start=start, start_delay_seconds=0))
 
 
-def traces(name: str, seeds: int) -> list[Trace]:
-    made = [_trace(name, seed) for seed in range(seeds * (CANDIDATES if name in FLEETS else 1))]
+def traces(name: str, seeds: int, first_seed: int = 0) -> list[Trace]:
+    tried = seeds * (CANDIDATES if name in FLEETS else 1)
+    made = [_trace(name, seed) for seed in range(first_seed, first_seed + tried)]
     if name in FLEETS:
         made.sort(key=lambda trace: abs(oracle(trace).gpu_hours - ORACLE_HOURS))
     return made[:seeds]
