@@ -60,7 +60,11 @@ def command(form: str, max_plans: int, gpus: str, module: str | None, profiles: 
         price = plan_options.hourly_price(given, hardware)
     except (PlanError, CalibrationError) as error:
         raise click.ClickException(str(error)) from error
-    job = plan_output.PlannedJob(shape, hardware, request.recipe, given["tokens"], price)
+    # A profile has measured what the options describe.
+    unstated = () if by else plan_options.unstated_options(click.get_current_context())
+    job = plan_output.PlannedJob(
+        shape, hardware, request.recipe, given["tokens"], price, request.overhead_bytes, unstated
+    )
     if form == "json":
         click.echo(json.dumps(plan_output.document(job, found, by), indent=2))
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from gpu_advisor.calibration.precision import PRECISIONS
 from gpu_advisor.commands import common_options
@@ -46,6 +47,9 @@ _OPTIONS = (
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), default="adamw-mixed", show_default=True,
                  help="-mixed keeps a float32 copy of the weights, -bf16 none."),
     click.option("--optimizer-in-backward", is_flag=True, help="Update each layer as soon as its gradient exists."),
+    click.option("--optimizer-step", type=click.Choice(["fused", "foreach"]), default="fused", show_default=True,
+                 help="foreach, PyTorch's default for AdamW, has temporaries of 2 to 4 bytes a parameter; fused=True "
+                      "none."),
     click.option("--lora", "lora_rank", type=_COUNT, metavar="RANK", help="Train LoRA adapters of this rank only."),
     click.option("--lora-targets", type=click.Choice(["query-value", "attention", "all"]), default="all",
                  show_default=True, help="Matrices that get adapters."),
@@ -130,13 +134,21 @@ def build_request(given: dict[str, Any], shape: TransformerShape, hardware: Clus
     elif given["quantize"] != "none":
         raise PlanError("--quantize: a quantized base cannot be trained, only adapters on it: add --lora 16")
     pins = ("micro_batch", "tensor", "pipeline", "context", "expert", "replicas", "zero", "checkpointing")
+    recipe = replace(recipe, in_backward=given["optimizer_in_backward"], step=given["optimizer_step"])
     return PlanRequest(
-        shape, hardware, replace(recipe, in_backward=given["optimizer_in_backward"]), given["global_batch"],
+        shape, hardware, recipe, given["global_batch"],
         given["margin"] / 100, given["attention"] == "flash", not given["no_offload"], given["overhead_gib"] * GIB,
         pinned=PinnedLayout(**{name: given[name] for name in pins}), loss=given["loss"], kernels=given["kernels"],
         checkpoint_ratio=given["checkpoint_fraction"], offload_activations=given["offload_activations"],
         gradient_sync=given["gradient_sync"],
     )  # fmt: skip
+
+
+def unstated_options(context: click.Context) -> tuple[str, ...]:
+    """Options that decide the memory and were left at their defaults."""
+    from gpu_advisor.planning.memory_range import WAYS
+
+    return tuple(name for name in WAYS if context.get_parameter_source(name) is ParameterSource.DEFAULT)
 
 
 def hourly_price(given: dict[str, Any], hardware: ClusterSpec) -> tuple[float, str] | None:

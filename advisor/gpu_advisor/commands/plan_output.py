@@ -9,11 +9,13 @@ import click
 
 from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning import launch_configs, torchtitan_config
+from gpu_advisor.planning.memory_model import OVERHEAD_BYTES
+from gpu_advisor.planning.memory_range import RESERVED_RATIO, MemoryRange, memory_range
 from gpu_advisor.planning.throughput import peak_is_known, published_mfu
 
 if TYPE_CHECKING:
     from gpu_advisor.hardware.cluster_spec import ClusterSpec
-    from gpu_advisor.planning.layout import OptimizerSpec
+    from gpu_advisor.planning.layout import OptimizerSpec, ParallelLayout
     from gpu_advisor.planning.layout_search import LayoutPlan, LayoutPlans
     from gpu_advisor.planning.profile_correction import ProfileCorrection
     from gpu_advisor.planning.transformer_shape import TransformerShape
@@ -23,13 +25,19 @@ TERMS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers"
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """`tokens` to train on, if given; `price` of one GPU for an hour and its source, if known."""
+    """`tokens` to train on, if given; `price` of one GPU for an hour and its source, if known; `unstated`: options that
+    decide the memory and were not given."""
 
     shape: TransformerShape
     hardware: ClusterSpec
     recipe: OptimizerSpec
     tokens: float | None = None
     price: tuple[float, str] | None = None
+    overhead_bytes: float = OVERHEAD_BYTES
+    unstated: tuple[str, ...] = ()
+
+    def memory_range(self, layout: ParallelLayout) -> MemoryRange:
+        return memory_range(self.shape, layout, self.recipe, self.overhead_bytes, self.unstated)
 
 
 def document(job: PlannedJob, found: LayoutPlans, by: ProfileCorrection | None) -> dict[str, Any]:
@@ -51,10 +59,17 @@ def document(job: PlannedJob, found: LayoutPlans, by: ProfileCorrection | None) 
 
 def _plan(plan: LayoutPlan, job: PlannedJob) -> dict[str, Any]:
     layout, recipe = plan.layout, job.recipe
+    of = job.memory_range(layout)
     return {
         "layout": asdict(layout) | {"global_batch": layout.global_batch},
         "memory_bytes": {name: round(getattr(plan.memory, name)) for name in TERMS},
         "total_bytes": round(plan.memory.total),
+        "range": {
+            "allocated_low_bytes": round(of.low),
+            "allocated_high_bytes": round(of.high),
+            "shown_high_bytes": round(of.shown_high),
+            "unstated": list(of.open),
+        },
         "used_ratio": plan.used_ratio,
         "relative_cost": plan.cost,
         "throughput": _throughput(plan, job),
@@ -120,6 +135,10 @@ def show(job: PlannedJob, found: LayoutPlans, by: ProfileCorrection | None) -> N
     if found.best:
         click.echo(f"\nStart plan 1 with: {launch_configs.torchrun_command(hardware)}")
         click.echo("Settings for DeepSpeed, FSDP2, Megatron-LM and torchtitan: --format json")
+        click.echo(
+            f"nvidia-smi shows up to {RESERVED_RATIO - 1:.0%} more than is allocated (PyTorch's cache), and with samples "
+            "of several lengths up to the whole memory."
+        )
 
 
 def _recipe_in_words(recipe: OptimizerSpec) -> str:
@@ -152,10 +171,19 @@ def _in_words(plan: LayoutPlan) -> str:
     return ", ".join(parts)
 
 
+def _range_in_words(of: MemoryRange, capacity_bytes: int) -> str:
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in of.open)
+    risk = "; may not fit" if of.high > capacity_bytes else ""
+    return f"   {of.low / GIB:.1f} to {of.high / GIB:.1f} GiB, depending on what is not given ({options}){risk}"
+
+
 def _show_plan(plan: LayoutPlan, job: PlannedJob) -> None:
     terms = [f"{name} {getattr(plan.memory, name) / GIB:.1f}" for name in TERMS if getattr(plan.memory, name)]
     total, capacity = plan.memory.total / GIB, plan.capacity_bytes / GIB
     click.echo(f"   {' + '.join(terms)} = {total:.1f} of {capacity:g} GiB ({plan.used_ratio:.0%})")
+    left_open = job.memory_range(plan.layout)
+    if left_open.open:
+        click.echo(_range_in_words(left_open, plan.capacity_bytes))
     of = _throughput(plan, job)
     if of:
         line = (

@@ -13,6 +13,7 @@ Quantization = Literal["none", "int8", "nf4", "nf4-dq"]
 AdapterTargets = Literal["query-value", "attention", "all"]
 AdapterLibrary = Literal["plain", "peft", "litgpt"]
 GradientSync = Literal["each", "last"]
+OptimizerStep = Literal["fused", "foreach"]
 
 #: Bytes per frozen parameter. NF4: 4 bits and a float32 scale for each block of 64; with double quantization, 8-bit
 #: scales in blocks of 256 (Dettmers et al., 2023, section 3, https://arxiv.org/abs/2305.14314).
@@ -77,7 +78,8 @@ class OptimizerSpec:
 
     `activations`: bytes of a value in activations and gathered weights. `fp8`: matrix products in 8 bits; tensors
     between them stay in 16. `in_backward`: each layer is updated as soon as its gradient exists, which is then freed.
-    `adapters`: only these are trained.
+    `adapters`: only these are trained. `step`: a foreach step has temporaries of `foreach_temporaries` bytes a
+    parameter, a fused one has none.
     """
 
     name: str
@@ -90,21 +92,24 @@ class OptimizerSpec:
     adapters: Adapters | None = None
     embedding_optimizer: float | None = None
     """Optimizer bytes per parameter of the input embedding, if it has others."""
+    step: OptimizerStep = "fused"
+    foreach_temporaries: float = 0.0
 
 
 #: Mixed-precision Adam keeps a float32 copy, momentum and variance: 12 bytes (ZeRO, section 3.1: K = 12,
 #: https://arxiv.org/abs/1910.02054). Megatron-LM and DeepSpeed's estimators assume gradients of 4 bytes. Pure bfloat16
 #: has no copy; 8-bit states take a byte each (https://arxiv.org/abs/2110.02861), those of embeddings stay in 32 bits
-#: (https://huggingface.co/docs/bitsandbytes/optimizers).
+#: (https://huggingface.co/docs/bitsandbytes/optimizers). AdamW's foreach step, PyTorch's default, has the square roots
+#: of all variances at once (https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html).
 OPTIMIZERS: dict[str, OptimizerSpec] = {
     each.name: each
     for each in (
-        OptimizerSpec("adamw-mixed", 2, 2, 12),
-        OptimizerSpec("adamw-mixed-fp32-gradients", 2, 4, 12),
-        OptimizerSpec("adamw-mixed-bf16-states", 2, 2, 8),
-        OptimizerSpec("adamw-fp8", 2, 2, 12, fp8=True),
-        OptimizerSpec("adamw-fp32", 4, 4, 8, activations=4),
-        OptimizerSpec("adamw-bf16", 2, 2, 4),
+        OptimizerSpec("adamw-mixed", 2, 2, 12, foreach_temporaries=4),
+        OptimizerSpec("adamw-mixed-fp32-gradients", 2, 4, 12, foreach_temporaries=4),
+        OptimizerSpec("adamw-mixed-bf16-states", 2, 2, 8, foreach_temporaries=2),
+        OptimizerSpec("adamw-fp8", 2, 2, 12, fp8=True, foreach_temporaries=4),
+        OptimizerSpec("adamw-fp32", 4, 4, 8, activations=4, foreach_temporaries=4),
+        OptimizerSpec("adamw-bf16", 2, 2, 4, foreach_temporaries=2),
         OptimizerSpec("adamw-8bit-mixed", 2, 2, 6, embedding_optimizer=12),
         OptimizerSpec("adamw-8bit-bf16", 2, 2, 2, embedding_optimizer=8),
         OptimizerSpec("sgd-momentum-mixed", 2, 2, 8),

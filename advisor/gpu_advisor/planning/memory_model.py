@@ -3,9 +3,10 @@
 Model states follow ZeRO (Rajbhandari et al., 2020, https://arxiv.org/abs/1910.02054, section 5): with a degree of N,
 stage 1 divides the optimizer's states by N, stage 2 the gradients too, stage 3 the weights too. FSDP is stage 3.
 
-Two moments compete. At the loss, all activations and the logits exist, but in a step without accumulation no gradients
-yet. At the end of the backward pass, all gradients exist, and of the activations those of one layer, recomputed or not.
-The breakdown is that of the larger one. Activations: `activation_model`.
+Three moments compete. At the loss, all activations and the logits exist, but in a step without accumulation no
+gradients yet. At the end of the backward pass, all gradients exist, and of the activations those of one layer,
+recomputed or not. In the optimizer's step, no activations, but the temporaries of a foreach implementation. The
+breakdown is that of the largest one. Activations: `activation_model`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _FLOAT32_BYTES = 4
 @dataclass(frozen=True, slots=True)
 class MemoryBreakdown:
     """Bytes on the fullest GPU. `buffers`: weights that ZeRO-3 or offloading gathers, their gradients before they are
-    sharded, and activations that tensor parallelism gathers."""
+    sharded, activations that tensor parallelism gathers, and temporaries of the optimizer's step."""
 
     weights: float
     gradients: float
@@ -173,4 +174,14 @@ def memory(
         overhead_bytes, activations_ratio * of_logits,
     )  # fmt: skip
     end = MemoryBreakdown(weights, gradients, optimizer, activations_ratio * one_layer, at_end, overhead_bytes)
-    return max(loss, end, key=lambda each: each.total)
+    step = MemoryBreakdown(
+        weights, gradients, optimizer, 0.0, _step_temporaries(parameters, layout, recipe), overhead_bytes
+    )
+    return max(loss, end, step, key=lambda each: each.total)
+
+
+def _step_temporaries(parameters: float, layout: ParallelLayout, recipe: OptimizerSpec) -> float:
+    """Bytes that the optimizer's step needs beside its states; none if it runs layer by layer, or off the GPU."""
+    if recipe.step == "fused" or recipe.in_backward or layout.offload != "none":
+        return 0.0
+    return recipe.foreach_temporaries * parameters / (layout.shards if layout.zero >= 1 else 1)

@@ -1,0 +1,114 @@
+"""The range of memory that a description leaves open: what nobody stated, varied over what code does.
+
+A plan assumes one way in which the loss, the norms, the adapters and the optimizer run. Where a request does not state
+it, the memory lies between that of the leanest and that of the most generous code. The driver shows more: the caching
+allocator keeps freed blocks (https://docs.pytorch.org/docs/stable/notes/cuda.html#memory-management).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from types import MappingProxyType
+from typing import get_args
+
+from gpu_advisor.planning.layout import (
+    ADAPTER_CODE,
+    GradientSync,
+    Kernels,
+    Loss,
+    OptimizerSpec,
+    OptimizerStep,
+    ParallelLayout,
+)
+from gpu_advisor.planning.memory_model import memory
+from gpu_advisor.planning.transformer_shape import TransformerShape
+
+#: Reserved bytes over allocated ones at samples of one length: the larger of the two runs of which a source gives both
+#: (https://github.com/AnswerDotAI/fsdp_qlora/blob/23fafdfb4af403d0808038adafbfd74de265d33a/benchmarks_03_2024.md). With
+#: samples of several lengths there is no bound but the GPU's memory: cached blocks are freed only when it is full.
+RESERVED_RATIO = 10.24 / 8.28
+
+_NOTICEABLE_RATIO = 0.01
+
+_Way = tuple[ParallelLayout, OptimizerSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRange:
+    """Bytes. `low` and `high`: allocated, with the overhead. `shown_high`: what the driver may show, with the
+    allocator's cache. `open`: the options that make a difference of over 1 %."""
+
+    low: float
+    high: float
+    shown_high: float
+    open: tuple[str, ...] = ()
+
+
+def _loss(way: _Way) -> Iterator[_Way]:
+    return ((replace(way[0], loss=each), way[1]) for each in get_args(Loss))
+
+
+def _kernels(way: _Way) -> Iterator[_Way]:
+    return ((replace(way[0], kernels=each), way[1]) for each in get_args(Kernels))
+
+
+def _gradient_sync(way: _Way) -> Iterator[_Way]:
+    return ((replace(way[0], gradient_sync=each), way[1]) for each in get_args(GradientSync))
+
+
+def _optimizer_step(way: _Way) -> Iterator[_Way]:
+    return ((way[0], replace(way[1], step=each)) for each in get_args(OptimizerStep))
+
+
+def _lora_library(way: _Way) -> Iterator[_Way]:
+    layout, recipe = way
+    if recipe.adapters is None:
+        yield way
+        return
+    for name in ("plain", "peft"):
+        yield layout, replace(recipe, adapters=replace(recipe.adapters, code=ADAPTER_CODE[name]))
+
+
+def _lora_dropout(way: _Way) -> Iterator[_Way]:
+    layout, recipe = way
+    if recipe.adapters is None:
+        yield way
+        return
+    for dropout in (False, True):
+        yield layout, replace(recipe, adapters=replace(recipe.adapters, dropout=dropout))
+
+
+#: By the option of `gpu-advisor plan` that states it.
+WAYS: Mapping[str, Callable[[_Way], Iterable[_Way]]] = MappingProxyType(
+    {
+        "loss": _loss,
+        "kernels": _kernels,
+        "lora_library": _lora_library,
+        "lora_dropout": _lora_dropout,
+        "optimizer_step": _optimizer_step,
+        "gradient_sync": _gradient_sync,
+    }
+)
+
+
+def memory_range(
+    shape: TransformerShape,
+    layout: ParallelLayout,
+    recipe: OptimizerSpec,
+    overhead_bytes: float,
+    unstated: Collection[str],
+) -> MemoryRange:
+    """The range over all ways of the `unstated` options, keys of `WAYS`; of the layout alone if there are none."""
+
+    def totals(options: Iterable[str]) -> list[float]:
+        start: list[_Way] = [(layout, recipe)]
+        ways = reduce(lambda found, name: [each for way in found for each in WAYS[name](way)], options, start)
+        return [memory(shape, *way, overhead_bytes).total for way in ways]
+
+    found = totals(unstated)
+    low, high = min(found), max(found)
+    difference = {name: max(alone := totals([name])) - min(alone) for name in WAYS if name in unstated}
+    matter = tuple(name for name, bytes_ in difference.items() if bytes_ > _NOTICEABLE_RATIO * low)
+    return MemoryRange(low, high, (high - overhead_bytes) * RESERVED_RATIO + overhead_bytes, matter)
