@@ -26,8 +26,8 @@ MIN_CHANGE_FACTOR, LASTING_SECONDS = 0.6, 3600
 class CandidateResult:
     """What a headroom of `deviations`, and `min_replicas` in any case, would have given.
 
-    Replicas and unserved work are sums over the counted steps. `shortages` is the expected number of runs of steps with
-    too few replicas.
+    Replicas, and what is unserved, work or windows, are sums over the counted steps. `shortages` is the expected number
+    of runs of steps with too few replicas.
     """
 
     deviations: float
@@ -41,7 +41,7 @@ class CandidateReplay:
     """Replays any amount of headroom over the same past.
 
     `steps` are counted, `demands` is the work of each and `demanded` that of all; `deviation_sum` sums their
-    deviations, in replicas.
+    deviations, in replicas. `total` is what could be missed: the demanded work, or the windows.
     """
 
     def __init__(self, record: RecordedDemand, rules: SizingRules) -> None:
@@ -53,6 +53,8 @@ class CandidateReplay:
         self.demands: list[float] = (prepared.work + prepared.mean_excess)[prepared.counted].tolist()
         self.demanded: float = sum(self.demands)
         self.deviation_sum = float(prepared.up.deviation[prepared.counted].sum())
+        self.window_steps = rules.window_steps
+        self.total: float = max(0, self.steps - self.window_steps + 1) if self.window_steps else self.demanded
 
     def candidate(self, deviations: float, min_replicas: int = 0) -> CandidateResult:
         """What this headroom would have given."""
@@ -61,19 +63,21 @@ class CandidateReplay:
         ready, billed = self._sizes(*(need.sizes(deviations, least, self._rules.max) for need in needs))
         counted = self._prepared.counted
         probabilities, unserved = _shortages(self._prepared, np.array(ready, dtype=np.float64))
+        late = probabilities[counted]
+        missed = _missed_windows(late, self.window_steps) if self.window_steps else float(unserved[counted].sum())
         return CandidateResult(
             deviations,
             min_replicas,
             replicas=float(np.array(billed)[counted].sum()),
-            unserved=float(unserved[counted].sum()),
-            shortages=float(np.maximum(0.0, np.diff(probabilities[counted], prepend=0.0)).sum()),
+            unserved=missed,
+            shortages=float(np.maximum(0.0, np.diff(late, prepend=0.0)).sum()),
         )
 
     def shortage_size(self, found: CandidateResult) -> float:
-        """Mean unserved work of a shortage; without one, one mean deviation at least."""
+        """What a shortage misses on average; without one, at least one mean deviation of work, or a window."""
         if found.shortages >= 1:
             return found.unserved / found.shortages
-        return max(found.unserved, self.deviation_sum / max(1, self.steps))
+        return max(found.unserved, 1.0 if self.window_steps else self.deviation_sum / max(1, self.steps))
 
     def _sizes(self, up: list[int], down: list[int], lasting_down: list[int]) -> tuple[list[int], list[int]]:
         """By step, the replicas that were ready and those billed, if the wanted sizes are these."""
@@ -103,7 +107,7 @@ class CandidateReplay:
                 share = FIRST_STEP_RATIO * (1 + growths)
                 wanted = max(wanted, min(rules.max, ceil(ready + max(1.0, ready * share))))
             if wanted > size:
-                if lasting or index - fell >= cooldown:
+                if lasting or rules.counted or index - fell >= cooldown:
                     starting.append((index + ahead, wanted - size))
                     pending += wanted - size
             elif (
@@ -130,3 +134,12 @@ def _shortages(steps: ReplaySteps, ready: Floats) -> tuple[Floats, Floats]:
         np.where(hidden, probability, (steps.work > ready).astype(np.float64)),
         np.where(hidden, beyond, np.maximum(0.0, steps.work - ready)),
     )
+
+
+def _missed_windows(late: Floats, window_steps: int) -> float:
+    """The expected number of windows of so many steps with a step that has too few replicas: the latencies of a window
+    are its worst steps' ones. A window begins at each step, so that none depends on where a count begins."""
+    if len(late) < window_steps:
+        return 0.0
+    kept = np.lib.stride_tricks.sliding_window_view(1.0 - late, window_steps).prod(axis=1)
+    return float(len(kept) - kept.sum())

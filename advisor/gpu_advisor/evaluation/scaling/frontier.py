@@ -6,11 +6,12 @@ replicas that are kept ready serve it: the minimum sizes are quantiles of the po
 
 One day has only a few shortages, so what the replay left unserved is combined with what is usual: on generated days of
 very different demand, the unserved work per step is nearly the same function of the headroom, if both are in deviations
-(UNSERVED_BY_DEVIATIONS). The rate of shortages is estimated as that of a Poisson process with a gamma prior, its
-conjugate (https://en.wikipedia.org/wiki/Conjugate_prior): the usual rate, seen for one shortage, and for PRIOR_STEPS at
-most. So a pool with many shortages is tuned by its own past, and one with a short past, or a strict objective, by what
-is usual. That one shortage also stands for the next day's record: the largest of n demands is exceeded once, on
-average, by n further ones of the same kind (the rule of succession).
+(UNSERVED_BY_DEVIATIONS), and so is the share of windows with a shortage (MISSED_BY_DEVIATIONS). The rate of shortages
+is estimated as that of a Poisson process with a gamma prior, its conjugate
+(https://en.wikipedia.org/wiki/Conjugate_prior): the usual rate, seen for one shortage, and for PRIOR_STEPS at most. So
+a pool with many shortages is tuned by its own past, and one with a short past, or a strict objective, by what is usual.
+That one shortage also stands for the next day's record: the largest of n demands is exceeded once, on average, by n
+further ones of the same kind (the rule of succession).
 """
 
 from __future__ import annotations
@@ -41,6 +42,25 @@ UNSERVED_BY_DEVIATIONS: UsualUnserved = (
     (12.0, 0.00001),
     (20.0, 0.000001),
 )
+
+#: Headroom in deviations -> share of the windows of five steps in which there is a shortage. Means of three of each of
+#: benchmarks/demand.py's fitted days, which differ by a third at most up to 4 deviations.
+MISSED_BY_DEVIATIONS: UsualUnserved = (
+    (0.0, 0.41),
+    (1.0, 0.26),
+    (1.5, 0.18),
+    (2.0, 0.12),
+    (2.5, 0.077),
+    (3.0, 0.049),
+    (3.5, 0.030),
+    (4.0, 0.020),
+    (4.5, 0.0126),
+    (5.0, 0.0075),
+    (6.0, 0.0022),
+    (8.0, 0.00015),
+    (12.0, 0.00001),
+    (20.0, 0.000001),
+)
 PRIOR_STEPS = 720
 
 #: Minimum sizes as quantiles of the demand, and the headrooms that each is combined with.
@@ -57,7 +77,8 @@ _NOTHING = 1e-12
 class FrontierPoint:
     """An amount of headroom, and replicas kept in any case.
 
-    `unserved_ratio` is the share of the demand (0..1) expected to be unserved, `replicas` the mean size.
+    `unserved_ratio` is the share (0..1) of the demand that is expected to be unserved, or of the windows that are
+    expected to be missed; `replicas` is the mean size.
     """
 
     deviations: float
@@ -132,22 +153,26 @@ def _monotone(points: Iterable[FrontierPoint]) -> tuple[FrontierPoint, ...]:
 def _replay(found: CandidateReplay, deviations: float, min_replicas: int) -> FrontierPoint:
     """What a headroom would have cost, and the share that it is expected to leave unserved."""
     candidate = found.candidate(deviations, min_replicas)
-    usual = _usual_unserved(deviations) * found.deviation_sum
-    share = _expected_unserved(found, candidate, usual) / max(found.demanded, 1e-9)
+    if found.window_steps:
+        usual = _usual_share(MISSED_BY_DEVIATIONS, deviations) * found.total
+    else:
+        usual = _usual_share(UNSERVED_BY_DEVIATIONS, deviations) * found.deviation_sum
+    share = _expected_unserved(found, candidate, usual) / max(found.total, 1e-9)
     return FrontierPoint(deviations, share, candidate.replicas / max(1, found.steps), min_replicas)
 
 
-def _usual_unserved(deviations: float) -> float:
-    """UNSERVED_BY_DEVIATIONS, between its rows by the logarithm."""
-    for (low, before), (high, after) in pairwise(UNSERVED_BY_DEVIATIONS):
+def _usual_share(rows: UsualUnserved, deviations: float) -> float:
+    """What is usual with this headroom, between the rows by the logarithm."""
+    for (low, before), (high, after) in pairwise(rows):
         if deviations <= high:
             share = (deviations - low) / (high - low)
             return float(before ** (1 - share) * after**share)
-    return UNSERVED_BY_DEVIATIONS[-1][1]
+    return rows[-1][1]
 
 
 def _expected_unserved(found: CandidateReplay, candidate: CandidateResult, usual: float) -> float:
-    """The work that another past as long as this one is expected to leave unserved; `usual` is what is usual in it."""
+    """The work, or windows, that another past as long as this one is expected to leave unserved; `usual` is what is
+    usual in it."""
     longest = PRIOR_STEPS / max(1, found.steps)
     weight = min(longest, found.shortage_size(candidate) / usual) if usual else longest
     return (candidate.unserved + weight * usual) / (1 + weight)

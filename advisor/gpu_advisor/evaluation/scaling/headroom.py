@@ -1,8 +1,9 @@
 """Headroom of a serving pool: set by hand, or tuned to an SLO by a walk-forward replay of the pool's own past.
 
-The SLO is a share of the demanded GPU-time above the capacity (`slo.unserved`). The replay says what each amount of
-headroom, and each minimum size, would have left unserved, and what it would have cost: the frontier. The cheapest point
-that is expected to meet the SLO is taken. No band of utilization limits the size of such a pool.
+The SLO is a share of the demanded GPU-time above the capacity (`slo.unserved`) or, of language models, of windows that
+miss a latency objective (`slo.windows`): those in which a step needs more than there is. The replay says what each
+amount of headroom, and each minimum size, would have left unserved, and what it would have cost: the frontier. The
+cheapest point that is expected to meet the SLO is taken. No band of utilization limits the size of such a pool.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ SLO_HISTORY_SECONDS, MIN_SLO_HISTORY_SECONDS = 86400, 3600
 #: The headroom is tuned this often (seconds): a function of the past before a whole hour, not of the evaluation.
 TUNING_SECONDS = 3600
 
-#: Objectives for which the frontier is stated besides the pool's own.
+#: Objectives for which the frontier is stated besides the pool's own: shares of the demand, and of windows.
 FRONTIER_RATIOS = (0.0005, 0.001, 0.0025, 0.005, 0.01)
+WINDOW_FRONTIER_RATIOS = (0.001, 0.0025, 0.005, 0.01, 0.02)
 
 #: An objective that no headroom reaches is not worth all headroom: this times the least unserved share is enough.
 NEARLY_BEST = 1.1
@@ -42,24 +44,28 @@ class Headroom:
     """Headroom in deviations, and replicas that are kept in any case.
 
     `prior`: tuned to an SLO. No band of utilization applies, and a deviation is assumed while the pool has no past.
+    `work_ratio`: what a replica does, as observed, relative to what is derived for it.
     """
 
     deviations: float
     prior: bool = False
     min_replicas: int = 0
+    work_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class TunedHeadroom(Headroom):
     """Headroom tuned to an SLO, and what it is based on.
 
-    `reached_ratio` is the unserved share of the demand in the replay with this headroom, `upper_ratio` its upper bound
-    (95 %), after `shortages` shortages. What came in `saturated_steps` is an estimate. With `missing_seconds` of
-    history still to come, the headroom is the default, and there is no frontier.
+    `reached_ratio` is the unserved share of the demand, or with `of_windows` the share of missed windows, in the replay
+    with this headroom; `upper_ratio` is its upper bound (95 %), after `shortages` shortages. What came in
+    `saturated_steps` is an estimate. With `missing_seconds` of history still to come, the headroom is the default, and
+    there is no frontier.
     """
 
     prior: bool = True
     target_ratio: float = 1.0
+    of_windows: bool = False
     history_seconds: float = 0.0
     missing_seconds: float = 0.0
     reached_ratio: float | None = None
@@ -90,7 +96,7 @@ def tune_headroom(
     default_deviations: float,
     phase_seconds: float = 0,
 ) -> TunedHeadroom:
-    """The least headroom that is expected to leave at most `target_ratio` of the demand unserved.
+    """The least headroom that is expected to leave at most `target_ratio` of the demand, or windows, unserved.
 
     Uses the points up to the last tuning before `at` (Unix time) only, those up to `at` in a new pool. With less than
     MIN_SLO_HISTORY_SECONDS of them: the default.
@@ -103,7 +109,11 @@ def tune_headroom(
     if recorded < MIN_SLO_HISTORY_SECONDS:
         missing = MIN_SLO_HISTORY_SECONDS - recorded
         return TunedHeadroom(
-            default_deviations, target_ratio=target_ratio, history_seconds=recorded, missing_seconds=missing
+            default_deviations,
+            target_ratio=target_ratio,
+            of_windows=rules.window_steps > 0,
+            history_seconds=recorded,
+            missing_seconds=missing,
         )
     return _tune(record.pack(), step_seconds, rules, target_ratio)
 
@@ -117,7 +127,8 @@ def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: 
     """Cached by content, in 35 kB a pool and day: a completed hour is replayed once, however often it is evaluated."""
     record = RecordedDemand.unpack(packed)
     found = CandidateReplay(record, rules)
-    frontiers = frontiers_of(found, min(target_ratio, *FRONTIER_RATIOS))
+    stated = WINDOW_FRONTIER_RATIOS if rules.window_steps else FRONTIER_RATIOS
+    frontiers = frontiers_of(found, min(target_ratio, *stated))
     least = min(frontier[-1].unserved_ratio for frontier in frontiers)
     chosen = cheapest_replayed(found, frontiers, target_ratio if least <= target_ratio else NEARLY_BEST * least)
     deviations = ceil(100 * chosen.deviations - 1e-6) / 100
@@ -126,13 +137,14 @@ def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: 
         deviations=deviations,
         min_replicas=chosen.min_replicas,
         target_ratio=target_ratio,
+        of_windows=rules.window_steps > 0,
         history_seconds=found.steps * step_seconds,
-        reached_ratio=own.unserved / found.demanded if found.demanded else 0.0,
+        reached_ratio=own.unserved / found.total if found.total else 0.0,
         upper_ratio=_upper_bound(own, found),
         shortages=round(own.shortages),
         saturated_steps=sum(record.saturated),
         chosen=chosen,
-        frontier=tuple(dict.fromkeys(cheapest(frontiers, ratio) for ratio in FRONTIER_RATIOS)),
+        frontier=tuple(dict.fromkeys(cheapest(frontiers, ratio) for ratio in stated)),
     )
 
 
@@ -143,8 +155,8 @@ def _upper_bound(own: CandidateResult, found: CandidateReplay) -> float:
     of freedom (https://en.wikipedia.org/wiki/Poisson_distribution#Confidence_interval). Without a shortage, its size is
     one mean deviation at least.
     """
-    if not found.demanded:
+    if not found.total:
         return 0.0
     count = own.shortages + 1
     most = count * (1 - 1 / (9 * count) + _NORMAL_95 / (3 * sqrt(count))) ** 3
-    return most * found.shortage_size(own) / found.demanded
+    return most * found.shortage_size(own) / found.total

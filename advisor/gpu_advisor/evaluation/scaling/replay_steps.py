@@ -41,7 +41,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SizingRules:
-    """The rules of a replay: limits in replicas, times in steps, utilizations as ratios (0..1)."""
+    """The rules of a replay: limits in replicas, times in steps, utilizations as ratios (0..1).
+
+    `counted`: servers count the demand (`sizing.CountedDemand`). With `window_steps`, what may be unserved are windows
+    of so many steps; with 0, work.
+    """
 
     horizon: Horizon
     history_steps: int
@@ -53,6 +57,8 @@ class SizingRules:
     max: int
     scale_up_ratio: float
     scale_down_ratio: float
+    counted: bool = False
+    window_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,8 @@ class ReplaySteps:
 
     `work` came, and `mean_excess` beyond the `capacity` that hid it, the step's own or that of the steps after it; 0 if
     nothing was hidden. Needs are those for scaling up, from the lowest of their window, and for scaling down, from the
-    highest, as is `peak_level`; `lasting` is what was needed in a longer window, for small reductions.
+    highest, as is `peak_level`; `lasting` is what was needed in a longer window, for small reductions. Of a
+    counted demand, `up` is from the highest, too.
     """
 
     counted: NDArray[np.bool_]
@@ -109,12 +116,13 @@ def prepare_steps(record: RecordedDemand, rules: SizingRules) -> ReplaySteps:
     demanded, hidden = _reveal_shortages(work, record)
     recorded = np.array([value is not None for value in record.work], dtype=bool)
     shown = _lowest(np.array(work), rules.up_steps) if record.has_signal else np.zeros(len(work))
+    up = Need(low, deviations * _scales(low), np.maximum(shown, low / rules.scale_up_ratio))
     return ReplaySteps(
         counted=recorded & (np.arange(len(work)) >= WARM_UP_STEPS),
         work=demanded,
         mean_excess=np.where(hidden, MEAN_EXCESS_DEVIATIONS * deviations * _scales(np.array(levels)), 0.0),
         capacity=np.maximum(demanded, record.capacity),
-        up=Need(low, deviations * _scales(low), np.maximum(shown, low / rules.scale_up_ratio)),
+        up=down(rules.down_steps) if rules.counted else up,
         down=down(rules.down_steps),
         lasting=down(rules.lasting_steps),
         peak_level=_highest(np.array(levels), rules.down_steps),

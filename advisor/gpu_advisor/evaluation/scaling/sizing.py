@@ -143,12 +143,18 @@ def tuned_headroom(
     at: float,
     target_ratio: float,
     phase_seconds: float = 0,
+    counted: CountedDemand | None = None,
+    window_steps: int = 0,
 ) -> TunedHeadroom:
-    """The headroom that leaves `target_ratio` of the demand unserved, by the points up to the last tuning before `at`.
+    """The headroom that leaves `target_ratio` of the demand unserved, by the points up to the last tuning before `at`;
+    with `window_steps`, of the windows of so many steps.
 
     `phase_seconds` spreads the tunings of many pools over time.
     """
-    rules = sizing_rules(limits.for_objective(), evaluation)
+    rules = replace(sizing_rules(limits.for_objective(), evaluation), window_steps=window_steps)
+    if counted is not None:
+        horizon = replace(rules.horizon, level_half_life_steps=counted.level_half_life_steps)
+        rules = replace(rules, horizon=horizon, counted=True)
     return tune_headroom(
         history, at, evaluation.step_seconds, rules, target_ratio, evaluation.headroom_deviations, phase_seconds
     )
