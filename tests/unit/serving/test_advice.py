@@ -86,7 +86,7 @@ def test_limits_need_no_objective(values: Mapping[str, float], cause: str, objec
     [
         ({"kv_usage": 0.97, "kv_usage_max": 1.0}, {"kv_cache_bound"}),
         ({"kv_usage": 0.5, "kv_usage_max": 0.6}, {"batch_limit_bound"}),
-        ({"kv_usage": 0.97, "kv_usage_max": 1.0, "itl_mean": 0.2}, set()),
+        ({"kv_usage": 0.97, "kv_usage_max": 1.0, "itl_mean": 0.2}, {"decode_bandwidth_bound"}),
         ({"kv_usage": 0.97, "kv_usage_max": 1.0, "preemption_rate": 0.0}, set()),
     ],
 )

@@ -15,12 +15,13 @@ from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of
 @dataclass(frozen=True, slots=True)
 class ServingCause:
     """`kind` is the kind of the recommendation that follows. `lasts`: a state, which two windows have to show; else an
-    event, which belongs to one."""
+    event, which belongs to one. `within` is a cause that includes this one, which is then not named."""
 
     name: str
     kind: str
     explanation: str
     lasts: bool = True
+    within: str = ""
 
     @property
     def title(self) -> str:
@@ -64,7 +65,7 @@ CAUSES: dict[str, ServingCause] = {
                      "Some replicas have much more to do than others, and miss objectives that all would keep if the "
                      "load were even."),
         ServingCause("over_provisioned", FEWER_KIND,
-                     "One replica fewer keeps the objectives, with a fifth more load."),
+                     "One replica fewer keeps the objectives, with a fifth more load.", within="under_batched"),
         ServingCause("wrong_gpu", "serving_gpu",
                      "Even a request that is alone misses the objective on this GPU: no setting changes that."),
         ServingCause("prefix_cache_useless", "serving_prefix_cache",
@@ -77,9 +78,9 @@ KINDS: tuple[str, ...] = tuple(dict.fromkeys(cause.kind for cause in CAUSES.valu
 #: Kinds whose numbers are replicas of a pool.
 SIZE_KINDS = (FEWER_KIND, "serving_decode")
 
-#: More than a tenth of the requests miss an objective, and by more than the estimate errs; of a server without
-#: objectives, as many of its requests wait.
-_PRESSED = above("pressed", 0.12, 0.09)
+#: More than a tenth of the requests miss an objective, and by more than the estimate errs, which is little for times to
+#: first tokens; of a server without objectives, as many of its requests wait.
+_PRESSED = any_of(above("pressed", 0.12, 0.09), above("ttft_missed", 0.09, 0.08))
 _MET = below("missed_at_most", 0.035, 0.05)
 #: A few requests that miss by an inferred spread of latencies prove nothing: many do, or first tokens are late.
 _SURELY_MISSED = any_of(above("missed", 0.25, 0.22), above("ttft_missed", 0.10, 0.08), above("itl_missed", 0.40, 0.35))
@@ -94,6 +95,9 @@ _PREFILL_HELPS = (
     above("computing_share", 0.030, 0.025),
 )
 
+#: A server at its limit shows one load: what a request alone would take is not in its curve.
+_ONE_LOAD = above("plateau", 0.98, 0.97)
+
 #: A server so far behind that no single change lets it keep up has no cause to be named.
 _CAN_KEEP_UP = below("backlog", 19, 21)
 
@@ -106,27 +110,20 @@ def _serves(replicas: str) -> tuple[Condition, ...]:
     return (
         _MET,
         _CURVE_HOLDS,
-        below(f"{replicas}_itl", 0.95, 1.0),
+        below(f"{replicas}_itl", 0.97, 1.0),
         below(f"{replicas}_peak_itl", 1.05, 1.15),
         unless(above(f"{replicas}_ttft", 1.0, 0.95)),
         below(f"{replicas}_kv", 1.0, 1.05),
         below(f"{replicas}_limit", 0.80, 0.90),
-        below(f"{replicas}_beyond", 3.0, 3.2),
+        below(f"{replicas}_beyond", 3.5, 3.7),
     )
 
-
-_FEWER_SERVE, _HALF_SERVE = _serves("fewer"), _serves("half")
-#: The same conditions the other way round.
-_HALF_FAIL = any_of(
-    above("half_itl", 1.0, 0.95), above("half_peak_itl", 1.15, 1.05), above("half_ttft", 1.0, 0.95),
-    above("half_kv", 1.05, 1.0), above("half_limit", 0.90, 0.80), above("half_beyond", 3.2, 3.0),
-)  # fmt: skip
-_SMALL_BATCH, _LARGE_BATCH = below("doubled_step", 1.095, 1.10), above("doubled_step", 1.10, 1.095)
 
 ROWS: tuple[CauseRow, ...] = (
     CauseRow("kv_cache_bound", "", (
         _PRESSED, above("preemptions", 0.020, 0.015), unless(below("ttft_missed", 0.22, 0.25)),
-        unless(above("free_itl", 2.7, 2.5)), unless(above("prefill_load", 2.2, 2.0)))),
+        unless(above("free_itl", 2.7, 2.5)), unless(above("prefill_load", 2.2, 2.0)),
+        unless(above("itl_load", 2.0, 1.9)))),
     CauseRow("kv_cache_bound", "preemptions on the only replica", (
         _PRESSED, above("kv_usage_max", 0.95, 0.92), above("preemptions", 0.060, 0.055),
         above("queue_share", 0.025, 0.020), below("itl_load", 1.9, 2.0), below("replicas", 1.0, 2.0))),
@@ -138,28 +135,21 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
     CauseRow("prefill_bound", "", (
-        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS, unless(above("preemptions", 0.05, 0.04)),
+        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS,
         any_of(above("itl_load", 0.60, 0.55), below("computing_share", 0.80, 0.82)))),
     CauseRow("prefill_bound", "prompts take long while tokens are late", (
         _PRESSED, *_ALL_ALIKE, above("fast_prefill_itl", 1.05, 1.0), above("prefill_load", 0.30, 0.28), _CAN_KEEP_UP)),
-    CauseRow("prefill_bound", "long prompts stall answers", (
-        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.62, 0.60), above("longest_prefill", 2.5, 2.4))),
-    CauseRow("prefill_bound", "far behind with prompts beside decoding", (
-        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.945, 0.940), below("computing_share", 0.125, 0.130),
-        above("peak_itl", 0.85, 0.84))),
+    CauseRow("prefill_bound", "a step with prompts takes half of the time to a first token, and stalls answers", (
+        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.52, 0.50), above("itl_tail", 1.5, 1.4))),
     CauseRow("decode_bandwidth_bound", "slow steps", (
-        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.82, 0.79), below("lone_itl", 1.10, 1.13))),
-    CauseRow("decode_bandwidth_bound", "steps of little but decoding", (
-        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.60, 0.55), below("prompt_share", 0.31, 0.32))),
-    CauseRow("decode_bandwidth_bound", "tokens beside prompts, unevenly", (
-        _PRESSED, *_ALL_ALIKE, above("itl_load", 0.60, 0.55), above("prompt_share", 0.967, 0.965),
-        above("itl_spread", 3.6, 3.5))),
+        _PRESSED, *_ALL_ALIKE, below("backlog", 13, 14), above("itl_load", 0.82, 0.79),
+        any_of(below("lone_itl", 1.10, 1.13), _ONE_LOAD))),
     CauseRow("decode_bandwidth_bound", "each request preempted", (
         _PRESSED, *_ALL_ALIKE, above("preemptions", 1.4, 1.3), above("itl_load", 1.0, 0.95))),
-    CauseRow("under_batched", "", (*_HALF_SERVE, _SMALL_BATCH)),
+    CauseRow("under_batched", "", (*_serves("half"), below("doubled_step", 1.095, 1.10))),
     CauseRow("head_of_line", "prompts are in each other's way", (
         _PRESSED, *_ALL_ALIKE, above("longest_prefill", 1.9, 1.7), above("computing_share", 0.81, 0.79),
-        below("itl_load", 0.78, 0.82))),
+        below("itl_load", 0.78, 0.82), above("ttft_tail", 1.20, 1.15))),
     CauseRow("head_of_line", "long prompts wait for the cache", (
         _PRESSED, *_ALL_ALIKE, above("ttft_spread", 16, 15), above("mean_kv_usage", 0.41, 0.39),
         below("missed", 0.955, 0.965))),
@@ -168,13 +158,14 @@ ROWS: tuple[CauseRow, ...] = (
         above("kv_usage", 0.51, 0.50), below("kv_usage", 0.95, 0.955))),
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
                                 any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.12, 1.08)))),
-    CauseRow("imbalance", "", (
-        _PRESSED, _SURELY_MISSED, above("unevenness", 1.6, 1.5), below("even_itl", 0.95, 1.0))),
+    CauseRow("imbalance", "the busiest replica has almost no time left", (
+        above("unevenness", 1.7, 1.6), above("itl_load", 0.88, 0.86), below("even_itl", 0.95, 1.0),
+        unless(above("started", 1.0, 0.0)))),
     CauseRow("imbalance", "requests wait on the busiest replica only", (
         _PRESSED, above("unevenness", 1.55, 1.50), above("waiting", 0.6, 0.5), above("plateau", 0.49, 0.47))),
-    CauseRow("over_provisioned", "half of them do not serve", (*_FEWER_SERVE, _HALF_FAIL)),
-    CauseRow("over_provisioned", "large batches", (*_FEWER_SERVE, _LARGE_BATCH)),
-    CauseRow("wrong_gpu", "", (_PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55),
-                               below("prompt_share", 0.94, 0.95))),
+    CauseRow("over_provisioned", "", _serves("fewer")),
+    CauseRow("wrong_gpu", "", (
+        _PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55), below("prompt_share", 0.94, 0.95),
+        unless(_ONE_LOAD))),
     CauseRow("prefix_cache_useless", "", (above("prefix_lookups", 1.0, 0.5), below("prefix_hits", 0.02, 0.03))),
 )  # fmt: skip

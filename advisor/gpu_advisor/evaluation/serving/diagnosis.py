@@ -58,7 +58,7 @@ def diagnose_window(group: ServingGroup, objectives: Objectives) -> GroupDiagnos
         why = None if row.cause in found else _near_miss(row, features)
         if why is not None:
             near.setdefault(row.cause, NearMiss(CAUSES[row.cause], why))
-    causes = tuple(cause for name, cause in CAUSES.items() if name in found)
+    causes = tuple(cause for name, cause in CAUSES.items() if name in found and cause.within not in found)
     return GroupDiagnosis(group, objectives, features, pressed, causes, tuple(near.values()))
 
 

@@ -59,8 +59,8 @@ def _fewer_replicas(
 
     `itl`, the 99th percentile of requests' inter-token latency, and `peak_itl`, that at a peak like the window's, as
     shares of the objective; `ttft`, the same of the time to the first token; `kv`, the share of the cache that the
-    99th percentile fills; `limit`, the share of the requests that a server runs at most; `beyond`, the settled load by
-    the most that the curve has seen. Longer steps keep requests longer, too.
+    95th percentile fills (a request that finds it full waits); `limit`, the share of the requests that a server runs at
+    most; `beyond`, the settled load by the most that the curve has seen. Longer steps keep requests longer, too.
     """
     curve, totals = group.curve, token_demand(loads)
     if curve is None or totals is None:
@@ -81,7 +81,8 @@ def _fewer_replicas(
         slower = varied * (then - curve.base) / then
         beside = prefill * math.sqrt(LENGTHS / running)
         found["itl"] = then * (1 + Z99 * math.hypot(slower, beside)) / objectives.itl
-        found["peak_itl"] = curve.itl(running * _peak(loads), ratio) / objectives.itl
+        peak = _peak(loads)
+        found["peak_itl"] = None if peak is None else curve.itl(running * peak, ratio) / objectives.itl
     found["limit"] = running * (1 + Z99 * varied) / _most_running(group)
     late = [value for each in loads if (value := each.value("ttft_p95")) is not None]
     if objectives.ttft is not None and late:
@@ -92,7 +93,7 @@ def _fewer_replicas(
     known = [value for value in used if value is not None]
     if len(known) == len(used) and running > 0:
         mean = sum(known) * growth * then / now / replicas
-        found["kv"] = mean * (1 + Z99 * varied * math.sqrt(LENGTHS))
+        found["kv"] = mean * (1 + Z95 * varied * math.sqrt(LENGTHS))
     return found
 
 
@@ -119,9 +120,11 @@ def _most_running(group: ServingGroup) -> float:
     return min(exposed, default=DEFAULT_LIMIT)
 
 
-def _peak(loads: Sequence[ReplicaLoad]) -> float:
-    """The most requests running by their mean; 1 if unknown."""
+def _peak(loads: Sequence[ReplicaLoad]) -> float | None:
+    """The most requests running by their mean; None if a replica reports neither, 1 if none runs."""
     pairs = [(each.value("running"), each.value("running_max")) for each in loads]
     known = [(mean, most) for mean, most in pairs if mean is not None and most is not None]
+    if len(known) < len(pairs):
+        return None
     total = sum(mean for mean, _ in known)
     return sum(most for _, most in known) / total if total > 0 else 1.0
