@@ -199,6 +199,13 @@ class PoolSloDocument(TypedDict):
     frontier: list[FrontierPointDocument]
 
 
+#: What a pool's number of replicas counts.
+ReplicaUnit = Annotated[
+    Literal["gpus", "servers"],
+    Field(description="gpus: whole groups of gpus_per_replica GPUs; servers: inference servers that report"),
+]
+
+
 class PoolDocument(TypedDict):
     name: str
     kind: Annotated[str, Field(description="as set; `undecided` if not")]
@@ -211,6 +218,7 @@ class PoolDocument(TypedDict):
     busy_gpus: float | None
     gpus_per_replica: int
     replicas: int
+    replicas_are: ReplicaUnit
     desired_replicas: Annotated[int | None, Field(description="null while the advisor abstains, and if not serving")]
     slo: Annotated[PoolSloDocument | None, Field(description="null: no slo.unserved")]
 
@@ -355,6 +363,8 @@ class WhatIfPool(TypedDict):
     name: str
     sized: Annotated[bool, Field(description="whether the advisor sizes it: serving pools only")]
     replicas: int
+    replicas_are: ReplicaUnit
+    gpus_per_replica: int
     desired_now: int | None
     desired_then: int | None
     cannot_tell: Annotated[str, Field(description="why desired_then is null; empty if it is not")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from gpu_advisor.documents import advice_groups, schema
 from gpu_advisor.documents.owner_names import recommendation_owners
@@ -130,7 +130,9 @@ def check(of: Check) -> schema.CheckDocument:
     }
 
 
-def pool(state: PoolState, replicas: int, desired: int | None) -> schema.PoolDocument:
+def pool(
+    state: PoolState, replicas: int, desired: int | None, replicas_are: Literal["gpus", "servers"] = "gpus"
+) -> schema.PoolDocument:
     settings, numbers = state.pool.settings, state.usage
     return {
         "name": settings.name,
@@ -142,6 +144,7 @@ def pool(state: PoolState, replicas: int, desired: int | None) -> schema.PoolDoc
         "busy_gpus": numbers.busy,
         "gpus_per_replica": settings.gpus_per_replica,
         "replicas": replicas,
+        "replicas_are": replicas_are,
         "desired_replicas": desired,
         "slo": pool_slo(state.headroom, settings.gpus_per_replica) if state.headroom else None,
     }
@@ -158,8 +161,13 @@ def pools(view: View) -> list[schema.PoolDocument]:
     present, desired = view.evaluation.replicas, _desired_replicas(view, view.evaluation)
     names = [state.pool.settings.name for state in view.evaluation.pools]
     return [
-        pool(state, present[name], desired.get(name)) for name, state in zip(names, view.evaluation.pools, strict=True)
+        pool(state, present[name], desired.get(name), _replica_unit(view.evaluation, name))
+        for name, state in zip(names, view.evaluation.pools, strict=True)
     ]
+
+
+def _replica_unit(evaluation: Evaluation, pool_name: str) -> Literal["gpus", "servers"]:
+    return "servers" if pool_name in evaluation.pools_counted_by_servers else "gpus"
 
 
 def _desired_replicas(view: View, evaluation: Evaluation) -> Mapping[str, int]:
@@ -341,6 +349,8 @@ def _what_if_pools(view: View, comparison: WhatIfComparison) -> list[schema.What
             "name": state.pool.settings.name,
             "sized": state.pool.settings.kind == "serving",
             "replicas": comparison.changed.replicas[state.pool.settings.name],
+            "replicas_are": _replica_unit(comparison.changed, state.pool.settings.name),
+            "gpus_per_replica": state.pool.settings.gpus_per_replica,
             "desired_now": now.get(state.pool.settings.name),
             "desired_then": then.get(state.pool.settings.name),
             "cannot_tell": "" if state.pool.settings.name in then else _unsized_reason(view, comparison.changed, state),

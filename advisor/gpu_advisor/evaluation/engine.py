@@ -53,10 +53,18 @@ class Evaluation:
     served: tuple[ServedPool, ...] = ()
 
     @property
+    def pools_counted_by_servers(self) -> frozenset[str]:
+        """Names of the pools whose replicas are inference servers; those of all others are groups of GPUs."""
+        return sized_by_requests(self.served)
+
+    @property
     def replicas(self) -> Mapping[str, int]:
-        """Present replicas by pool: as many as its GPUs make, lost ones included, since a workload counts them still;
-        of a pool that requests size, the servers that report."""
-        by_requests = sized_by_requests(self.served)
+        """Present replicas by pool. A replica is what serves alone: `gpus_per_replica` GPUs, or an inference server.
+
+        As many as its GPUs make, lost ones included, since a workload counts them still; of a pool that is counted by
+        servers, those that report.
+        """
+        by_requests = self.pools_counted_by_servers
         serving = Counter[str]()
         for one in self.served:
             if one.pool.settings.name in by_requests:

@@ -86,7 +86,10 @@ METRIC_FAMILIES: dict[str, tuple[Literal["gauge", "counter", "summary"], str, tu
         "gauge", "Replicas that a serving pool should have; absent while the advisor abstains.", ("pool",),
     ),
     "gpu_advisor_replicas": (
-        "gauge", "Current replicas of a pool: whole groups of gpus_per_replica GPUs.", ("pool",),
+        "gauge",
+        "Current replicas of a pool: whole groups of gpus_per_replica GPUs; of a pool sized by requests, the inference "
+        "servers that report.",
+        ("pool",),
     ),
     "gpu_advisor_serving_missed_ratio": (
         "gauge", "Share of the requests to a model that miss a latency objective of its pool.", ("pool", "model"),

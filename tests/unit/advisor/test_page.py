@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from html import unescape
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -14,7 +15,7 @@ from gpu_advisor.documents.savings import Savings
 from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.policies import KINDS
 from gpu_advisor.evaluation.prices import Prices
-from gpu_advisor.evaluation.recommendation import Evidence, Recommendation
+from gpu_advisor.evaluation.recommendation import Check, Evidence, Recommendation
 from gpu_advisor.promql.expressions import Affine, Expression, Labels, Selector, TimeSeries, Union
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
@@ -25,7 +26,9 @@ from gpu_advisor.web.page import checklist, evidence_charts, template_filters, w
 from gpu_advisor.web.page import evidence_history as curves
 from gpu_advisor.web.page.bidi import isolate, right_to_left_names
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries
+from gpu_advisor.web.page.insufficient import group_by_reason
 from gpu_advisor.web.page.related import belongs_to
+from gpu_advisor.web.page.routes import NAVIGATION
 from gpu_advisor.web.page.template_filters import first_clause, unbroken
 from gpu_advisor.web.page.worth import worth
 from hypothesis import given
@@ -166,10 +169,10 @@ def test_each_check_has_its_page_and_what_is_unknown_says_why() -> None:
     text_of(client, "/page/check?item=nothing", 404)
 
 
-def wording_link(check: object) -> str:
+def wording_link(check: Check) -> str:
     from gpu_advisor.web.page.routes import check_link
 
-    return check_link(check)  # type: ignore[arg-type]
+    return check_link(check)
 
 
 def test_resolved_recommendations_lead_on() -> None:
@@ -221,7 +224,7 @@ def test_silent_exporters_are_reported() -> None:
         ("gpu.min=2", "Changed Release 1 of 3 GPUs"),
         ("gpu.min=2", "keeps 2 GPUs instead of 1"),
         ("budget=0.01", "USD per hour: over budget"),
-        ("pool0.max=2", "2 3 2"),  # replicas of s0: there, now, then
+        ("pool0.max=2", "2 of 1 GPU 3 2"),  # replicas of s0: there, now, then
         (
             "gpu.min=99&gpu.max=8",
             'Targets and limits: "minimum GPUs per pool" (99) is above "maximum GPUs per pool" (8)',
@@ -266,7 +269,7 @@ INHERITING = Settings.model_validate({"pools": [{"name": "a"}, {"name": "b", "gp
     ],
 )
 def test_a_pool_inherits_and_what_is_entered_is_sent(
-    entered: Mapping[str, str], overrides: Mapping[str, object], inherited: float
+    entered: Mapping[str, str], overrides: Mapping[str, Any], inherited: float
 ) -> None:
     form = what_if_form.fill_form(what_if_form.form_fields(INHERITING, {}), entered)
     fields = {field.name: field for group in form for field in group.fields}
@@ -323,8 +326,8 @@ def test_values_in_words(value: float | None, unit: str, text: str) -> None:
     assert template_filters.value_text(value, unit) == text
 
 
-def advice(**changes: object) -> Recommendation:
-    return dataclasses.replace(whole().issued[0].recommendation, **changes)  # type: ignore[arg-type]
+def advice(**changes: Any) -> Recommendation:
+    return dataclasses.replace(whole().issued[0].recommendation, **changes)
 
 
 def test_glance_takes_the_worst_of_the_nodes() -> None:
@@ -514,3 +517,32 @@ def test_a_kind_belongs_to_what_it_changes(kind: str) -> None:
     assert belongs_to("gpu_utilization", resized)
     assert belongs_to("cost", resized)
     assert not belongs_to("cost", advice)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "replicas_are", "gpus_per_replica", "text"),
+    [
+        (3, "gpus", 1, "of 1 GPU"),
+        (3, "gpus", 2, "of 2 GPUs each"),
+        (1, "servers", 2, "server"),
+        (2, "servers", 1, "servers"),
+    ],
+)
+def test_replicas_have_their_unit(replicas: int, replicas_are: str, gpus_per_replica: int, text: str) -> None:
+    pool = {"replicas": replicas, "replicas_are": replicas_are, "gpus_per_replica": gpus_per_replica}
+    assert template_filters.replica_unit(pool) == text
+
+
+@pytest.mark.parametrize("path", [f"/{address}" for address, _, template in NAVIGATION if template])
+def test_the_navigation_marks_the_page_it_is_on(path: str) -> None:
+    html = client_of(whole(), serving(3)).get(path, headers={"Accept": "text/html"}).text
+    current = re.findall(r'href="([^"]*)" aria-current="page"', html)
+    assert [unescape(each).replace("../", "/").replace("./", "/") for each in current] == [path.replace("//", "/")]
+
+
+def test_what_concerns_all_is_explained_once() -> None:
+    text = text_of(client_of(view_of([ExporterTarget("a:1", [])])), "/")
+    [group] = group_by_reason(view_of([ExporterTarget("a:1", [])]).evaluation.abstentions)  # type: ignore[union-attr]
+    assert group.details == ()
+    assert text.count(group.sentence[1:].rstrip(".")) == 1
+    assert "1 detail" not in text

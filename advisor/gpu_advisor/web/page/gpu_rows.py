@@ -120,7 +120,8 @@ def gpu_row(row: GpuRow, root: str) -> str:
 
 def group_row(group: GpuGroup) -> str:
     continued = " (continued)" if group.continued else ""
-    summary = f"{gpu_count(group.count)}, mean utilization {mean_text(group.utilization)}"
+    mean = mean_text(group.utilization) if group.utilization.known else "unknown"
+    summary = f"{gpu_count(group.count)}, mean utilization {mean}"
     return (
         f'<tr class="group"><th scope="rowgroup" colspan="{COLUMN_COUNT}"><bdi>{escape(group.name or UNKNOWN)}</bdi>'
         f"{continued} <small>{summary}</small></th></tr>\n"

@@ -26,7 +26,7 @@ _EXPLANATIONS: Mapping[Reason, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class MissingData:
-    """All abstentions for one reason. `fix` is empty where `sentence` has it already."""
+    """All abstentions for one reason. `fix` is empty where `sentence` has it already, `details` where that is all."""
 
     reason: Reason
     sentence: str
@@ -46,6 +46,10 @@ def _group(reason: Reason, found: Sequence[Abstention]) -> MissingData:
     messages = {each.message for each in found}
     if len(messages) == 1:
         message = messages.pop()
-        return MissingData(reason, sentence(message), "", tuple(found))
+        return MissingData(reason, sentence(message), "", () if all(map(_concerns_all, found)) else tuple(found))
     explanation, fix = _EXPLANATIONS[reason]
     return MissingData(reason, explanation, fix, tuple(found))
+
+
+def _concerns_all(each: Abstention) -> bool:
+    return each.scope.kind == "fleet"

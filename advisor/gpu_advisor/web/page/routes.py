@@ -66,6 +66,17 @@ MAX_OUTCOMES = 10
 #: GPUs on the overview; /page/gpus has all.
 OVERVIEW_GPUS = 25
 
+#: Address, title, and the template that is the page of the link.
+NAVIGATION = (
+    ("", "Overview", "page.html"),
+    ("page/gpus", "GPUs", "gpus.html"),
+    ("page/jobs", "Jobs", "jobs.html"),
+    ("page/serving", "Serving", "serving.html"),
+    ("page/what-if", "What if", "what_if.html"),
+    ("report?format=html", "Report", ""),
+    ("runbooks/", "Runbooks", "runbooks.html"),
+)
+
 #: Titles of pages for requests that are refused before anything is read.
 REFUSALS = {
     HTTPStatus.UNAUTHORIZED: "Sign in to gpu-advisor",
@@ -171,6 +182,7 @@ class _Pages:
             **_gpu_table(gpus, render_rows(model.gpus, gpus, "./")),
             "outcomes": list(reversed(view.outcomes.recent))[:MAX_OUTCOMES],
             "missing": insufficient.group_by_reason(abstentions),
+            "explained": {each.message for each in abstentions},
             "max_details": checklist.MAX_ROWS,
             "abstention_count": len(abstentions),
             "alertmanagers": alertmanagers,
@@ -342,6 +354,8 @@ class _Pages:
         """Without a request: the overview is also rendered in advance."""
         return self._environment.get_template(template).render(
             root=root,
+            navigation=NAVIGATION,
+            template=template,
             view=model.view,
             rtl_names=model.rtl_names,
             currency=model.settings.cost.currency,

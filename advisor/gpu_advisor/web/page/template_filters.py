@@ -125,6 +125,14 @@ def gpu_count(number: float) -> str:
     return f"{text} GPU{'' if text == '1' else 's'}"
 
 
+def replica_unit(pool: Mapping[str, Any]) -> str:
+    """What a pool's number of replicas counts: `servers`, `of 1 GPU`, `of 2 GPUs each`."""
+    if pool["replicas_are"] == "servers":
+        return "server" if pool["replicas"] == 1 else "servers"
+    size = pool["gpus_per_replica"]
+    return "of 1 GPU" if size == 1 else f"of {size} GPUs each"
+
+
 def first_clause(message: str) -> tuple[str, str]:
     """What stands before the first semicolon outside parentheses, and what follows it ("" without one)."""
     depth = 0
@@ -165,5 +173,5 @@ _WITH_PERCENTAGES: tuple[Callable[..., str], ...] = (percent, value_text, check_
 FILTERS: tuple[Callable[..., Any], ...] = (
     *map(_in_pages, _WITH_PERCENTAGES),
     format_deviation, money, signed_money, humanize, duration, time_of_day, utc_time, gpu_count, ago, clock_or_day,
-    first_clause, sentence, drivers_by_state,
+    replica_unit, first_clause, sentence, drivers_by_state,
 )  # fmt: skip
