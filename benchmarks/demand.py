@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +82,8 @@ def _bursts(random: np.random.Generator, of: FleetDemand, level: Demand) -> Dema
     return found
 
 
-def _fit_length(*values: float) -> FleetDemand:
-    return FleetDemand(*values)  # type: ignore[arg-type]
+def _fit_length(*values: Any) -> FleetDemand:
+    return FleetDemand(*values)
 
 
 #: Fitted to the same published day: night, day, sharpness, work, spread, drift, its minutes, bursts an hour, their

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpu_advisor.promql.expressions import Selector, selectors_of
+from gpu_advisor.promql.vocabulary import Reduction
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import own_mappings
 from gpu_advisor.sources.exporters.recording_rules import HOURLY_SERIES
@@ -28,13 +29,17 @@ NODE_ROWS: dict[str, tuple[str, ...]] = {
 }
 
 
+#: Reductions of a signal, and their windows in seconds.
+REDUCTIONS: tuple[tuple[Reduction, int | None], ...] = (("last", None), ("mean", 60), ("rate", 60), ("coverage", 60))
+
+
 def selectors() -> dict[str, set[Selector]]:
     """By metric, what our own mappings select of it. Companions' series are others'."""
     found: dict[str, set[Selector]] = {}
     for dialect in (ExporterDialect(mapping) for mapping in own_mappings() if not mapping.companion):
         for quantity in dialect.mapping.quantities:
-            for reduction, window in (("last", None), ("mean", 60), ("rate", 60), ("coverage", 60)):
-                expression = dialect.expression(quantity, reduction, window)  # type: ignore[arg-type]
+            for reduction, window in REDUCTIONS:
+                expression = dialect.expression(quantity, reduction, window)
                 for select in selectors_of(expression) if expression else ():
                     found.setdefault(select.metric, set()).add(select)
     return found

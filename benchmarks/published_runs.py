@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning.known_models import KNOWN_SHAPES
@@ -60,8 +61,8 @@ class MeasuredRun:
         return self.planned / self.published - 1
 
 
-def _llama(name: str, sequence: int, **more: int | bool) -> TransformerShape:
-    return replace(KNOWN_SHAPES[name], sequence=sequence, **more)  # type: ignore[arg-type]
+def _llama(name: str, sequence: int, **more: Any) -> TransformerShape:
+    return replace(KNOWN_SHAPES[name], sequence=sequence, **more)
 
 
 _L8, _L405 = _llama("Llama-3-8B", 8192), _llama("Llama-3.1-405B", 8192)
@@ -74,8 +75,8 @@ _EIGHT_BIT = replace(OPTIMIZERS["adamw-8bit-bf16"], in_backward=True)
 def _torchtitan() -> Iterator[MeasuredRun]:
     """FSDP2 (sharded float32 states, bfloat16 compute); selective: torchtitan's selective op checkpointing."""
 
-    def run(what: str, published: float, shape: TransformerShape, **layout: object) -> MeasuredRun:
-        of = ParallelLayout(zero=3, **layout)  # type: ignore[arg-type]
+    def run(what: str, published: float, shape: TransformerShape, **layout: Any) -> MeasuredRun:
+        of = ParallelLayout(zero=3, **layout)
         source = TRAINY if "H200" in what else TORCHTITAN
         return MeasuredRun(f"torchtitan, {what}", source, published, "GiB", shape, of, _MIXED)
 
@@ -104,10 +105,8 @@ def _torchtitan() -> Iterator[MeasuredRun]:
 def _torchtune() -> Iterator[MeasuredRun]:
     """Pure bfloat16, batch 2, packed to the full sequence."""
 
-    def run(
-        what: str, published: float, shape: TransformerShape, recipe: OptimizerSpec, **layout: object
-    ) -> MeasuredRun:
-        of = ParallelLayout(**{"micro_batch": 2, **layout})  # type: ignore[arg-type]
+    def run(what: str, published: float, shape: TransformerShape, recipe: OptimizerSpec, **layout: Any) -> MeasuredRun:
+        of = ParallelLayout(**{"micro_batch": 2, **layout})
         return MeasuredRun(f"torchtune, {what}", TORCHTUNE, published, "GiB", shape, of, recipe)
 
     def lora(rank: int = 8, quantization: Quantization = "none") -> OptimizerSpec:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from tests.telemetry_histories import GIB, Sample
 
@@ -124,11 +124,11 @@ def draw_day(kind: str, seed: int, at: float) -> OwnerDay:
     return _CLASSES[kind][1](random, kind, seed, start, at)
 
 
-def _day(kind: str, seed: int, start: float, at: float, **more: object) -> OwnerDay:
-    given: dict[str, object] = {
+def _day(kind: str, seed: int, start: float, at: float, **more: Any) -> OwnerDay:
+    given: dict[str, Any] = {
         "busy": (), "host": (), "owners": (), "memory": ((start, 0.5),), "steps_until": None, **more
     }  # fmt: skip
-    return OwnerDay(seed, kind, _CLASSES[kind][0], start, at, **given)  # type: ignore[arg-type]
+    return OwnerDay(seed, kind, _CLASSES[kind][0], start, at, **given)
 
 
 def _forgotten(random: Random, kind: str, seed: int, start: float, at: float) -> OwnerDay:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
+from typing import Any
 
 from benchmarks.serving.situation import Run, Situation, run
 
@@ -31,8 +32,8 @@ CAUSES = (
 )  # fmt: skip
 
 
-def with_settings(situation: Situation, **changes: object) -> Situation:
-    return replace(situation, settings=replace(situation.settings, **changes))  # type: ignore[arg-type]
+def with_settings(situation: Situation, **changes: Any) -> Situation:
+    return replace(situation, settings=replace(situation.settings, **changes))
 
 
 def lifts(relaxed: Run, base: Run) -> bool:

@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from gpu_advisor.allocation.errors import AllocationError
@@ -58,8 +59,8 @@ def _terminate(child: subprocess.Popen[bytes]) -> None:
             child.wait()
 
 
-def _shell_line(variables: object) -> str:
-    return shlex.join(f"{name}={value}" for name, value in dict(variables).items())  # type: ignore[call-overload]
+def _shell_line(variables: Mapping[str, object]) -> str:
+    return shlex.join(f"{name}={value}" for name, value in variables.items())
 
 
 def main() -> int:

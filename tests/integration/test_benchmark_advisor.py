@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +30,14 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_gpus(tmp_path: P
     assert large.checks >= 2 * 160
 
 
-def size(gpus: int, **figures: float) -> FleetResult:
+def size(gpus: int, **figures: Any) -> FleetResult:
     usual = {
         "gpus": gpus, "evaluation_seconds": gpus / 4000, "bare_seconds": gpus / 4500, "ratio": 1.1, "queries": 16,
         "windowed_queries": 10, "window_selectors": 48, "advisor_mib": 100.0, "prometheus_peak_mib": 100.0,
         "history_minutes": 60, "advisor_cpu_seconds": 1.0, "prometheus_cpu_seconds": 1.0, "checks": gpus, "advice": 1,
         "one_query_a_gpu_seconds": 1.0,
     }  # fmt: skip
-    return FleetResult(**{**usual, **figures})  # type: ignore[arg-type]
+    return FleetResult(**{**usual, **figures})
 
 
 @pytest.mark.parametrize(

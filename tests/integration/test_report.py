@@ -113,8 +113,9 @@ def test_the_day_before_is_what_was_reported_then(prometheus_pair: RuledAndRaw) 
         then = served_report(server, 12 * HOUR, END - 12 * HOUR)
         assert found is not None
         assert then["comparison"] is not None
-        for name, each in dict(found["fleet"]).items():
-            assert dict(each)["before"] == pytest.approx(dict(then["comparison"]["fleet"])[name]["now"]), name  # type: ignore
+        fleet_now, fleet_then = (dict[str, Any](each["fleet"]) for each in (found, then["comparison"]))
+        for name, each in fleet_now.items():
+            assert each["before"] == pytest.approx(fleet_then[name]["now"]), name
         assert found["period"]["queries"] <= 8
         assert then["comparison"]["data_ratio"] == pytest.approx(2 / 12, abs=0.02)
 

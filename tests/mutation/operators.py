@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -262,7 +263,7 @@ def _node(place: _Place) -> ast.AST:
     return node
 
 
-def _with(node: ast.AST, **fields: object) -> ast.AST:
+def _with(node: ast.AST, **fields: Any) -> ast.AST:
     changed = copy.copy(node)
     for name, value in fields.items():
         setattr(changed, name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tests.simulated_nvml.control import SimulatedGpu, SimulatedMigInstance
 
@@ -166,8 +167,8 @@ def _function(random_: random.Random) -> str:
     return random_.choice(GPU_FUNCTIONS)
 
 
-def _set(mapping: object, key: str, value: object) -> None:
-    mapping[key] = value  # type: ignore[index]
+def _set(mapping: Any, key: str, value: object) -> None:
+    mapping[key] = value
 
 
 def _error(random_: random.Random, gpus: Sequence[SimulatedGpu], faults: Faults) -> None:

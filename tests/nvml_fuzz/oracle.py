@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.nvml_fuzz.machines import (
     ADDRESS,
@@ -52,8 +53,8 @@ Key = tuple[str, ...]
 
 
 def _int(function: str, own: Callable[[SimulatedGpu], float | None], low: float, high: float, factor: float = 1.0,
-         **more: object) -> Quantity:  # fmt: skip
-    return Quantity((function,), lambda gpu: own(gpu) or 0, low, high, factor, bits=32, **more)  # type: ignore[arg-type]
+         **more: Any) -> Quantity:  # fmt: skip
+    return Quantity((function,), lambda gpu: own(gpu) or 0, low, high, factor, bits=32, **more)
 
 
 def _rounded(factor: float, own: Callable[[SimulatedGpu], float | None]) -> Callable[[SimulatedGpu], float]:

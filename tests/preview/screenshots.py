@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import requests
@@ -121,9 +122,9 @@ def serving(prometheus_url: str) -> Iterator[str]:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    def __init__(self, prometheus_url: str, *args: object, **options: object) -> None:
+    def __init__(self, prometheus_url: str, *args: Any, **options: Any) -> None:
         self._prometheus_url = prometheus_url
-        super().__init__(*args, **options)  # type: ignore[arg-type]
+        super().__init__(*args, **options)
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second
 from gpu_advisor.evaluation.diagnosis.power_levels import default_limit_watts, idle_shares
+from gpu_advisor.promql.expressions import Selector
 from gpu_advisor.runtime import logs
 from gpu_advisor.sources.exporters.identity_labels import is_lone_placeholder, is_placeholder
 from gpu_advisor.sources.prometheus import range_cache
@@ -134,7 +135,7 @@ def _fill_ranges(times: int) -> int:
 def _fill_charts(times: int) -> int:
     history: Any = evidence_history.EvidenceHistory(lambda *_: {})
     for number in range(times):
-        request = evidence_history.RangeRequest(number, 0.0, 60.0, 1)  # type: ignore[arg-type]
+        request = evidence_history.RangeRequest(Selector(f"m{number}"), 0.0, 60.0, 1)
         history._read(lambda *_: {}, request)
     return len(history._cache)
 

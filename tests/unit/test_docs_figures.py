@@ -34,10 +34,10 @@ class Figure:
 
 
 def field(*path: str) -> Callable[[Result], float]:
-    def read(result: Result) -> float:
+    def read(result: Any) -> float:
         for key in path:
             result = result[key]
-        return float(result)  # type: ignore[arg-type]
+        return float(result)
 
     return read
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from importlib.resources import files
+from typing import Any
 
 import pytest
 import yaml
@@ -109,9 +110,9 @@ def test_any_two_addresses_share_a_limit_with_both_or_neither(
 
 
 @pytest.mark.parametrize("module", [advisor_guessing, exporter_guessing], ids=["advisor", "exporter"])
-def test_guesses_at_the_same_rate(module: object) -> None:
+def test_guesses_at_the_same_rate(module: Any) -> None:
     now = [0.0]
-    limit = module.GuessLimit(lambda: now[0])  # type: ignore[attr-defined]
+    limit = module.GuessLimit(lambda: now[0])
     for number in range(10):
         assert limit.allows("10.0.0.1"), number
         limit.record_wrong("10.0.0.1")

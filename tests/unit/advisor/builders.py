@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,15 @@ from gpu_advisor.evaluation.facts import Facts, Gpu, Node
 from gpu_advisor.evaluation.history import PoolSample
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.signals import (
+    GPU_UP_COVERAGE,
+    GPU_UP_HIGHEST,
     IDLE_COVERAGE,
     IDLE_UTILIZATION,
     MEMORY_USED,
     SIGNALS,
     UTILIZATION,
     UTILIZATION_COVERAGE,
+    Signal,
 )
 from gpu_advisor.notify.alertmanager import AlertDispatcher, AlertmanagerStatus
 from gpu_advisor.notify.alerts import postable_alerts
@@ -94,6 +97,20 @@ def facts(
         evaluation=chosen.evaluation,
         pool_histories=pool_history(cards, chosen),
         **more,  # type: ignore[arg-type]
+    )
+
+
+def with_values(known: Facts, values: Mapping[Signal, Mapping[str, float]]) -> Facts:
+    """The facts with these values as well: signal -> GPU -> value."""
+    changed = {signal.name: {**known.values.get(signal.name, {}), **found} for signal, found in values.items()}
+    return replace(known, values={**known.values, **changed})
+
+
+def lost(known: Facts, uuids: Iterable[str], coverage: float = 1.0) -> Facts:
+    """The facts with GPUs that were down, and never up, for this share of the window."""
+    uuids = tuple(uuids)
+    return with_values(
+        known, {GPU_UP_HIGHEST: dict.fromkeys(uuids, 0.0), GPU_UP_COVERAGE: dict.fromkeys(uuids, coverage)}
     )
 
 

@@ -21,7 +21,7 @@ from gpu_advisor.state.active import (
     update_active,
 )
 
-from tests.unit.advisor.builders import AT, MODEL, GpuSpec, facts
+from tests.unit.advisor.builders import AT, MODEL, GpuSpec, facts, with_values
 
 POOL, OTHER, JOB, FLEET = Scope("pool", MODEL), Scope("pool", "removed"), Scope("job", "run"), Scope("fleet", "")
 
@@ -73,8 +73,7 @@ def test_missing_data_resolves_nothing(
 
 def of_job(batch_size: float | None) -> Facts:
     known = facts([GpuSpec("a"), GpuSpec("b")], jobs={"a": "run"})
-    known.values[JOB_BATCH_SIZE.name].update({} if batch_size is None else {"a": batch_size})  # type: ignore[attr-defined]
-    return known
+    return known if batch_size is None else with_values(known, {JOB_BATCH_SIZE: {"a": batch_size}})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gpu_advisor.commands import output, recommend
@@ -12,7 +13,7 @@ from gpu_advisor.commands.advice_entries import entries
 from gpu_advisor.documents import schema, serialize
 from gpu_advisor.documents.advice_groups import AdviceGroup, group_by_node, merge_steps
 from gpu_advisor.evaluation.engine import Evaluation, decide
-from gpu_advisor.evaluation.signals import FATAL_ERRORS, LAST_ERROR, ROW_REMAP_FAILED, ROW_REMAP_PENDING
+from gpu_advisor.evaluation.signals import FATAL_ERRORS, LAST_ERROR, ROW_REMAP_FAILED, ROW_REMAP_PENDING, Signal
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.unit.advisor.builders import AT, GpuSpec, facts
+from tests.unit.advisor.builders import AT, GpuSpec, facts, with_values
 from tests.unit.advisor.test_lost import decided, fleet
 from tests.unit.advisor.test_page import client_of, text_of
 
@@ -85,12 +86,11 @@ def test_ids_and_alerts_are_of_each_gpu() -> None:
     ],
 )  # fmt: skip
 def test_failing_gpus_of_a_node_are_one_where_the_remedy_is_the_same(
-    values: Sequence[Mapping[object, float]], summaries: Sequence[str]
+    values: Sequence[Mapping[Signal, float]], summaries: Sequence[str]
 ) -> None:
     known = facts([GpuSpec(f"g{n}", 0.9, 1.0, node="node-a", index=str(n)) for n in range(4)], Settings())
     for number, of_gpu in enumerate(values):
-        for signal, value in of_gpu.items():
-            known.values.setdefault(signal.name, {})[f"g{number}"] = value  # type: ignore[attr-defined]
+        known = with_values(known, {signal: {f"g{number}": value} for signal, value in of_gpu.items()})
     found = group_by_node(view_of(decide(known, Settings())))
     assert [each.summary for each in found if each.advice.kind == "failing_gpu"] == summaries
 
@@ -207,6 +207,6 @@ def test_savings_of_a_group_are_those_of_its_members() -> None:
 
 
 def test_a_response_of_an_older_advisor_has_no_groups() -> None:
-    answer = answer_of(view_with_lost({"node-a": 3}), "lost_gpu")
-    del answer["groups"]  # type: ignore[misc]
+    answer: Any = answer_of(view_with_lost({"node-a": 3}), "lost_gpu")
+    del answer["groups"]
     assert len(list(entries(answer))) == 3

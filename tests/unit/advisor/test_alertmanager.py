@@ -77,7 +77,7 @@ def test_one_that_hangs_holds_up_neither_the_service_nor_the_others(bad: Respond
     with fake_http(bad) as away, fake_http(OK) as there, senders(away.url, there.url, timeout=0.5) as sender:
         for number in range(3):
             sender.send([alert(str(number))], AT)
-            wait_until(lambda n=number: sent_alerts(there)[-1:] == [[str(n)]], "the other one is told")  # type: ignore[misc]
+            wait_until(lambda n=number: sent_alerts(there)[-1:] == [[str(n)]], "the other one is notified")  # type: ignore[misc]
         wait_until(lambda: sender.states[0].up is False, "and it is known of the first that it does not answer")
         assert "0.5 s" in sender.states[0].message
 

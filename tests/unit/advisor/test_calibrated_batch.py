@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu_advisor.calibration.loading import curves_from_metrics, load_profile_index
@@ -45,7 +46,7 @@ def throughput(size: int) -> float:
     return size / (0.05 + 0.01 * size)
 
 
-def profile(**changes: object) -> Profile:
+def profile(**changes: Any) -> Profile:
     measured = tuple(
         Measurement(
             batch_size=size,
@@ -55,7 +56,7 @@ def profile(**changes: object) -> Profile:
         )
         for size in SIZES
     )
-    reported: dict[str, object] = {
+    reported: dict[str, Any] = {
         "gpu_type": MODEL,
         "workload": "llm",
         "precision": "bfloat16",

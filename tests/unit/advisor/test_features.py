@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from gpu_advisor.evaluation import signals
@@ -178,8 +179,8 @@ def test_exchange_in_relation_to_idle_sms(activity: float | None, value: float |
 # Peers
 
 
-def job(own: Values, others: Values, count: int = 4, **more: float) -> LazyFeatures:
-    return features(fleet(own, *[others] * (count - 1), jobs=dict.fromkeys(range(count), "llm")), **more)  # type: ignore[arg-type]
+def job(own: Values, others: Values, count: int = 4, **more: Any) -> LazyFeatures:
+    return features(fleet(own, *[others] * (count - 1), jobs=dict.fromkeys(range(count), "llm")), **more)
 
 
 @pytest.mark.parametrize(
@@ -394,8 +395,8 @@ def test_a_scope_is_called_by_its_label(label: str, text: str) -> None:
         ({}, True, Reason.NO_DATA),
     ],
 )
-def test_why_a_value_is_missing(change: dict[str, object], up: bool | None, reason: Reason) -> None:
-    known = dataclasses.replace(facts([GpuSpec("a", None, up=up)]), **change)  # type: ignore[arg-type]
+def test_why_a_value_is_missing(change: dict[str, Any], up: bool | None, reason: Reason) -> None:
+    known = dataclasses.replace(facts([GpuSpec("a", None, up=up)]), **change)
     gpu = dataclasses.replace(known.gpus[0], exporter="y")
     found = known.explain_missing(signals.UTILIZATION, gpu.scope, gpu)
     assert (found.reason, found.subject, found.scope) == (reason, "gpu_utilization", gpu.scope)
@@ -416,9 +417,9 @@ def test_why_a_value_is_missing(change: dict[str, object], up: bool | None, reas
         ("idle", 7, 7),
     ],
 )
-def test_windows_of_signals(window: str, idle: int, seconds: int | None) -> None:
+def test_windows_of_signals(window: Any, idle: int, seconds: int | None) -> None:
     evaluation = Settings().evaluation.model_copy(update={"idle_window_seconds": idle, "window_seconds": 300})
-    signal = dataclasses.replace(signals.UTILIZATION, window=window)  # type: ignore[arg-type]
+    signal = dataclasses.replace(signals.UTILIZATION, window=window)
     found = signal.window_seconds(evaluation)
     assert (found, type(found)) == (seconds, type(seconds))
 
@@ -429,9 +430,9 @@ def test_a_signal_is_of_the_quantity_of_its_name_unless_another_is_given() -> No
 
 
 @pytest.mark.parametrize(("unit", "text"), [("ratio", "150 %"), ("count", "1.5")])
-def test_an_impossible_value_has_its_unit(unit: str, text: str) -> None:
+def test_an_impossible_value_has_its_unit(unit: Any, text: str) -> None:
     known = dataclasses.replace(facts([GpuSpec("a", None)]), implausible_values={"gpu_utilization": {"a": 1.5}})
-    signal = dataclasses.replace(signals.UTILIZATION, unit=unit)  # type: ignore[arg-type]
+    signal = dataclasses.replace(signals.UTILIZATION, unit=unit)
     assert f" {text} " in known.explain_missing(signal, known.gpus[0].scope, known.gpus[0]).message
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from gpu_advisor.settings import EvaluationSettings
-from gpu_advisor.state.feedback import Feedback, count_verdicts, suggest
+from gpu_advisor.state.feedback import Feedback, Verdict, count_verdicts, suggest
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.web.api.app import ApiContext, create_app
 
@@ -17,8 +17,8 @@ SETTINGS = EvaluationSettings()
 
 def given(verdicts: str, kind: str = "idle_reclaim", reason: str = "too early: it was still needed") -> list[Feedback]:
     """`a`ccepted and `d`ismissed ones, oldest first."""
-    names = {"a": "accepted", "d": "dismissed"}
-    return [Feedback(str(n), kind, names[each], reason, "", AT + n) for n, each in enumerate(verdicts)]  # type: ignore[arg-type]
+    names: dict[str, Verdict] = {"a": "accepted", "d": "dismissed"}
+    return [Feedback(str(n), kind, names[each], reason, "", AT + n) for n, each in enumerate(verdicts)]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gpu_advisor.evaluation.diagnosis.idle_owner import HOLD_OFF_SECONDS, PAUSE_FACTOR, judge_idle_gpu
@@ -93,19 +94,19 @@ def evaluation(now: float, known: Facts = OWNED, abstentions: tuple[Abstention, 
     return Evaluation(AT + now, replace(known, at=AT + now), (), (), (), abstentions)
 
 
-def is_active(before: Mapping[str, ActiveRecommendation], now: float, made: bool, **more: object) -> dict[str, object]:
-    found = update_active(before, {"id": ADVICE} if made else {}, evaluation(now, **more))  # type: ignore[arg-type]
+def is_active(before: Mapping[str, ActiveRecommendation], now: float, made: bool, **more: Any) -> dict[str, Any]:
+    found = update_active(before, {"id": ADVICE} if made else {}, evaluation(now, **more))
     return dict(found.active)
 
 
 @examples(max_examples=60, deadline=None)
 @given(TURNS, st.floats(0.02, 0.9))
 def test_advice_on_work_in_turns_begins_at_most_once_in_two_hours(work: Alternation, limit: float) -> None:
-    active: dict[str, object] = {}
+    active: dict[str, Any] = {}
 
     def present(now: float) -> bool:
         nonlocal active
-        active = is_active(active, now, made=work.busy_share(now, WINDOW) > limit)  # type: ignore[arg-type]
+        active = is_active(active, now, made=work.busy_share(now, WINDOW) > limit)
         return bool(active)
 
     assert most_within(beginnings(present, 12), 2 * HOUR) <= 1
@@ -130,17 +131,17 @@ def test_advice_ends_with_its_job_and_after_two_hours_without_its_cause(
     known: Facts, after: float, stays: bool
 ) -> None:
     before = is_active({}, 0.0, made=True)
-    assert bool(is_active(before, after, made=False, known=known)) == stays  # type: ignore[arg-type]
+    assert bool(is_active(before, after, made=False, known=known)) == stays
 
 
 def test_no_time_passes_while_data_is_missing() -> None:
     blind = (Abstention(Reason.NO_DATA, "x", JOB, "", ("g",)),)
     active = is_active({}, 0.0, made=True)
     for hour in range(1, 10):
-        active = is_active(active, hour * HOUR, made=False, abstentions=blind)  # type: ignore[arg-type]
+        active = is_active(active, hour * HOUR, made=False, abstentions=blind)
         assert active
-    assert is_active(active, 9 * HOUR + 60, made=False)  # type: ignore[arg-type]
-    assert not is_active(active, 12 * HOUR, made=False)  # type: ignore[arg-type]
+    assert is_active(active, 9 * HOUR + 60, made=False)
+    assert not is_active(active, 12 * HOUR, made=False)
 
 
 def test_what_has_a_past_of_its_own_does_not_linger() -> None:

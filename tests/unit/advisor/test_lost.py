@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.lost import HARDWARE_REASONS
 from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
 from gpu_advisor.settings import Settings
 
-from tests.unit.advisor.builders import GpuSpec, facts
+from tests.unit.advisor.builders import GpuSpec, facts, with_values
 
 POOL = {"name": "p", "kind": "training", "gpu": {"min": 6, "max": 8}}
 
@@ -33,10 +33,10 @@ def fleet(
     found = facts(cards, Settings.model_validate({"pools": [POOL]}), down_reasons={
         card.uuid: reason for card in cards if not card.up
     })  # fmt: skip
-    for card in cards:
-        found.values[GPU_UP_HIGHEST.name][card.uuid] = 1.0 if card.up else highest  # type: ignore[index]
-        found.values[GPU_UP_COVERAGE.name][card.uuid] = coverage  # type: ignore[index]
-    return found
+    return with_values(found, {
+        GPU_UP_HIGHEST: {card.uuid: 1.0 if card.up else highest for card in cards},
+        GPU_UP_COVERAGE: {card.uuid: coverage for card in cards},
+    })  # fmt: skip
 
 
 def decided(known: Facts) -> Evaluation:

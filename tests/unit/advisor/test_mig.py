@@ -9,10 +9,9 @@ from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.recommendation import CheckStatus
-from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
 from gpu_advisor.settings import Settings
 
-from tests.unit.advisor.builders import GpuSpec, facts
+from tests.unit.advisor.builders import GpuSpec, facts, lost
 
 SETTINGS = Settings.model_validate({"pools": [{"name": "p", "kind": "serving"}]})
 
@@ -62,7 +61,5 @@ def test_a_board_without_slices_is_a_gpu() -> None:
 def test_a_lost_board_is_reported() -> None:
     known = partitioned(2, 3)
     gpus = tuple(replace(gpu, up=False) if gpu.uuid == "board-1" else gpu for gpu in known.gpus)
-    known = replace(known, gpus=gpus, down_reasons={"board-1": "lost"})
-    known.values[GPU_UP_HIGHEST.name]["board-1"] = 0.0  # type: ignore[index]
-    known.values[GPU_UP_COVERAGE.name]["board-1"] = 1.0  # type: ignore[index]
+    known = lost(replace(known, gpus=gpus, down_reasons={"board-1": "lost"}), ["board-1"])
     assert [each.gpus for each in decided(known).recommendations if each.kind == "lost_gpu"] == [("board-1",)]

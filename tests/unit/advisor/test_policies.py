@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from typing import Any
 
 import pytest
 from gpu_advisor.evaluation.engine import decide
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.unit.advisor.builders import GpuSpec, concluded, facts
 
 
-def pool_settings(**pool: object) -> Settings:
+def pool_settings(**pool: Any) -> Settings:
     return Settings.model_validate({"pools": [{"name": "p", **pool}]})
 
 
@@ -24,7 +25,7 @@ def card(index: int, kind: str) -> GpuSpec:
     if kind == "busy":
         return made
     idle = dataclasses.replace(made, utilization=0.0)
-    changes: dict[str, dict[str, object]] = {
+    changes: dict[str, dict[str, Any]] = {
         "idle": {"memory": 0.01},
         "hoarder": {"memory": 0.9},
         "no memory": {"memory": None},
@@ -34,7 +35,7 @@ def card(index: int, kind: str) -> GpuSpec:
         "no coverage": {"coverage": None},
         "no value": {"utilization": None},
     }
-    return dataclasses.replace(idle, **changes[kind])  # type: ignore[arg-type]
+    return dataclasses.replace(idle, **changes[kind])
 
 
 IDLE = {"idle", "hoarder", "no memory"}

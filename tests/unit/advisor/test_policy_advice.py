@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ from gpu_advisor.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.advisor.builders import GpuSpec, facts
+from tests.unit.advisor.builders import GpuSpec, facts, with_values
 
 Policy = Callable[[Finding], PolicyAdvice]
 
@@ -95,8 +96,8 @@ def trainer(advice: PolicyAdvice) -> dict[str, Any]:
     return {k: v for each in advice.actions if each.kind == "configure_trainer" for k, v in each.parameters.items()}
 
 
-def commands(advice: PolicyAdvice) -> list[tuple[str, ...]]:
-    return [each.parameters["argv"] for each in advice.actions if each.kind == "run_command"]  # type: ignore[misc]
+def commands(advice: PolicyAdvice) -> list[Any]:
+    return [each.parameters["argv"] for each in advice.actions if each.kind == "run_command"]
 
 
 def code(advice: PolicyAdvice) -> str:
@@ -176,7 +177,7 @@ def test_utilization_without_waiting_is_that_of_the_rest_and_at_most_one(wait: f
     ],
 )
 def test_the_remedy_for_slow_loading_is_that_of_the_first_bottleneck(
-    features: Mapping[str, float], settings: Mapping[str, object], copies: bool, shown: str
+    features: Mapping[str, float], settings: Mapping[str, Any], copies: bool, shown: str
 ) -> None:
     advice = data_loading.advise(finding(features))
     assert trainer(advice) == settings
@@ -247,7 +248,7 @@ def test_a_lower_power_limit_is_below_what_the_gpu_draws(limit: float | None, dr
     known = finding({"thermal": 0.9, "clock": 0.7})
     for signal, value in ((POWER_LIMIT, limit), (POWER, draw)):
         if value is not None:
-            known.facts.values[signal.name]["GPU-0"] = value  # type: ignore[index]
+            known = replace(known, facts=with_values(known.facts, {signal: {"GPU-0": value}}))
     limits = [argv[-1] for argv in commands(cooling.advise(known)) if "-pl" in argv]
     assert limits == ([lower] if lower else [])
 

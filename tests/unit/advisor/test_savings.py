@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from math import fsum
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from gpu_advisor.documents.savings import Savings, by_urgency, savings_fields
@@ -35,11 +35,11 @@ SETTINGS = Settings.model_validate({"pools": [POOL], "cost": {"gpu_price_per_hou
 H100 = "NVIDIA H100 80GB HBM3"
 
 
-def advice(**change: object) -> Recommendation:
+def advice(**change: Any) -> Recommendation:
     first = Recommendation(
         "k", "change", Scope("pool", "p"), "info", "s", 0, 0, "GPUs", "d", "e", "low", Projection(), (), (),
     )  # fmt: skip
-    return dataclasses.replace(first, **change)  # type: ignore[arg-type]
+    return dataclasses.replace(first, **change)
 
 
 def with_values(known: Facts, values: Mapping[Signal, Mapping[str, float]]) -> Facts:
@@ -49,12 +49,12 @@ def with_values(known: Facts, values: Mapping[Signal, Mapping[str, float]]) -> F
     return dataclasses.replace(known, values=merged)
 
 
-def idle(count: int, busy: int = 0, **more: object) -> Facts:
+def idle(count: int, busy: int = 0, **more: Any) -> Facts:
     """GPUs of one node: idle ones g0, g1, ..., then busy ones."""
     cards = [
         GpuSpec(f"g{n}", 0.0 if n < count else 0.95, memory=0.5, name=H100, index=str(n)) for n in range(count + busy)
     ]
-    return facts(cards, SETTINGS, **more)  # type: ignore[arg-type]
+    return facts(cards, SETTINGS, **more)
 
 
 def pods(**names: str) -> dict[str, tuple[GpuOwner, ...]]:
@@ -192,7 +192,7 @@ def test_savings_of_the_gpus_of_one_owner() -> None:
 
 
 def issued(
-    id_: str, severity: str = "info", money: float | None = None, gpus: float = 1, **change: object
+    id_: str, severity: str = "info", money: float | None = None, gpus: float = 1, **change: Any
 ) -> PublishedRecommendation:
     worth = None if money is None else Worth(Interval.exactly(gpus), Money(Interval.exactly(money), "USD"))
     return PublishedRecommendation(id_, 0.0, advice(severity=severity, savings=worth, **change))

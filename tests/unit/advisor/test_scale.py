@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.history import DemandSignal
 from gpu_advisor.evaluation.recommendation import Reason, Recommendation, Scope
-from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
 from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.settings.pools import PoolSettings
 from pydantic import ValidationError
 
-from tests.unit.advisor.builders import AT, GpuSpec, concluded, facts
+from tests.unit.advisor.builders import AT, GpuSpec, concluded, facts, lost
 
 STEP = 60
 
 
-def settings(**pool: object) -> Settings:
-    chosen: dict[str, object] = {"name": "p", "kind": "serving", "gpu": {"min": 1, "max": 16}, **pool}
+def settings(**pool: Any) -> Settings:
+    chosen: dict[str, Any] = {"name": "p", "kind": "serving", "gpu": {"min": 1, "max": 16}, **pool}
     return Settings.model_validate({"pools": [chosen]})
 
 
@@ -31,10 +31,10 @@ def scale_advice(
     return advice, {w.subject: w.reason for w in found.abstentions}, dict(found.desired_replicas)
 
 
-def serving_gpus(count: int, value: float, **change: object) -> list[GpuSpec]:
+def serving_gpus(count: int, value: float, **change: Any) -> list[GpuSpec]:
     """GPUs that were that busy for an hour."""
     points = tuple((AT - STEP * i, value) for i in reversed(range(60)))
-    return [GpuSpec(f"GPU-{i}", value, trail=points, **change) for i in range(count)]  # type: ignore[arg-type]
+    return [GpuSpec(f"GPU-{i}", value, trail=points, **change) for i in range(count)]
 
 
 def test_growth_and_shrinking_with_the_numbers_that_they_rest_on() -> None:
@@ -110,10 +110,8 @@ def test_saturation_is_reported_and_asks_for_a_signal() -> None:
 SIGNAL = {"query": "sum(waiting)", "per_replica": 10}
 
 
-def with_signal(
-    cards: list[GpuSpec], reading: DemandSignal, **pool: object
-) -> tuple[dict[str, float], dict[str, Reason]]:
-    chosen = settings(demand={**SIGNAL, **dict(pool.pop("demand", {}))}, **pool)  # type: ignore[call-overload]
+def with_signal(cards: list[GpuSpec], reading: DemandSignal, **pool: Any) -> tuple[dict[str, float], dict[str, Reason]]:
+    chosen = settings(demand={**SIGNAL, **dict(pool.pop("demand", {}))}, **pool)
     found = decide(dataclasses.replace(facts(cards, chosen), demand_signals={"p": reading}), chosen)
     advice = {each.kind: each.recommended for each in found.recommendations if each.kind.startswith("scale")}
     return advice, {each.subject: each.reason for each in found.abstentions}
@@ -148,7 +146,7 @@ def test_a_broken_signal_is_reported_and_utilization_goes_on() -> None:
     ],
 )
 def test_training_grows_by_whole_gangs_and_only_for_what_waits(
-    value: float | None, pool: dict[str, object], advice: dict[str, float]
+    value: float | None, pool: dict[str, Any], advice: dict[str, float]
 ) -> None:
     reading = signal(value) if value is not None else DemandSignal("sum(waiting)")
     shape = {"kind": "training", "tensor_parallel": 2, "pipeline_parallel": 2}
@@ -171,15 +169,12 @@ def test_gangs_are_jobs_of_a_scheduler_and_not_a_deployment() -> None:
     assert advice.apply == ("# add 2 GPUs: nodes of a Slurm partition, or the nominalQuota of a Kueue ClusterQueue",)
 
 
-@pytest.mark.parametrize(("lost", "utilization"), [(0, 0.75), (1, 0.75), (3, 0.75), (1, 0.93), (3, 0.93)])
-def test_a_lost_gpu_shrinks_no_workload(lost: int, utilization: float) -> None:
-    dead = [GpuSpec(f"dead-{n}", None, None, memory=None, up=False) for n in range(lost)]
-    known = facts(
-        [*serving_gpus(8 - lost, utilization), *dead], settings(), down_reasons={card.uuid: "lost" for card in dead}
-    )
-    for card in dead:
-        known.values[GPU_UP_HIGHEST.name][card.uuid] = 0.0  # type: ignore[index]
-        known.values[GPU_UP_COVERAGE.name][card.uuid] = 1.0  # type: ignore[index]
+@pytest.mark.parametrize(("count", "utilization"), [(0, 0.75), (1, 0.75), (3, 0.75), (1, 0.93), (3, 0.93)])
+def test_a_lost_gpu_shrinks_no_workload(count: int, utilization: float) -> None:
+    dead = [GpuSpec(f"dead-{n}", None, None, memory=None, up=False) for n in range(count)]
+    uuids = [card.uuid for card in dead]
+    known = facts([*serving_gpus(8 - count, utilization), *dead], settings(), down_reasons=dict.fromkeys(uuids, "lost"))
+    known = lost(known, uuids)
     found = decide(known, settings())
     assert {each.kind for each in found.recommendations} & {"scale_down"} == set()
     assert found.replicas == {"p": 8}
@@ -219,7 +214,7 @@ def test_an_id_is_of_who_and_what_never_of_values() -> None:
         ({"tensor_parallel": 4, "gpus_per_replica": 6}, "is not a multiple of"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_refused_with_the_fix(pool: dict[str, object], reported: str) -> None:
+def test_settings_that_cannot_be_are_refused_with_the_fix(pool: dict[str, Any], reported: str) -> None:
     with pytest.raises(ValidationError) as refused:
         settings(**pool)
     assert reported in str(refused.value)
@@ -248,7 +243,7 @@ def test_other_queries_of_a_queue_are_accepted(query: str) -> None:
         ({"tensor_parallel": 4, "gpus_per_replica": 8}, 8),
     ],
 )
-def test_a_replica_is_a_copy_of_the_model_unless_configured(pool: dict[str, object], gpus: int) -> None:
+def test_a_replica_is_a_copy_of_the_model_unless_configured(pool: dict[str, Any], gpus: int) -> None:
     assert settings(**pool).pools[0].gpus_per_replica == gpus
 
 

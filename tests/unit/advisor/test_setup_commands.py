@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -236,7 +237,7 @@ def test_a_short_id_is_the_beginning_of_one(ids: set[str]) -> None:
 
 
 def test_an_ambiguous_beginning_is_refused() -> None:
-    both = [{"id": "abc1"}, {"id": "abc2"}]
+    both: Any = [{"id": "abc1"}, {"id": "abc2"}]
     with pytest.raises(CommandError, match="give more of it"):
-        find_by_id(both, "abc")  # type: ignore[arg-type]
-    assert find_by_id(both, "abc2")["id"] == "abc2"  # type: ignore[arg-type]
+        find_by_id(both, "abc")
+    assert find_by_id(both, "abc2")["id"] == "abc2"

@@ -9,6 +9,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu_advisor.commands import check, output, recommend, top_view, watch
@@ -33,15 +34,15 @@ FOLDER = Path(__file__).parents[2] / "golden/terminal"
 GIB = 2.0**30
 
 
-def gpu(index: int, **values: object) -> GpuSnapshot:
-    given_: dict[str, object] = {
+def gpu(index: int, **values: Any) -> GpuSnapshot:
+    given_: dict[str, Any] = {
         "uuid": f"GPU-{index}", "index": str(index), "name": "NVIDIA H100 80GB HBM3", "up": True, "why_down": "",
         "utilization_ratio": 0.5, "memory_used_bytes": 40 * GIB, "memory_total_bytes": 80 * GIB, "power_watts": 350.0,
         "power_limit_watts": 700.0, "temperature_celsius": 55.0, "fan_speed_ratio": None, "sm_clock_hertz": 1.98e9,
         "performance_state": 0, "processes": 1, "held_back_by": (), "owners": (),
         **values,
     }  # fmt: skip
-    return GpuSnapshot(**given_)  # type: ignore[arg-type]
+    return GpuSnapshot(**given_)
 
 
 NODE = (

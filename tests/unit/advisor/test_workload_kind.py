@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from gpu_advisor.evaluation import signals
@@ -23,8 +24,8 @@ SERVER = GpuOwner(namespace="ml", pod="chat-6c9d8b7f5d-x7k2p", kind="kubernetes"
 NOTEBOOK = GpuOwner(namespace="ml", pod="jupyter-ada-0", controller=Controller("StatefulSet", "jupyter-ada"))
 
 
-def fleet(owners: Mapping[int, GpuOwner | None], **more: object) -> Facts:
-    found = facts([GpuSpec(f"GPU-{number}", index=str(number)) for number in owners], **more)  # type: ignore[arg-type]
+def fleet(owners: Mapping[int, GpuOwner | None], **more: Any) -> Facts:
+    found = facts([GpuSpec(f"GPU-{number}", index=str(number)) for number in owners], **more)
     known = {f"GPU-{number}": (owner,) for number, owner in owners.items() if owner is not None}
     return dataclasses.replace(found, owners=known)
 

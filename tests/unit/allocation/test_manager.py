@@ -245,7 +245,7 @@ def test_a_lease_is_lost_in_time_when_the_service_dies(tmp_path):
 
 
 class UnansweredBackend:
-    """An end whose renewals get no answer before the lease is over."""
+    """Its renewals get no answer before the lease is over."""
 
     def __init__(self) -> None:
         self.timeouts: list[float] = []
@@ -274,7 +274,7 @@ def test_a_renewal_that_hangs_does_not_outlive_the_lease(tmp_path):
 
 
 class LateBackend:
-    """An end whose renewals are answered when the test says so."""
+    """Its renewals are answered when the test lets them."""
 
     def __init__(self, lease: GrantedLease) -> None:
         self.lease, self.asked, self.answer = lease, threading.Event(), threading.Event()

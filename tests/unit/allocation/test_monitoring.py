@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu_advisor.allocation.gpu_request import GpuRequest
@@ -17,10 +18,10 @@ from tests.unit.advisor.builders import facts
 from tests.unit.allocation.builders import AT, allocation_service, inventory, node
 
 
-def look(at: float = AT, held: dict[str, str] | None = None, **of_gpu: object) -> InventorySnapshot:
+def look(at: float = AT, held: dict[str, str] | None = None, **of_gpu: Any) -> InventorySnapshot:
     """One node with one GPU, which is as told."""
     one = node("a", "T4", 16, 1)
-    gpu = replace(one.gpus[0], **{"utilization_ratio": 0.5, "memory_used_ratio": 0.5, **of_gpu})  # type: ignore[arg-type]
+    gpu = replace(one.gpus[0], **{"utilization_ratio": 0.5, "memory_used_ratio": 0.5, **of_gpu})
     return InventorySnapshot(inventory(replace(one, gpus=(gpu,))), held or {}, at)
 
 

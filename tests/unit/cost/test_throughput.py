@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pytest
 from gpu_advisor.cost.errors import CostError
@@ -19,8 +20,8 @@ def offer(gpu: GpuVariant = A100, count: int = 4, instance_type: str = "Standard
     )  # fmt: skip
 
 
-def rate(per_second: float, gpu: GpuVariant | None = A100, count: int = 1, **more: object) -> WorkRate:
-    return WorkRate(per_second, f"rate {per_second:g}", gpu=gpu, gpu_count=count, **more)  # type: ignore[arg-type]
+def rate(per_second: float, gpu: GpuVariant | None = A100, count: int = 1, **more: Any) -> WorkRate:
+    return WorkRate(per_second, f"rate {per_second:g}", gpu=gpu, gpu_count=count, **more)
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,9 @@ def test_health_of_host_collectors_has_node_exporters_names() -> None:
     assert 'node_scrape_collector_success{collector="cpu"} 0' in sampler.page().decode()
 
 
-def test_a_page_that_cannot_be_rendered_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_page_that_cannot_be_rendered_does_not_stop_the_others(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, bad = FakeHost(), FakeHost()
     pages = [CollectorPage(good), CollectorPage(bad)]
     tasks = [CollectorTask(name, page.run, 60, 5) for name, page in zip(("cpu", "bad"), pages, strict=True)]
@@ -290,7 +292,7 @@ def test_a_page_that_cannot_be_rendered_does_not_stop_the_others(caplog: pytest.
     driver.collect_once()
     tasks[0].collect_once()
     odd = FamilySamples(metrics.COLLECTOR_SUCCESS, (((), 1.0),))  # without its label
-    bad.collect = lambda: [odd]  # type: ignore[method-assign]
+    monkeypatch.setattr(bad, "collect", lambda: [odd])
     tasks[1].collect_once()
     for _ in range(2):
         page = sampler.page().decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gpu_advisor.hardware.cluster_spec import ClusterSpec
@@ -47,8 +48,8 @@ def test_torchrun_on_one_node_and_on_several(nodes: int, words: list[str]) -> No
         ),
     ],
 )  # fmt: skip
-def test_deepspeed(change: dict[str, object], zero: dict[str, object]) -> None:
-    config = deepspeed_config(replace(DATA, **change), MIXED)  # type: ignore[arg-type]
+def test_deepspeed(change: dict[str, Any], zero: dict[str, Any]) -> None:
+    config = deepspeed_config(replace(DATA, **change), MIXED)
     assert config is not None
     assert config["zero_optimization"] == zero
     assert config["train_batch_size"] == 64
@@ -75,11 +76,11 @@ def test_deepspeed_offloads_what_it_shards_on_one_gpu_too(offload: Offload, stag
     [(1, {}), (8, {}), (8, {"zero": 0}), (8, {"zero": 2}), (8, {"tensor": 2}), (8, {"tensor": 2, "pipeline": 2})],
 )
 @pytest.mark.parametrize("name", ["adamw-mixed", "adamw-bf16 in backward"])
-def test_every_plan_of_a_search_can_be_carried_out(gpus: int, pinned: dict[str, int], name: str) -> None:
+def test_every_plan_of_a_search_can_be_carried_out(gpus: int, pinned: dict[str, Any], name: str) -> None:
     """Some framework has it: off-loading only of what is sharded, one backward pass where each is an update."""
     recipe = replace(OPTIMIZERS[name.split()[0]], in_backward="backward" in name)
     cluster = ClusterSpec("A100", 1, gpus, 80 << 30)
-    request = PlanRequest(KNOWN_SHAPES["LLaMA-7B"], cluster, recipe, 64, pinned=PinnedLayout(**pinned))  # type: ignore[arg-type]
+    request = PlanRequest(KNOWN_SHAPES["LLaMA-7B"], cluster, recipe, 64, pinned=PinnedLayout(**pinned))
     if recipe.in_backward and pinned.get("pipeline"):
         with pytest.raises(PlanError, match="cannot accumulate"):
             search_layouts(request, 50)
@@ -103,11 +104,11 @@ def test_torchtitan_checkpoints_the_planned_share_of_the_layers_at_least(ratio: 
 
 
 @pytest.mark.parametrize("change", [{"pipeline": 2}, {"expert": 2}])
-def test_torchtitan_has_no_optimizer_in_the_backward_pass_of_stages_and_experts(change: dict[str, int]) -> None:
+def test_torchtitan_has_no_optimizer_in_the_backward_pass_of_stages_and_experts(change: dict[str, Any]) -> None:
     layout = replace(DATA, zero=3, accumulation=1)
     recipe = replace(OPTIMIZERS["adamw-bf16"], in_backward=True)
     assert torchtitan_toml(layout, recipe, 2048) is not None
-    assert torchtitan_toml(replace(layout, **change), recipe, 2048) is None  # type: ignore[arg-type]
+    assert torchtitan_toml(replace(layout, **change), recipe, 2048) is None
 
 
 @pytest.mark.parametrize(("tensor", "partitioned"), [(1, False), (2, True)])
@@ -147,8 +148,8 @@ def test_gradients_that_are_reduced_last() -> None:
 
 
 @pytest.mark.parametrize("change", [{"pipeline": 2}, {"data": 1}, {"offload": "optimizer", "zero": 3}])
-def test_fsdp_needs_data_parallelism_no_pipeline_and_off_loads_all_or_nothing(change: dict[str, int]) -> None:
-    assert fsdp_arguments(replace(DATA, **change), MIXED) is None  # type: ignore[arg-type]
+def test_fsdp_needs_data_parallelism_no_pipeline_and_off_loads_all_or_nothing(change: dict[str, Any]) -> None:
+    assert fsdp_arguments(replace(DATA, **change), MIXED) is None
     assert fsdp_arguments(replace(DATA, data=2), MIXED) is not None
 
 
@@ -167,8 +168,8 @@ def test_fsdp_needs_data_parallelism_no_pipeline_and_off_loads_all_or_nothing(ch
         ({"tensor": 2}, ["--use-flash-attn"], []),
     ],
 )  # fmt: skip
-def test_megatron(change: dict[str, object], present: list[str], absent: list[str]) -> None:
-    line = megatron_arguments(replace(DATA, **change))  # type: ignore[arg-type]
+def test_megatron(change: dict[str, Any], present: list[str], absent: list[str]) -> None:
+    line = megatron_arguments(replace(DATA, **change))
     assert line is not None
     assert all(each in line for each in present)
     assert not any(each in line for each in absent)

@@ -80,7 +80,7 @@ def test_a_head_width_that_is_given_counts() -> None:
 @pytest.mark.parametrize("name", ["layers", "hidden", "heads", "kv_heads", "ffn", "vocabulary", "sequence", "experts"])
 def test_dimensions_are_positive(name: str) -> None:
     with pytest.raises(PlanError, match=name):
-        replace(GPT2, **{name: 0})  # type: ignore[arg-type]
+        replace(GPT2, **dict[str, Any]({name: 0}))
     assert TransformerShape(1, 1, 1, 1, 1, 1, 1).experts == 1
 
 
@@ -198,8 +198,8 @@ def test_the_fuller_of_first_and_last_stage_counts(pipeline: int, accumulation: 
         (3, "all", (0, 0, 0)),
     ],
 )
-def test_states_a_parameter_with_four_ranks(zero: int, offload: str, states: tuple[float, float, float]) -> None:
-    layout = ParallelLayout(data=4, zero=zero, accumulation=2, offload=offload)  # type: ignore[arg-type]
+def test_states_a_parameter_with_four_ranks(zero: int, offload: Any, states: tuple[float, float, float]) -> None:
+    layout = ParallelLayout(data=4, zero=zero, accumulation=2, offload=offload)
     need = memory(LLAMA, layout, MIXED, overhead_bytes=5.0)
     last_norm = LLAMA.hidden
     parameters = LLAMA.parameters - last_norm
@@ -222,15 +222,13 @@ def test_a_pipelines_first_stage_has_the_embedding_and_not_the_output() -> None:
 # Costs and the search
 
 
-def request(
-    shape: TransformerShape = LLAMA, gib: int = 80, gpus: int = 8, batch: int = 64, **more: object
-) -> PlanRequest:
-    return PlanRequest(shape, ClusterSpec("X", 1, gpus, gib * GIB), MIXED, batch, **more)  # type: ignore[arg-type]
+def request(shape: TransformerShape = LLAMA, gib: int = 80, gpus: int = 8, batch: int = 64, **more: Any) -> PlanRequest:
+    return PlanRequest(shape, ClusterSpec("X", 1, gpus, gib * GIB), MIXED, batch, **more)
 
 
-def relative(shape: TransformerShape = LLAMA, recipe: OptimizerSpec = MIXED, **layout: object) -> float:
+def relative(shape: TransformerShape = LLAMA, recipe: OptimizerSpec = MIXED, **layout: Any) -> float:
     machines = ClusterSpec("A100", 2, 8, 80 * GIB)
-    return step_time(shape, ParallelLayout(**layout), recipe, machines).relative  # type: ignore[arg-type]
+    return step_time(shape, ParallelLayout(**layout), recipe, machines).relative
 
 
 @pytest.mark.parametrize(
@@ -348,7 +346,7 @@ def test_one_plan_for_each_way_to_split_and_no_more_than_asked_for() -> None:
         ({"tie_word_embeddings": None, "model_type": "gpt2"}, "tied", False),
     ],
 )
-def test_fields_of_a_config(change: dict[str, object], field: str, value: object) -> None:
+def test_fields_of_a_config(change: dict[str, Any], field: str, value: object) -> None:
     assert getattr(shape_from_config({**MIXTRAL, **change}), field) == value
     assert shape_from_config(MIXTRAL, 77).sequence == 77
 

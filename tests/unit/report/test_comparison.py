@@ -18,7 +18,7 @@ from gpu_advisor.report.history_reader import FleetHistory
 from gpu_advisor.report.html import render_html
 from gpu_advisor.report.markdown import render_markdown
 from gpu_advisor.report.period import DAY, HOUR, ReportPeriod
-from gpu_advisor.report.schema import Report
+from gpu_advisor.report.schema import ChangesByOwner, FleetChanges, Report
 from gpu_advisor.report.sections import sections
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
@@ -71,6 +71,11 @@ def numbers(of: Any) -> tuple[float | None, ...]:
     return of["now"], of["before"], of["difference"], of["difference_ratio"]
 
 
+def changes(of: FleetChanges | ChangesByOwner) -> dict[str, Any]:
+    """By name, for a loop."""
+    return dict(of)
+
+
 def test_two_weeks_by_hand() -> None:
     """Two GPUs at 2.50 USD an hour: 60 % and 20 % busy, and 50 % and 0 % in the week before."""
     found = compared(week({"GPU-0": 0.6, "GPU-1": 0.2}), week({"GPU-0": 0.5, "GPU-1": 0.0}))["comparison"]
@@ -83,7 +88,7 @@ def test_two_weeks_by_hand() -> None:
     assert numbers(fleet["idle_allocated_per_day"]) == pytest.approx((0, 24, -24, -1))
     assert numbers(fleet["cost_per_day"]) == pytest.approx((120, 120, 0, 0))
     assert numbers(fleet["cost_unused_per_day"]) == pytest.approx((72, 90, -18, -0.2))
-    verdicts = {name: dict(each)["verdict"] for name, each in dict(fleet).items()}  # type: ignore[call-overload]
+    verdicts = {name: each["verdict"] for name, each in changes(fleet).items()}
     better = {
         "gpu_utilization_ratio",
         "busy_per_day",
@@ -137,9 +142,9 @@ def test_by_team_namespace_and_user() -> None:
         ("namespace", ["speech", "vision-a", "no namespace"]),
         ("user", ["bob", "ann", "no user"]),
     ):
-        groups = dict(found["by"])[by]
-        assert [each["name"] for each in groups] == names  # type: ignore[attr-defined]
-        for each, numbers_of in zip(groups, ("speech", "vision", "no team"), strict=True):  # type: ignore[call-overload]
+        groups = changes(found["by"])[by]
+        assert [each["name"] for each in groups] == names
+        for each, numbers_of in zip(groups, ("speech", "vision", "no team"), strict=True):
             now, before, verdict = expected[numbers_of]
             unused, cost = each["unused_per_day"], each["cost_unused_per_day"]
             assert (unused["now"], unused["before"], unused["verdict"]) == pytest.approx((now, before, verdict))
@@ -170,9 +175,9 @@ def test_owners_add_up_to_the_fleet() -> None:
     assert found is not None
     for name in ("unused_per_day", "cost_unused_per_day"):
         for side in ("now", "before"):
-            whole = dict(found["fleet"])[name][side]  # type: ignore[index]
-            for groups in dict(found["by"]).values():
-                assert sum(dict(each)[name][side] for each in groups) == pytest.approx(whole)  # type: ignore
+            whole = changes(found["fleet"])[name][side]
+            for groups in changes(found["by"]).values():
+                assert sum(each[name][side] for each in groups) == pytest.approx(whole)
 
 
 @pytest.mark.parametrize("without", ["now", "before"])
@@ -198,10 +203,10 @@ def test_an_empty_week_is_unknown_and_never_zero() -> None:
     found = document["comparison"]
     assert found is not None
     assert (found["data_ratio"], found["unavailable"]) == (0.0, ["why"])
-    for name, each in dict(found["fleet"]).items():
+    for name, each in changes(found["fleet"]).items():
         assert numbers(each)[1:] == (None, None, None), name
-        assert dict(each)["verdict"] is None  # type: ignore[call-overload]
-        assert dict(each)["now"] is not None or name == "cost"  # type: ignore[call-overload]
+        assert each["verdict"] is None
+        assert each["now"] is not None or name == "cost"
     for text in (render_html(document), render_markdown(document)):
         assert "There is no data for the week before." in text
     [section] = [each for each in sections(document) if each.key == "change"]
@@ -221,9 +226,9 @@ def test_a_part_of_a_week_compares_by_the_day() -> None:
     found = document["comparison"]
     assert found is not None
     assert found["data_ratio"] == pytest.approx(2 / 7)
-    for name, each in dict(found["fleet"]).items():
-        assert dict(each)["difference"] == pytest.approx(0), name  # type: ignore[call-overload]
-        assert dict(each)["verdict"] is None, name  # type: ignore[call-overload]
+    for name, each in changes(found["fleet"]).items():
+        assert each["difference"] == pytest.approx(0), name
+        assert each["verdict"] is None, name
     assert "100.0 % of this period and 28.6 % of the week before have data" in render_html(document)
 
 
@@ -314,9 +319,9 @@ def test_what_was_before_is_what_was_reported_then(past: History) -> None:
     today, yesterday = read(CountingRange(past), 6 * HOUR), read(CountingRange(past), 6 * HOUR, END - 6 * HOUR)
     assert today["comparison"] is not None
     assert yesterday["comparison"] is not None
-    for name, each in dict(today["comparison"]["fleet"]).items():
-        then = dict(yesterday["comparison"]["fleet"])[name]
-        assert dict(each)["before"] == pytest.approx(dict(then)["now"]), name  # type: ignore[call-overload]
+    for name, each in changes(today["comparison"]["fleet"]).items():
+        then = changes(yesterday["comparison"]["fleet"])[name]
+        assert each["before"] == pytest.approx(then["now"]), name
 
 
 def test_a_history_that_begins_within_the_period_has_nothing_before(past: History) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.money import Interval
-from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
 from gpu_advisor.report.build import build_report
 from gpu_advisor.report.html import render_html
 from gpu_advisor.report.markdown import render_markdown
@@ -18,7 +18,7 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
-from tests.unit.advisor.builders import GpuSpec, facts
+from tests.unit.advisor.builders import GpuSpec, facts, lost
 from tests.unit.report.builders import END, history_of, report_of, steady_gpu
 
 NAMES = {"A10": "NVIDIA A10", "L4": "NVIDIA L4", "T4": "Tesla T4", "H100": "NVIDIA H100 80GB HBM3"}
@@ -35,14 +35,12 @@ def report(
             "web": {"external_url": external_url},
         }
     )
-    lost = [
+    cards = [
         GpuSpec(f"GPU-{short}", None, None, memory=None, up=False, name=name, node=f"node-{short}")
         for short, name in NAMES.items()
     ]
-    known = facts(lost, settings, down_reasons={card.uuid: "lost" for card in lost})
-    for card in lost:
-        known.values[GPU_UP_HIGHEST.name][card.uuid] = 0.0  # type: ignore[index]
-        known.values[GPU_UP_COVERAGE.name][card.uuid] = 1.0  # type: ignore[index]
+    uuids = [card.uuid for card in cards]
+    known = lost(facts(cards, settings, down_reasons=dict.fromkeys(uuids, "lost")), uuids)
     evaluation = decide(known, settings)
     advice = [
         replace(each, severity="info") if each.gpus == ("GPU-H100",) else each for each in evaluation.recommendations
@@ -80,8 +78,8 @@ def test_the_three_with_most_money_come_first_whatever_their_urgency() -> None:
 
 
 @pytest.mark.parametrize("left_out", [{"snoozed": "H100"}, {"stale": "H100"}])
-def test_neither_snoozed_nor_stale_ones_are_to_do(left_out: dict[str, str]) -> None:
-    assert [name for name, _ in first(report(**left_out))] == ["L4", "T4", "A10"]  # type: ignore[arg-type]
+def test_neither_snoozed_nor_stale_ones_are_to_do(left_out: dict[str, Any]) -> None:
+    assert [name for name, _ in first(report(**left_out))] == ["L4", "T4", "A10"]
 
 
 def test_without_prices_the_urgent_come_first_and_save_an_unknown_amount() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from gpu_advisor.evaluation.engine import decide
-from gpu_advisor.evaluation.signals import GPU_UP_COVERAGE, GPU_UP_HIGHEST
 from gpu_advisor.report.build import build_report
 from gpu_advisor.report.markdown import render_markdown
 from gpu_advisor.report.schema import Report
@@ -15,7 +14,7 @@ from gpu_advisor.report.usage_sections import summary_section
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
-from tests.unit.advisor.builders import GpuSpec, facts
+from tests.unit.advisor.builders import GpuSpec, facts, lost
 from tests.unit.report.builders import END, PERIOD, GpuHistorySpec, history_of, steady_gpu
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -34,9 +33,8 @@ def report(
         "pools": [{"name": "p", "kind": "training", "match": {"uuid": "GPU-0"}}, {"name": "q", "kind": "training"}],
     })  # fmt: skip
     cards = [GpuSpec("GPU-0", 0.9, name=H100), GpuSpec("GPU-1", None, None, memory=None, up=False, name=name)]
-    known = replace(facts(cards, settings, down_reasons={"GPU-1": reason}), at=END)
-    known.values[GPU_UP_HIGHEST.name]["GPU-1"] = 0.0  # type: ignore[index]
-    known.values[GPU_UP_COVERAGE.name]["GPU-1"] = 0.3 if since is None else 1.0  # type: ignore[index]
+    known = lost(facts(cards, settings, down_reasons={"GPU-1": reason}), ["GPU-1"], 0.3 if since is None else 1.0)
+    known = replace(known, at=END)
     evaluation = decide(known, settings)
     assert any(each.kind == "lost_gpu" for each in evaluation.recommendations) == (since is not None)
     issued = [PublishedRecommendation(each.id("c"), since or END, each) for each in evaluation.recommendations]

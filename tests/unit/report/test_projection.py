@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gpu_advisor.report.build import build_report
@@ -23,14 +24,14 @@ def report(cards: list[GpuHistorySpec]) -> Report:
     return build_report(replace(history_of(cards), period=FOUR_DAYS), view_of(), PRICE_SETTINGS)
 
 
-def gpu(uuid: str, steps: Iterable[int], utilization: float = 0.5, coverage: float = 1.0, **of: str) -> GpuHistorySpec:
+def gpu(uuid: str, steps: Iterable[int], utilization: float = 0.5, coverage: float = 1.0, **of: Any) -> GpuHistorySpec:
     known = list(steps)
     return GpuHistorySpec(
         uuid,
         utilization=dict.fromkeys(known, utilization),
         coverage=dict.fromkeys(known, coverage),
         named=frozenset(known),
-        **of,  # type: ignore[arg-type]
+        **of,
     )
 
 
@@ -81,10 +82,10 @@ def test_the_time_with_data_is_that_of_the_gpu_observed_longest() -> None:
 def test_a_gpu_of_one_day_counts_for_a_quarter_of_the_month() -> None:
     """Groups are scaled by the times of the fleet: the pools add up to it."""
     found = report([gpu("GPU-0", range(192), node="a"), gpu("GPU-1", range(48), node="b")])
-    fleet, *pools = found["projection"]["groups"]
+    fleet, *pools = (dict[str, Any](each) for each in found["projection"]["groups"])
     assert [each["present"] for each in pools] == [730.0, 182.5]
     for name in ("present", "busy", "unused", "cost", "cost_unused"):
-        assert sum(dict(each)[name] for each in pools) == pytest.approx(dict(fleet)[name])  # type: ignore[misc]
+        assert sum(each[name] for each in pools) == pytest.approx(fleet[name])
 
 
 def test_less_than_a_day_of_data_is_not_projected() -> None:

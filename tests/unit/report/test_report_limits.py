@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gpu_advisor.evaluation.engine import decide
@@ -19,13 +20,13 @@ from tests.unit.advisor.builders import GpuSpec, facts
 from tests.unit.report.builders import END, GpuHistorySpec, history_of, report_of, steady_gpu, view_of
 
 
-def evaluated(specs: list[GpuSpec], budget: float | None = None, price: float | None = 2, **more: object) -> Report:
+def evaluated(specs: list[GpuSpec], budget: float | None = None, price: float | None = 2, **more: Any) -> Report:
     """A report of these GPUs, each observed all the time."""
     prices = {} if price is None else {"NVIDIA H100": price}
     settings = Settings.model_validate(
         {"cost": {"gpu_price_per_hour": prices, "budget_per_hour": budget, "list_prices": False}}
     )
-    evaluation = decide(facts(specs, settings, **more), settings)  # type: ignore[arg-type]
+    evaluation = decide(facts(specs, settings, **more), settings)
     issued = tuple(PublishedRecommendation(each.id("c"), END, each) for each in evaluation.recommendations)
     past = history_of([steady_gpu(each.uuid) for each in specs])
     return build_report(past, replace(view_of(), evaluation=evaluation, issued=issued), settings)
@@ -106,8 +107,8 @@ def test_the_status_of_the_cost(budget: float | None, price: float | None, statu
         ({"nodes": {"node-a": {}}, "drivers": {"nvidia": frozenset({"absent"})}}, "driver absent: nvidia"),
     ],
 )  # fmt: skip
-def test_without_gpus_the_doctor_is_next(more: dict[str, object], reason: str) -> None:
-    document = evaluated([], **more)  # type: ignore[arg-type]
+def test_without_gpus_the_doctor_is_next(more: dict[str, Any], reason: str) -> None:
+    document = evaluated([], **more)
     words = summary_section(document).words
     assert any(line.startswith("Run gpu-advisor doctor.") and reason in line for line in words)
     assert "--since" not in " ".join(words)

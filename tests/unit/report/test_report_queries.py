@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, TimeSeries, metrics_of, selectors_of
@@ -65,8 +66,8 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     found.close()
 
 
-def asked(past: History, since: int, refused: object = None) -> tuple[FleetHistory, CountingRange]:
-    ask = CountingRange(EmbeddedSource(past), refused or (lambda _: None))  # type: ignore[arg-type]
+def asked(past: History, since: int, refused: Any = None) -> tuple[FleetHistory, CountingRange]:
+    ask = CountingRange(EmbeddedSource(past), refused or (lambda _: None))
     return read_history(ask, report_period(END, since), ask.source.samples), ask
 
 

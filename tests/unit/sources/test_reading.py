@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from gpu_advisor.observation.compile import compile_signals
@@ -36,8 +37,8 @@ from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec
 class RecordingSource(FakeSource):
     """A FakeSource that keeps each query that it was sent."""
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.asked: list[Expression] = []
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:

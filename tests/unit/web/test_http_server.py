@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu_advisor.web.http.clients import PendingResponses
@@ -48,7 +49,7 @@ def wrap(request: pytest.FixtureRequest, tls: ssl.SSLContext) -> tuple[ssl.SSLCo
 Wrap = tuple[ssl.SSLContext | None, ssl.SSLContext]
 
 
-def fetch(address: tuple[str, int], wrap: Wrap, path: str, **arguments: object) -> tuple[int, bytes]:
+def fetch(address: tuple[str, int], wrap: Wrap, path: str, **arguments: Any) -> tuple[int, bytes]:
     server, client = wrap
     made = (
         http.client.HTTPSConnection(*address, timeout=60, context=client)
@@ -56,7 +57,7 @@ def fetch(address: tuple[str, int], wrap: Wrap, path: str, **arguments: object) 
         else http.client.HTTPConnection(*address, timeout=60)
     )
     try:
-        made.request(str(arguments.pop("method", "GET")), path, **arguments)  # type: ignore[arg-type]
+        made.request(str(arguments.pop("method", "GET")), path, **arguments)
         answer = made.getresponse()
         return answer.status, answer.read()
     finally:
@@ -190,7 +191,7 @@ def test_a_prepared_request_goes_on_in_the_lane_that_it_belongs_to() -> None:
         start_response("200 OK", [])
         return [f"{environ['checked']} {threading.current_thread().name}".encode()]
 
-    def prepare(environ: dict[str, object]) -> str:
+    def prepare(environ: dict[str, Any]) -> str:
         environ["checked"] = threading.current_thread().name
         return "slow"
 
