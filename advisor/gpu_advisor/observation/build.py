@@ -246,6 +246,8 @@ def _owners(
         if count >= WHOLE_WINDOW_RATIO * expected.get(job_key(labels, label), math.inf)
     )
     found |= owners_from_info(own, starts, whole, shared)
+    if not settings.teams:
+        return found
     return {uuid: tuple(with_team(owner, settings.teams) for owner in every) for uuid, every in found.items()}
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.identity import gpu_key
-from gpu_advisor.observation.pod_labels import workload
+from gpu_advisor.observation.pod_labels import Workload, workload
 from gpu_advisor.promql.expressions import Labels, Matcher, Selector, Vector, any_of_values
-from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey, canonical_targets, job_key, row_target
+from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey, canonical_targets, row_job, row_target
+from gpu_advisor.sources.exporters.identity_rows import Row
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Labels of an owner in gpu_owner_info, in the order of GpuOwner's fields.
@@ -75,27 +77,35 @@ def owners_from_pods(
     `counts` are the samples of each series in the idle window, `expected` those of a whole window by job, `targets` is
     `up`: a pod label that a target itself has names the exporter's pod.
     """
-    cluster_label = canonical.cluster_label
     own_pods = {
         key: (dict(labels).get("pod", ""),)
         for labels in targets
-        for key in canonical_targets({labels: 1.0}, cluster_label)
+        for key in canonical_targets({labels: 1.0}, canonical.cluster_label)
     }
-    seen: dict[tuple[str, tuple[str, ...]], float] = {}
-    for labels, row in zip(counts, canonical.of(mapping, counts), strict=True):
-        pod = workload(dict(labels), own_pods.get(row_target(row), ()))
-        if pod is not None:
-            key = gpu_key(row, shared), pod
-            whole = expected.get(job_key(labels, cluster_label))
-            seen[key] = seen.get(key, 0.0) + (counts[labels] / whole if whole else 0.0)
+
+    def pods_by_row(series: Iterable[Labels]) -> Iterator[tuple[Row, dict[Workload, list[Labels]]]]:
+        """The series of each row by the pod that they name."""
+        for row, every in canonical.group(mapping, series):
+            own, of_pods = own_pods.get(row_target(row), ()), dict[Workload, list[Labels]]()
+            for labels in every:
+                pod = workload(dict(labels), own)
+                if pod is not None:
+                    of_pods.setdefault(pod, []).append(labels)
+            yield row, of_pods
+
+    seen: dict[tuple[str, Workload], float] = {}
+    for row, of_pods in pods_by_row(counts):
+        uuid, whole = gpu_key(row, shared), expected.get(row_job(row), math.inf)
+        for pod, every in of_pods.items():
+            seen[uuid, pod] = seen.get((uuid, pod), 0.0) + sum(counts[labels] for labels in every) / whole
     found: dict[str, dict[GpuOwner, None]] = {}
-    for labels, row in zip(present, canonical.of(mapping, present), strict=True):
-        pod = workload(dict(labels), own_pods.get(row_target(row), ()))
-        if pod is not None and row.get("uuid"):
+    for row, of_pods in pods_by_row(present):
+        if row.get("uuid"):
             uuid = gpu_key(row, shared)
-            whole_window = seen.get((uuid, pod), 0.0) >= WHOLE_WINDOW_RATIO
-            owner = GpuOwner(*pod, kind="kubernetes", observed_whole_window=whole_window)
-            found.setdefault(uuid, {})[owner] = None
+            for pod in of_pods:
+                whole_window = seen.get((uuid, pod), 0.0) >= WHOLE_WINDOW_RATIO
+                owner = GpuOwner(*pod, kind="kubernetes", observed_whole_window=whole_window)
+                found.setdefault(uuid, {})[owner] = None
     return {uuid: tuple(sorted(owners, key=str)) for uuid, owners in found.items()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, Selector, Vector, any_of_values
 from gpu_advisor.sources.base import Samples, SamplesByLabels
-from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey, job_key, scrape_interval
+from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey, job_key, row_job, scrape_interval
 from gpu_advisor.sources.exporters.mapping import ExporterMapping, label_matchers
 from gpu_advisor.sources.exporters.series_selection import (
     WHOLE_RATIO,
@@ -184,7 +184,7 @@ class SeriesReader:
         found: dict[Thing, Mapping[int, Sequence[Candidate]]] = {}
         open_things: dict[Thing, float] = {}
         for thing, series in several.items():
-            jobs = {job_key(labels, self.cluster_label) for labels in series}
+            jobs = {row_job(row) for row, _ in self.canonical.group(mapping, series)}
             interval = min((intervals[job] for job in jobs if job in intervals), default=None)
             if interval is None:
                 continue  # not scraped often enough yet: no window of it has enough data
@@ -218,10 +218,10 @@ class SeriesReader:
     def _of_things(self, mapping: ExporterMapping, metric: str, things: SeriesCounts) -> Selector:
         """A selector of these things, or of all if there are none, by the exporter's own label."""
         values: dict[str, set[str]] = {}
+        candidates = mapping.exporter_labels(mapping.by[0])
         for series in things.values():
-            for labels in series:
-                each = dict(labels)
-                label = next((name for name in mapping.exporter_labels(mapping.by[0]) if name in each), mapping.by[0])
+            for each in map(dict, series):
+                label = next((name for name in candidates if name in each), mapping.by[0])
                 values.setdefault(label, set()).add(each.get(label, ""))
         # Things identified by different labels: no one matcher selects them all.
         matchers = [any_of_values(label, tuple(sorted(of))) for label, of in values.items()] if len(values) == 1 else []

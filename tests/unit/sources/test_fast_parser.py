@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL, split_results
-from gpu_advisor.sources.prometheus.fast_response_parser import LabelCache, parse_combined_response
+from gpu_advisor.sources.prometheus.fast_response_parser import parse_combined_response
 from gpu_advisor.sources.prometheus.http_client import HttpResponse
+from gpu_advisor.sources.prometheus.label_cache import LabelCache
 from gpu_advisor.sources.prometheus.response_parser import parse_vector, response_data
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,9 +27,7 @@ RESULTS = st.lists(st.tuples(st.one_of(TWO, st.dictionaries(NAMES, st.text(max_s
 
 def serialize(results: list[tuple[dict[str, str], str]], **more: Any) -> bytes:
     """As Prometheus writes it: sorted, without spaces, Unicode as it is."""
-    found = [{"metric": metric, "value": [1795003200.123, number]} for metric, number in results]
-    for each in found:
-        each["metric"] = dict(sorted(each["metric"].items()))  # type: ignore[attr-defined]
+    found = [{"metric": dict(sorted(metric.items())), "value": [1795003200.123, number]} for metric, number in results]
     document = {"status": "success", "data": {"resultType": "vector", "result": found}, **more}
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 

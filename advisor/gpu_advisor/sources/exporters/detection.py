@@ -107,6 +107,14 @@ class CanonicalRows:
         following = iter(read)
         return [next(following) if row is None else row for row in rows]
 
+    def group(self, mapping: ExporterMapping, series: Iterable[Labels]) -> Iterator[tuple[Row, list[Labels]]]:
+        """The series of each row."""
+        every = list(series)
+        found: dict[int, tuple[Row, list[Labels]]] = {}
+        for labels, row in zip(every, self.of(mapping, every), strict=True):
+            found.setdefault(id(row), (row, []))[1].append(labels)
+        return iter(found.values())
+
 
 def merge_identities(
     mappings: Sequence[ExporterMapping], results: Mapping[str, Vector], canonical: CanonicalRows | None = None
@@ -152,6 +160,11 @@ def job_key(labels: Labels, cluster_label: str) -> JobKey:
     """The job of a series that has its cluster under this label."""
     each = dict(labels)
     return JobKey(each.get("job", ""), each.get(cluster_label, ""))
+
+
+def row_job(row: Row) -> JobKey:
+    """The scrape job of an identity row."""
+    return JobKey(row.get("job", ""), row.get("cluster", ""))
 
 
 def target_key(labels: Labels) -> TargetKey:

@@ -16,6 +16,7 @@ from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL
 from gpu_advisor.sources.prometheus.http_client import HttpResponse
+from gpu_advisor.sources.prometheus.label_cache import LabelCache
 from gpu_advisor.sources.prometheus.response_parser import response_data
 
 _HEAD = b'{"status":"success","data":{"resultType":"vector","result":['
@@ -23,7 +24,6 @@ _TAIL = b"]}}"
 _BEGIN = b'{"metric":{'
 _END = b'"]}'  # of a result: its value's quote, and two brackets
 _SEPARATOR = "\\"  # in no response that is read here
-_NAME = ',"__name__":"'  # where the metric's name comes first
 #: About as many results as response_parser.py accepts.
 MAX_FAST_BYTES = 16 << 20
 #: Takes a millisecond: the GIL is held meanwhile, and the next query is not sent.
@@ -32,45 +32,6 @@ _CHUNK_BYTES = 200_000
 #: and value: the time is that of the query.
 _FIRST = re.compile(rf'({{"metric":{{(?:"__name__":"[^"]*",)?"{INDEX_LABEL}":"([0-9]+)")'.encode())
 _TIME = re.compile(rb'},"value":\[[0-9.e+]+,"')
-
-
-class LabelCache(dict[str, Labels]):
-    """Labels by their text, `,"name":"value","name":"value"`, parsed once; ValueError for any other text.
-
-    Equal labels are one object, and so are equal pairs: each GPU is named some fifty times, each job by each series.
-    """
-
-    def __init__(self) -> None:
-        self._pairs: dict[str, tuple[str, str]] = {}
-        self._same: dict[Labels, Labels] = {}
-
-    def __missing__(self, text: str) -> Labels:
-        labels = self._without_name(text) if text.startswith(_NAME) else self._parse(text)
-        labels = self[text] = self._same.setdefault(labels, labels)
-        return labels
-
-    def _without_name(self, text: str) -> Labels:
-        """Of an instant vector: results of windows have the other labels only."""
-        return self[text[text.index('"', len(_NAME)) + 1 :]]
-
-    def _parse(self, text: str) -> Labels:
-        """Without the metric's name."""
-        if not text:
-            return ()
-        if not (text.startswith(',"') and text.endswith('"')):
-            raise ValueError(text)
-        pairs = [self._pairs.get(each) or self._pair(each) for each in text[2:-1].split('","')]
-        names = [name for name, _ in pairs]
-        if names != sorted({*names}) or names[0] <= INDEX_LABEL:
-            raise ValueError(text)
-        return tuple(pairs) if "__name__" not in names else tuple(pair for pair in pairs if pair[0] != "__name__")
-
-    def _pair(self, text: str) -> tuple[str, str]:
-        name, _, value = text.partition('":"')
-        if '"' in name or '"' in value or not value:
-            raise ValueError(text)
-        pair = self._pairs[text] = name, value
-        return pair
 
 
 def parse_combined_response(body: bytes, label_cache: LabelCache) -> dict[str, dict[Labels, float]] | None:

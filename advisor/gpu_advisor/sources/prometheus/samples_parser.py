@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.base import Samples
 from gpu_advisor.sources.prometheus.http_client import HttpResponse
+from gpu_advisor.sources.prometheus.label_cache import LabelCache
 from gpu_advisor.sources.prometheus.response_parser import (
     bad_response_error,
     parse_labels,
@@ -53,7 +54,8 @@ def _parse_quickly(response: HttpResponse, server: str) -> dict[Labels, Samples]
     if not body.startswith(_METRIC, start):
         return None
     found: dict[Labels, Samples] = {}
-    batch = _Batch()
+    label_cache = LabelCache()
+    batch = _Batch(label_cache)
     position = start
     try:
         while True:
@@ -64,7 +66,7 @@ def _parse_quickly(response: HttpResponse, server: str) -> dict[Labels, Samples]
                     if labels in found:
                         raise bad_response_error(server, "two results have the same labels")
                     found[labels] = samples
-                batch = _Batch()
+                batch = _Batch(label_cache)
             if not more:
                 break
             position += 1
@@ -80,6 +82,7 @@ def _parse_quickly(response: HttpResponse, server: str) -> dict[Labels, Samples]
 class _Batch:
     """Series whose samples become one array: labels, numbers of samples, and all times and values as text."""
 
+    label_cache: LabelCache
     labels: list[Labels] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     numbers: list[bytes] = field(default_factory=list)
@@ -95,7 +98,7 @@ class _Batch:
         size = text.count(b"],[") + 1
         if len(numbers) != 2 * size:
             raise ValueError("not pairs of a time and a value")
-        self.labels.append(parse_labels(json.loads(body[start + len(_METRIC) : values])))
+        self.labels.append(_labels(body[start + len(_METRIC) : values], self.label_cache))
         self.sizes.append(size)
         self.numbers += numbers
         return end + len(_VALUES_END)
@@ -113,6 +116,16 @@ class _Batch:
         ):
             samples = times[end - size : end], values[end - size : end]
             yield labels, samples if is_in_order else _in_order(*samples)
+
+
+def _labels(metric: bytes, label_cache: LabelCache) -> Labels:
+    """The labels of a series. Raises ValueError, TypeError, AttributeError for another shape."""
+    if b"\\" not in metric and metric.startswith(b'{"') and metric.endswith(b'"}'):
+        try:
+            return label_cache["," + metric[1:-1].decode()]
+        except ValueError:
+            pass  # in another order, or with an empty value
+    return parse_labels(json.loads(metric))
 
 
 def _samples(item: Mapping[str, Any]) -> Samples | None:

@@ -36,13 +36,14 @@ from gpu_advisor.sources.prometheus.engine import (
     Engine,
     identify_engine,
 )
-from gpu_advisor.sources.prometheus.fast_response_parser import LabelCache, parse_combined_response
+from gpu_advisor.sources.prometheus.fast_response_parser import parse_combined_response
 from gpu_advisor.sources.prometheus.http_client import (
     BodyTooLargeError,
     DeadlineClient,
     DeadlineExceededError,
     HttpResponse,
 )
+from gpu_advisor.sources.prometheus.label_cache import LabelCache
 from gpu_advisor.sources.prometheus.response_parser import bad_response_error, read_matrix, read_vector, response_data
 from gpu_advisor.sources.prometheus.samples_parser import parse_samples
 from gpu_advisor.storage.secret_file import Secret, reveal
