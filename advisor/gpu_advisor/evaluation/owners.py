@@ -50,6 +50,7 @@ class GpuOwner:
     array_task: str = ""  # Slurm's number of a task of an array, 6_1, or of a heterogeneous job's component, 6+0
     team: str = ""  # by the settings' `teams`
     controller: Controller | None = None  # of a pod; None if unknown
+    deletion_due: float | None = None  # when a pod that is being deleted should have ended (Unix time)
 
     def __str__(self) -> str:
         if self.pod:
@@ -77,8 +78,8 @@ class GpuOwner:
 
     @property
     def identity(self) -> GpuOwner:
-        """The owner without its time and controller, which are not always known: equal in two evaluations."""
-        return replace(self, started=None, observed_whole_window=False, controller=None)
+        """The owner without its times and controller, which are not always known: equal in two evaluations."""
+        return replace(self, started=None, observed_whole_window=False, controller=None, deletion_due=None)
 
     @property
     def workload(self) -> GpuOwner:

@@ -1,4 +1,4 @@
-"""Which controller runs the pods that hold idle GPUs, from kube-state-metrics. Pure.
+"""Which controller runs the pods that hold idle GPUs, and which are being deleted, from kube-state-metrics. Pure.
 
 Metrics and labels: https://github.com/kubernetes/kube-state-metrics/blob/main/docs/metrics/workload/pod-metrics.md,
 replicaset-metrics.md and job-metrics.md there. It has no owners of Deployments and StatefulSets.
@@ -14,6 +14,7 @@ from gpu_advisor.observation.owners import match_pods
 from gpu_advisor.promql.expressions import Labels, Selector, Vector, any_of_values
 
 POD_OWNERS, REPLICASET_OWNERS, JOB_OWNERS = "pod_owners", "replicaset_owners", "job_owners"
+POD_DELETIONS = "pod_deletions"
 
 #: What kube-state-metrics writes where there is no owner; up to version 1, `<none>`.
 _NOTHING = frozenset({"", "<none>"})
@@ -31,7 +32,10 @@ def controller_selectors(owners: Iterable[GpuOwner]) -> dict[str, Selector]:
     if not named:
         return {}
     of_pods = match_pods(named)
-    found = {POD_OWNERS: Selector("kube_pod_owner", matchers=(of_pods,))}
+    found = {
+        POD_OWNERS: Selector("kube_pod_owner", matchers=(of_pods,)),
+        POD_DELETIONS: Selector("kube_pod_deletion_timestamp", matchers=(of_pods,)),
+    }
     stems = {owner.pod.rpartition("-")[0] for owner in named} - {""}
     indexed = {stem for stem, dash, index in (each.rpartition("-") for each in stems) if dash and index.isdigit()}
     for name, metric, label, names in (
@@ -47,8 +51,9 @@ def controller_selectors(owners: Iterable[GpuOwner]) -> dict[str, Selector]:
 def with_controllers(
     owners: Mapping[str, tuple[GpuOwner, ...]], results: Mapping[str, Vector]
 ) -> dict[str, tuple[GpuOwner, ...]]:
-    """The owners with the controllers of their pods: a Deployment rather than its ReplicaSet, a JobSet than its Job.
+    """The owners with the controllers of their pods, and when one that is being deleted should have ended.
 
+    The controller is a Deployment rather than its ReplicaSet, a JobSet rather than its Job.
     What runs a ReplicaSet or Job would undo what is done to it, so one of which that is unknown counts as unknown. So
     does the `Job` of another API, such as Volcano's: kube-state-metrics has those of `batch` only.
     """
@@ -58,7 +63,15 @@ def with_controllers(
         "Job": _controllers(results.get(JOB_OWNERS, {}), "job_name"),
     }
 
+    due: dict[tuple[str, str], float] = {}
+    for labels, value in results.get(POD_DELETIONS, {}).items():
+        each = dict(labels)
+        pod = each.get("namespace", ""), each.get("pod", "")
+        due[pod] = max(value, due.get(pod, value))
+
     def found(owner: GpuOwner) -> GpuOwner:
+        if owner.pod:
+            owner = replace(owner, deletion_due=due.get((owner.namespace, owner.pod)))
         controller = of_pod.get((owner.namespace, owner.pod)) if owner.pod else None
         if controller is not None and controller.kind in above:
             higher = above[controller.kind].get((owner.namespace, controller.name))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from gpu_advisor.evaluation.activity import Pauses, find_pauses
 from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
+from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.owners import date_owners, owners_from_info, owners_from_pods, pod_start_selector
 from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey
 from gpu_advisor.sources.exporters.mapping import mappings
@@ -82,6 +83,16 @@ def test_a_pod_label_of_the_target_is_the_exporters_own() -> None:
     east, west = (labels(namespace="ml", pod="infer", cluster=cluster) for cluster in ("east", "west"))
     for starts in ({east: 50.0, west: 20.0}, {west: 20.0, east: 50.0}):
         assert date_owners(found, starts)["GPU-3"][0].is_older_than(40.0) is False  # the youngest of one name
+
+
+@pytest.mark.parametrize(
+    ("due", "verdict"),
+    [(None, "reclaim"), (AT + 30, "phase"), (AT - 600, "phase"), (AT - 1801, "reclaim")],  # at last it is stuck
+)
+def test_a_pod_that_is_being_deleted_is_left_to_end(due: float | None, verdict: str) -> None:
+    owner = GpuOwner("ml", "train", started=AT - 90_000, deletion_due=due)
+    known = facts([GpuSpec("a", 0.0)], owners={"a": (owner,)})
+    assert judge_idle_gpu(known, known.gpus[0]).verdict == verdict
 
 
 @pytest.mark.parametrize(

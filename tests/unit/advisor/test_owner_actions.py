@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gpu_advisor.evaluation.owners import Controller, GpuOwner
 from gpu_advisor.evaluation.policies.owner_actions import gpus_by_stop_key, holds_only, owner_actions, stops_with
 from gpu_advisor.observation.controllers import (
     JOB_OWNERS,
+    POD_DELETIONS,
     POD_OWNERS,
     REPLICASET_OWNERS,
     controller_selectors,
@@ -51,6 +53,8 @@ def verbs(found: list[str]) -> set[str]:
         (replace(POD, controller=Controller("PyTorchJob", "train")), "kubectl -n ml describe pytorchjob/train"),
         (BARE, "kubectl -n ml delete pod train-5f7d-abcde"),
         (POD, "kubectl -n ml get pod train-5f7d-abcde"),  # the controller is unknown: only a look
+        (replace(DEPLOYED, deletion_due=AT - 3600), "kubectl -n ml describe pod train-5f7d-abcde"),
+        (replace(BARE, deletion_due=AT - 3600), "kubectl -n ml describe pod train-5f7d-abcde"),
         (JOB, "scancel 123_4"),
         (GpuOwner(unit="jupyter.service"), "systemctl stop jupyter.service"),
         (GpuOwner(unit="user@1000.service"), "systemctl status user@1000.service"),
@@ -60,7 +64,7 @@ def verbs(found: list[str]) -> set[str]:
 )
 def test_ask_first_then_a_whole_command(owner: GpuOwner, command: str) -> None:
     first, *others = lines({"g0": (owner,)})
-    assert first.startswith("# ask ")
+    assert first.startswith("# ask " if owner.deletion_due is None else f"# {owner} was to end by ")
     assert command in others[-1]
     assert bool(verbs(others)) == bool(ENDS_WORK & set(command.split()))
 
@@ -83,8 +87,10 @@ def test_asking_names_team_and_arrival() -> None:
         lambda owner: {"g0": (owner,), "g1": (replace(owner, started=AT, controller=None),)},  # dated differently
     ],
 )
-def test_nothing_ends_work_where_the_owner_has_or_shares_other_gpus(owner: GpuOwner, owners: object) -> None:
-    held = owners(owner)  # type: ignore[operator]
+def test_nothing_ends_work_where_the_owner_has_or_shares_other_gpus(
+    owner: GpuOwner, owners: Callable[[GpuOwner], dict[str, tuple[GpuOwner, ...]]]
+) -> None:
+    held = owners(owner)
     assert not verbs(lines(held))
     assert verbs(lines({"g0": (owner,)}))
     if "g1" in held:
@@ -167,8 +173,17 @@ def test_controllers_of_pods(
     ((owner,),) = with_controllers({"g0": (POD,)}, results).values()
     assert owner.controller == expected
     assert owner.identity == POD.identity
-    assert set(controller_selectors([POD, JOB])) == set(results)
+    assert set(controller_selectors([POD, JOB])) == {*results, POD_DELETIONS}
     assert controller_selectors([JOB]) == {}
+
+
+def test_the_deletion_of_a_pod_is_due_at_its_latest_time() -> None:
+    """Of pods of one name in two clusters, none is stopped by a command while one is being deleted."""
+    east, west = (labels(namespace="ml", pod=POD.pod, cluster=cluster) for cluster in ("east", "west"))
+    other = replace(POD, namespace="vision")
+    found = with_controllers({"g0": (POD, other)}, {POD_DELETIONS: {east: AT - 50, west: AT - 20}})["g0"]
+    assert [owner.deletion_due for owner in found] == [AT - 20, None]
+    assert found[0].identity == POD.identity
 
 
 def test_jobs_are_looked_up_by_the_names_that_their_pods_may_have() -> None:

@@ -58,7 +58,7 @@ def test_activity_of_many_gpus_is_read_in_pieces_where_a_query_is_too_long(count
 def test_queries_of_pods_stay_short(count: int) -> None:
     owners = [GpuOwner(f"team-{number % 10}", f"{'p' * 50}-{number:010}-abc", "") for number in range(count)]
     selectors = {"starts": pod_start_selector(owners), **controller_selectors(owners)}
-    assert len(selectors) == 4
+    assert len(selectors) == 5
     for selector in selectors.values():
         assert selector is not None
         assert len(to_promql(selector)) < LIMIT_BYTES / 2

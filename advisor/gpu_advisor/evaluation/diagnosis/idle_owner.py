@@ -44,6 +44,9 @@ def judge_idle_gpu(facts: Facts, gpu: Gpu) -> IdleVerdict:
     young = [owner for owner in owners if owner.is_older_than(facts.at - window) is False]
     if young:
         return IdleVerdict("phase", f"{_youngest(young)} came {_ago(facts, _youngest(young).started)}")
+    ending = [owner for owner in owners if owner.deletion_due is not None and facts.at - owner.deletion_due < window]
+    if ending:
+        return IdleVerdict("phase", f"{ending[0]} is being deleted")
     undated = [owner for owner in owners if owner.is_older_than(facts.at - window) is None]
     if undated:
         return IdleVerdict(

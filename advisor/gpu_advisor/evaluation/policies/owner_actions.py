@@ -66,6 +66,11 @@ def _gpus_by_owner(facts: Facts, gpus: Sequence[Gpu]) -> list[tuple[GpuOwner, li
 
 def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
     names = ", ".join(str(gpu.scope) for gpu in gpus[:3]) + (", ..." if len(gpus) > 3 else "")
+    if owner.deletion_due is not None:
+        return notes(
+            f"{owner} was to end by {utc_time(owner.deletion_due)} and still has {names}: look for a finalizer, a node "
+            "that does not answer, or a process that does not end"
+        )[0]
     team = f" of team {owner.team}" if owner.team else f" of account {owner.account}" if owner.account else ""
     since = "" if owner.started is None else f", running since {utc_time(owner.started)}"
     return notes(f"ask {owner}{team} first{since}: does it still need {names}?")[0]
@@ -152,6 +157,9 @@ def _number_to_cancel(owner: GpuOwner) -> str:
 def _pod_command(owner: GpuOwner, node: str, is_certain: bool) -> Action:
     """On the pod's controller, which would replace a deleted pod; only to look at it where that may do harm."""
     kubectl, controller = ("kubectl", "-n", owner.namespace), owner.controller
+    if owner.deletion_due is not None:  # its controller has replaced it, and would stop the new pod
+        note = "it is being deleted; a forced deletion frees no GPU while its processes run"
+        return run_command(*kubectl, "describe", "pod", owner.pod, node=node, note=note)
     if controller is None:
         custom = "-o=jsonpath={.metadata.ownerReferences[*].kind}/{.metadata.ownerReferences[*].name}"
         note = "its controller: scale or delete that, not the pod"
