@@ -16,6 +16,10 @@ from gpu_advisor.calibration.throughput_fit import ThroughputFit, fit_throughput
 #: (https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/index.html).
 BATCH_SIZE_MULTIPLE = 8
 
+#: Mean width of the 90 % interval relative to the memory, without a trace and with one, at so many times the largest of
+#: two measured sizes: held-out families of models (`benchmarks/results/batch_fit.json`).
+WIDTH_RATIOS = {2: (0.16, 0.10), 8: (0.32, 0.14)}
+
 LEARNING_RATE_NOTE = (
     "adapt the learning rate to the batch size: for {ratio:.2g} times the batch, SGD needs {ratio:.2g} times the "
     "rate with a warm-up (linear rule, arXiv:1706.02677), Adam about {root:.2g} times (square-root rule, "
@@ -235,9 +239,13 @@ def _notes(
 def _without_trace(points: MeasuredPoints) -> Iterable[str]:
     if len(points.points) == 2:
         yield "with two sizes there is no residual, so the interval is that of typical models; a third size narrows it"
+    twice, eight = WIDTH_RATIOS[2], WIDTH_RATIOS[8]
     yield (
-        f"a trace of the step, which needs no GPU, narrows the intervals beyond {points.largest.batch_size}: "
-        "`gpu-advisor probe` adds it to its profile, `gpu-advisor batch-size --model package.module:factory` to points"
+        f"a trace of the step, which needs no GPU, narrows the intervals beyond {points.largest.batch_size}: on models "
+        f"that the fit was not learnt from, from {twice[0]:.0%} of the memory to {twice[1]:.0%} at twice the largest "
+        f"size, and from {eight[0]:.0%} to {eight[1]:.0%} at eight times. Add --model package.module:factory, where "
+        "factory(batch_size, device, precision) returns a function that runs one step; `gpu-advisor probe` adds the "
+        "trace to its profile"
     )
 
 

@@ -93,6 +93,10 @@ def command(
     \b
       gpu-advisor batch-size --points points.csv --memory 40GiB --target 0.85 --predict 32,64,128
       gpu-advisor batch-size --points points.csv --memory 40GiB --model my.training:factory
+      gpu-advisor batch-size --profile profiles/h100.profile.json --memory 80GiB
+
+    factory(batch_size, device, precision) returns a function without arguments that runs one training step: forward,
+    backward, optimizer. It is traced here, with torch and without a GPU.
     """
     from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommend_batch_size
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from gpu_advisor.calibration.batch_size_advice import BatchSizeRequest, recommend_batch_size
+from gpu_advisor.calibration.batch_size_advice import WIDTH_RATIOS, BatchSizeRequest, recommend_batch_size
 from gpu_advisor.calibration.errors import CalibrationError, PointsError, WorkloadError
 from gpu_advisor.calibration.memory_fit import fit_memory
 from gpu_advisor.calibration.points import MeasuredPoint, MeasuredPoints, clean_points
@@ -166,3 +166,18 @@ def test_a_worker_that_crashes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("gpu_advisor.calibration.trace_worker.MODULE", "no.such.module")
     with pytest.raises(CalibrationError, match=r"exited with code 1: .*no\.such|exited with code 1: .*'no'"):
         trace_in_subprocess("mlp", (8, 16), "float32", "driver")
+
+
+def test_without_a_trace_the_advice_says_how_much_narrower_it_would_be_and_how_to_give_it() -> None:
+    request = BatchSizeRequest(40 * GIB, 0.85, (64,))
+    note = next(each for each in recommend_batch_size(points(4, 6), request).notes if "trace" in each)
+    assert "--model package.module:factory" in note
+    assert "factory(batch_size, device, precision)" in note
+    results = json.loads((Path(__file__).parents[3] / "benchmarks/results/batch_fit.json").read_text())
+    for ratio, (without, traced) in WIDTH_RATIOS.items():
+        assert f"from {without:.0%}" in note
+        assert f"to {traced:.0%}" in note
+        assert results[f"new families 8-16 x{ratio}"]["width"] == pytest.approx(without, abs=0.01)
+        assert results[f"new families 8-16 traced x{ratio}"]["width"] == pytest.approx(traced, abs=0.01)
+    with_trace = recommend_batch_size(points(4, 6, trace(3, 5, 9, 17, 33)), request)
+    assert not any("--model" in each for each in with_trace.notes)
