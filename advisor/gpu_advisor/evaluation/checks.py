@@ -256,31 +256,33 @@ def _gpus(facts: Facts, settings: Settings, pools: Sequence[Pool], known: KnownG
     for pool in pools:
         band, memory = utilization_band(settings, pool.settings), memory_band(settings)
         for gpu in pool.gpus:
-            has_coverage, is_need_known = gpu.uuid in known.utilization, gpu.uuid in known.memory_need
-            yield _gpu(facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, band, has_coverage)
-            check = _gpu_memory(facts, gpu, memory, is_need_known)
+            scope, has_coverage, is_need_known = gpu.scope, gpu.uuid in known.utilization, gpu.uuid in known.memory_need
+            yield _gpu(facts, "gpu_utilization", "GPU utilization", UTILIZATION, gpu, scope, band, has_coverage)
+            check = _gpu_memory(facts, gpu, scope, memory, is_need_known)
             yield _of_unified_memory(check, facts.value(MEMORY_TOTAL, gpu.uuid)) if gpu.unified else check
 
 
-def _gpu(facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, band: TargetBand, known: bool) -> Check:
+def _gpu(
+    facts: Facts, item: str, title: str, signal: Signal, gpu: Gpu, scope: Scope, band: TargetBand, known: bool
+) -> Check:
     value = facts.value(signal, gpu.uuid)
     if not known or value is None:
-        return _unknown_check(item, title, gpu.scope, _explain_unknown(facts, signal, gpu, gpu.scope))
+        return _unknown_check(item, title, scope, _explain_unknown(facts, signal, gpu, scope))
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
     evidence = facts.evidence_on_demand(signal, (gpu.uuid,), band.edge(value), coverage=coverage)
-    return _judge(item, title, gpu.scope, value, band, evidence)
+    return _judge(item, title, scope, value, band, evidence)
 
 
-def _gpu_memory(facts: Facts, gpu: Gpu, band: TargetBand, is_need_known: bool) -> Check:
+def _gpu_memory(facts: Facts, gpu: Gpu, scope: Scope, band: TargetBand, is_need_known: bool) -> Check:
     """By the job's own report if there is one: memory preallocated by a framework is not memory needed."""
     needed, capacity = facts.value(JOB_PEAK_MEMORY, gpu.uuid), facts.value(MEMORY_TOTAL, gpu.uuid)
     if needed is None or not capacity:
-        return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, band, is_need_known)
+        return _gpu(facts, "gpu_memory", "GPU memory", MEMORY_USED, gpu, scope, band, is_need_known)
     peak, total = (facts.evidence(signal, (gpu.uuid,)) for signal in (JOB_PEAK_MEMORY, MEMORY_TOTAL))
     both = Ratio(peak.expression, total.expression) if peak.expression and total.expression else None
     value = needed / capacity
     share = replace(peak, unit="ratio", value=value, expression=both, threshold=band.edge(value))
-    return _judge("gpu_memory", "GPU memory", gpu.scope, value, band, (share,))
+    return _judge("gpu_memory", "GPU memory", scope, value, band, (share,))
 
 
 def _of_unified_memory(check: Check, total: float | None) -> Check:

@@ -69,6 +69,33 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetIndex:
+    """GPUs and nodes, found by name. Facts that replace others keep it: it is made once per evaluation.
+
+    `clusters` are those of GPUs by uuid, where they have one.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    gpus_of_nodes: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
+    nodes_by_name: Mapping[str, Node] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, gpus: tuple[Gpu, ...], nodes: tuple[Node, ...]) -> FleetIndex:
+        gpus_of_nodes: dict[str, list[Gpu]] = {}
+        for gpu in gpus:
+            gpus_of_nodes.setdefault(gpu.node, []).append(gpu)
+        return cls(
+            gpus,
+            nodes,
+            {node: tuple(found) for node, found in gpus_of_nodes.items()},
+            {node.name: node for node in nodes},
+            {gpu.uuid: gpu.cluster for gpu in gpus if gpu.cluster},
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """`values` are by signal and by GPU uuid or node name; `implausible_values` are those that cannot be true.
 
@@ -109,9 +136,6 @@ class Facts:
     unmatched_hosts: str = ""
     cluster_label: str = ""
     language: QueryLanguage = PROMQL  # of the engine that gave the values
-    _gpus_of_nodes: Mapping[str, tuple[Gpu, ...]] = field(init=False, repr=False, compare=False)
-    _nodes: Mapping[str, Node] = field(init=False, repr=False, compare=False)
-    _clusters: Mapping[str, str] = field(init=False, repr=False, compare=False)
     jobs: Mapping[str, str] = field(default_factory=dict)
     reported_jobs: Mapping[str, str] = field(default_factory=dict)
     profiles: ProfileIndex = field(default_factory=ProfileIndex)
@@ -119,14 +143,11 @@ class Facts:
     leases: Mapping[str, Lease] = field(default_factory=dict)
     serving: ServingFacts = field(default_factory=ServingFacts)
     slurm_nodes: frozenset[str] = frozenset()
+    index: FleetIndex = field(default=FleetIndex(), repr=False, compare=False)  # of `gpus` and `nodes`
 
     def __post_init__(self) -> None:
-        gpus_of_nodes: dict[str, list[Gpu]] = {}
-        for gpu in self.gpus:
-            gpus_of_nodes.setdefault(gpu.node, []).append(gpu)
-        object.__setattr__(self, "_gpus_of_nodes", {node: tuple(gpus) for node, gpus in gpus_of_nodes.items()})
-        object.__setattr__(self, "_nodes", {node.name: node for node in self.nodes})
-        object.__setattr__(self, "_clusters", {gpu.uuid: gpu.cluster for gpu in self.gpus if gpu.cluster})
+        if self.index.gpus is not self.gpus or self.index.nodes is not self.nodes:
+            object.__setattr__(self, "index", FleetIndex.of(self.gpus, self.nodes))
 
     def column(self, signal: Signal) -> Mapping[str, float]:
         """The signal's values by GPU or node; those without one are absent."""
@@ -138,11 +159,11 @@ class Facts:
 
     def uuid_label(self, uuid: str) -> str:
         """The label value of a GPU's uuid in its series, without the cluster."""
-        cluster = self._clusters.get(uuid)
+        cluster = self.index.clusters.get(uuid)
         return uuid if cluster is None else uuid.removeprefix(f"{cluster}/")
 
     def gpus_of_node(self, node: str) -> tuple[Gpu, ...]:
-        return self._gpus_of_nodes.get(node, ())
+        return self.index.gpus_of_nodes.get(node, ())
 
     def supports(self, signal: Signal, gpu: Gpu | None = None) -> bool:
         """Whether the exporters present, or the one of this GPU, support this signal at all."""
@@ -195,15 +216,16 @@ class Facts:
     def _selector(self, scope: ScopeName, names: tuple[str, ...]) -> tuple[str, tuple[str, ...], tuple[Matcher, ...]]:
         """The label, its values and, for things of one cluster, its matcher."""
         if scope == "node":
-            nodes = [self._nodes[name] for name in names if name in self._nodes]
+            named = self.index.nodes_by_name
+            nodes = [named[name] for name in names if name in named]
             return (
                 "instance",
                 tuple(node.instance for node in nodes),
                 self._in_cluster({each.cluster for each in nodes}),
             )
-        if not self._clusters:
+        if not self.index.clusters:
             return "uuid", names, ()
-        clusters = {self._clusters.get(name, "") for name in names}
+        clusters = {self.index.clusters.get(name, "") for name in names}
         return "uuid", tuple(map(self.uuid_label, names)), self._in_cluster(clusters)
 
     def _in_cluster(self, clusters: set[str]) -> tuple[Matcher, ...]:

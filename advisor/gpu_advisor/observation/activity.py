@@ -28,16 +28,20 @@ GPUS_PER_SHORT_QUERY = 100
 
 def idle_candidates(facts: Facts, settings: Settings) -> tuple[str, ...]:
     """GPUs of training and unspecified pools that look idle over a window with enough data."""
-    limit = settings.evaluation.idle_utilization / 100
+    limit, coverages = settings.evaluation.idle_utilization / 100, facts.column(IDLE_COVERAGE)
+    idle = {
+        uuid
+        for uuid, used in facts.column(IDLE_UTILIZATION).items()
+        if used < limit and idle_window_covered(facts, coverages.get(uuid))
+    }
+    # Slices as well: a board in MIG mode is known by them, and is in no pool.
+    looked_at = [gpu for gpu in facts.gpus if gpu.uuid in idle or gpu.parent in idle]
     return tuple(
         gpu.uuid
-        for pool in assign_pools(facts.gpus, settings.pools, joined_pools(facts.serving, settings.pools))
+        for pool in assign_pools(looked_at, settings.pools, joined_pools(facts.serving, settings.pools))
         if pool.settings.kind != "serving"
         for gpu in pool.gpus
-        if gpu.up
-        and (used := facts.value(IDLE_UTILIZATION, gpu.uuid)) is not None
-        and used < limit
-        and idle_window_covered(facts, facts.value(IDLE_COVERAGE, gpu.uuid))
+        if gpu.up and gpu.uuid in idle
     )
 
 

@@ -9,6 +9,8 @@ from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.recommendation import CheckStatus
+from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION
+from gpu_advisor.observation.activity import idle_candidates
 from gpu_advisor.settings import Settings
 
 from tests.unit.advisor.builders import GpuSpec, facts, lost
@@ -63,3 +65,20 @@ def test_a_lost_board_is_reported() -> None:
     gpus = tuple(replace(gpu, up=False) if gpu.uuid == "board-1" else gpu for gpu in known.gpus)
     known = lost(replace(known, gpus=gpus, down_reasons={"board-1": "lost"}), ["board-1"])
     assert [each.gpus for each in decided(known).recommendations if each.kind == "lost_gpu"] == [("board-1",)]
+
+
+@pytest.mark.parametrize("slices", [0, 3])
+def test_an_idle_board_with_slices_is_no_idle_gpu_but_an_idle_slice_is_one(slices: int) -> None:
+    known = partitioned(1, slices)
+    idle = {"board-0", "slice-0-1"} if slices else {"board-0"}
+    utilization = {gpu.uuid: 0.0 if gpu.uuid in idle else 0.9 for gpu in known.gpus}
+    coverage = dict.fromkeys(utilization, 1.0)
+    values = {**known.values, IDLE_UTILIZATION.name: utilization, IDLE_COVERAGE.name: coverage}
+    assert idle_candidates(replace(known, values=values), Settings()) == (("slice-0-1",) if slices else ("board-0",))
+
+
+def test_facts_that_replace_others_find_their_own_gpus() -> None:
+    known = partitioned(1, 2)
+    kept, fewer = replace(known, simulated=True), replace(known, gpus=known.gpus[:1])
+    assert kept.index is known.index
+    assert fewer.gpus_of_node(known.gpus[0].node) == known.gpus[:1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
@@ -60,13 +60,24 @@ def build_peers(facts: Facts, gpus: Iterable[Gpu]) -> Peers:
     """The peer groups of these GPUs, usually a pool."""
     members: dict[str, list[Gpu]] = {}
     values: dict[GroupKey, list[float]] = {}
+    by_model: dict[str, list[Gpu]] = {}
     for gpu in gpus:
+        by_model.setdefault(gpu.name, []).append(gpu)
         job = facts.jobs.get(gpu.uuid)
         if job is not None:
             members.setdefault(job, []).append(gpu)
-        for group, quantity, value in _group_values(facts, gpu, job):
-            if value is not None:
-                values.setdefault((group, quantity), []).append(value)
+    utilization = facts.column(IDLE_UTILIZATION)
+    for found in by_model.values():
+        group, uuids = model_group(found[0]), [gpu.uuid for gpu in found]
+        busy = [uuid for uuid in uuids if utilization.get(uuid, 0.0) >= MIN_BUSY_RATIO]
+        for signal, of in ((POWER_LIMIT, uuids), (SM_CLOCK, busy)):
+            column = facts.column(signal)
+            values[group, signal.name] = [column[uuid] for uuid in of if uuid in column]
+    for job, found in members.items():
+        for gpu in found:
+            for quantity, value in _job_values(facts, gpu):
+                if value is not None:
+                    values.setdefault((job_group(job), quantity), []).append(value)
     return Peers(
         {key: tuple(sorted(found)) for key, found in values.items()},
         {job: tuple(found) for job, found in members.items()},
@@ -74,22 +85,19 @@ def build_peers(facts: Facts, gpus: Iterable[Gpu]) -> Peers:
     )
 
 
-def _group_values(facts: Facts, gpu: Gpu, job: str | None) -> Iterable[tuple[str, str, float | None]]:
+def _job_values(facts: Facts, gpu: Gpu) -> Iterator[tuple[str, float | None]]:
+    """Of a GPU that is busy."""
+
     def value(signal: Signal) -> float | None:
         return facts.value(signal, gpu.uuid)
 
     busy = value(IDLE_UTILIZATION)
-    model = model_group(gpu)
-    yield model, POWER_LIMIT.name, value(POWER_LIMIT)
     if busy is None or busy < MIN_BUSY_RATIO:
         return
-    yield model, SM_CLOCK.name, value(SM_CLOCK)
-    if job is not None:
-        group = job_group(job)
-        yield group, IDLE_UTILIZATION.name, busy
-        yield group, SM_CLOCK.name, value(SM_CLOCK)
-        yield group, SM_ACTIVITY.name, value(SM_ACTIVITY)
-        yield group, JOB_COMMUNICATION.name, ratio_of(value(JOB_COMMUNICATION), value(JOB_STEP_TIME))
+    yield IDLE_UTILIZATION.name, busy
+    yield SM_CLOCK.name, value(SM_CLOCK)
+    yield SM_ACTIVITY.name, value(SM_ACTIVITY)
+    yield JOB_COMMUNICATION.name, ratio_of(value(JOB_COMMUNICATION), value(JOB_STEP_TIME))
 
 
 def model_group(gpu: Gpu) -> str:
