@@ -43,7 +43,8 @@ def command(
 
     \b
       gpu-advisor autoscale --min-gpus 1 --max-gpus 8
-      gpu-advisor autoscale --pool chat --apply --workload deployment/chat -n serving
+      gpu-advisor autoscale --pool chat --apply \\
+          --workload deployment/chat -n serving
 
     --apply never acts on simulated, stale or missing data, nor if the workload's replicas differ from those observed.
     Do not apply it to a workload that an HPA or KEDA scales.

@@ -91,8 +91,10 @@ def command(
     """Fit memory and throughput to measured batch sizes, predict others, and recommend the best that fits.
 
     \b
-      gpu-advisor batch-size --points points.csv --memory 40GiB --target 0.85 --predict 32,64,128
-      gpu-advisor batch-size --points points.csv --memory 40GiB --model my.training:factory
+      gpu-advisor batch-size --points points.csv --memory 40GiB --target 0.85 \\
+          --predict 32,64,128
+      gpu-advisor batch-size --points points.csv --memory 40GiB \\
+          --model my.training:factory
       gpu-advisor batch-size --profile profiles/h100.profile.json --memory 80GiB
 
     factory(batch_size, device, precision) returns a function without arguments that runs one training step: forward,

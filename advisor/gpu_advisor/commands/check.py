@@ -36,9 +36,9 @@ def command(
     """Print the checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why).
 
     \b
-      gpu-advisor check                                             query the advisor on this machine
-      gpu-advisor check --prometheus http://prometheus:9090         evaluate once, without a running advisor
-      gpu-advisor check --gpus --status missed --format csv         for scripts
+      gpu-advisor check                                      the local advisor
+      gpu-advisor check --prometheus http://prometheus:9090  evaluated here
+      gpu-advisor check --gpus --status missed --format csv  for scripts
     """
     filters = {name: value for name, value in (("status", status), ("item", item)) if value is not None}
     client = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)

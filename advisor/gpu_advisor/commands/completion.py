@@ -19,8 +19,8 @@ def command(shell: str) -> None:
     """Print the shell completion script.
 
     \b
-      eval "$(gpu-advisor completion bash)"                         in ~/.bashrc (bash 4.4 or newer)
-      eval "$(gpu-advisor completion zsh)"                          in ~/.zshrc, after compinit
+      eval "$(gpu-advisor completion bash)"  in ~/.bashrc (bash 4.4 or newer)
+      eval "$(gpu-advisor completion zsh)"   in ~/.zshrc, after compinit
       gpu-advisor completion fish > ~/.config/fish/completions/gpu-advisor.fish
     """
     completion_class = get_completion_class(shell)

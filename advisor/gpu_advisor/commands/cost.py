@@ -33,11 +33,15 @@ def command(format_: output.Format, exit_code: bool, **options: Any) -> int:
 
     \b
       gpu-advisor cost --samples 115m --rate V100-16GB=1200 --rate A100-80GB=2470
-      gpu-advisor cost --samples 1e9 --profile a100.profile.json --spot --deadline 24 --budget 500
-      gpu-advisor cost --samples 1e9 --rate 8xA100-80GB=16621 --now p4de.24xlarge@us-east-1 --all
-      gpu-advisor cost --gpu-hours 2000 --gpu H100 --min-gpus 8 --provider aws --provider gcp
+      gpu-advisor cost --samples 1e9 --profile a100.profile.json --spot \\
+          --deadline 24 --budget 500
+      gpu-advisor cost --samples 1e9 --rate 8xA100-80GB=16621 \\
+          --now p4de.24xlarge@us-east-1 --all
+      gpu-advisor cost --gpu-hours 2000 --gpu H100 --min-gpus 8 --provider aws \\
+          --provider gcp
       gpu-advisor cost --list --memory 40GiB --region us-east-1
-      gpu-advisor cost --refresh-from vms.csv --provider aws --date 2026-11-20 --out prices.csv
+      gpu-advisor cost --refresh-from vms.csv --provider aws --date 2026-11-20 \\
+          --out prices.csv
 
     Exit code 1: no instance type fits the job. 4: throughput unknown. With --exit-code, 3: an instance type is cheaper
     than --now.

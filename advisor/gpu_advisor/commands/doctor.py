@@ -60,9 +60,10 @@ def command(
     """Check driver, exporter, Prometheus and Alertmanager, with a fix for each. Exit code 1 if something failed.
 
     \b
-      gpu-advisor doctor                                             this machine
-      gpu-advisor doctor --config advisor.yml                        the servers of a settings file
-      gpu-advisor doctor --prometheus http://prometheus:9090 --grafana http://grafana:3000
+      gpu-advisor doctor                       this machine
+      gpu-advisor doctor --config advisor.yml  the servers of a settings file
+      gpu-advisor doctor --prometheus http://prometheus:9090 \\
+          --grafana http://grafana:3000
     """
     from gpu_advisor.settings import Settings, load_settings
 

@@ -38,7 +38,8 @@ def command(workload: str, sizes: tuple[int, ...], precision: str, profiles: tup
     """Trace a workload with fake tensors and estimate its peak training memory.
 
     \b
-      gpu-advisor estimate --workload my.training:factory --sizes 32,64 --profile profiles/h100.profile.json
+      gpu-advisor estimate --workload my.training:factory --sizes 32,64 \\
+          --profile profiles/h100.profile.json
     """
     sys.path.insert(0, os.getcwd())  # as for a probe: factories are imported from the working directory
     from gpu_advisor.calibration.memory_estimate import estimate_memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,17 @@ class AdvisorHttpClient:
             ) from error
         except (requests.RequestException, OSError) as error:
             raise CommandError(
-                f"no advisor at {self.address} ({type(error).__name__}): start one with `gpu-advisor up`, pass another "
-                f"with --advisor URL{unreachable_hint}"
+                f"no advisor at {self.address} ({_reason(error)}): start one with `gpu-advisor up`, pass another with "
+                f"--advisor URL{unreachable_hint}"
             ) from error
         except (ValueError, RecursionError) as error:
             raise CommandError(f"{url} did not return JSON: check that the URL is an advisor's") from error
         if answer.status == requests.codes.unauthorized:
             raise CommandError(f"{self.address} requires authentication: pass --token-file")
         return answer, found
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, in the operating system's words: `Connection refused`."""
+    found = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", str(error))
+    return found[1] if found else "no connection"

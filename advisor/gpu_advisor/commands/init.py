@@ -49,7 +49,7 @@ def command(prometheus: str | None, exporters: tuple[str, ...], output: Path, fo
     """Write a settings file for the exporters and GPUs found. It starts nothing and changes nothing else.
 
     \b
-      gpu-advisor init                                              what runs on this machine
+      gpu-advisor init  what runs on this machine
       gpu-advisor init --prometheus http://prometheus:9090
       gpu-advisor init --exporter http://node-1:9816 --exporter http://node-2:9816
     """

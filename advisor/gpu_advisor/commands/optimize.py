@@ -46,7 +46,8 @@ def command(
 
     \b
       gpu-advisor optimize --target-gpu 90 --target-memory 85
-      gpu-advisor optimize --target-gpu 80 --scale-up 75 --prometheus http://prometheus:9090
+      gpu-advisor optimize --target-gpu 80 --scale-up 75 \\
+          --prometheus http://prometheus:9090
       gpu-advisor optimize --target-gpu 90 --apply changes/
 
     --apply writes files and touches no cluster: trainer settings, pool sizes as patches for kubectl, and a README.md

@@ -34,9 +34,12 @@ def command(form: str, max_plans: int, gpus: str, module: str | None, profiles: 
 
     \b
       gpu-advisor plan --params 7b --gpus 8xA100-80GB
-      gpu-advisor plan --config config.json --gpus 4x8xH100 --global-batch 1024 --sequence 4096 --tokens 1t
-      gpu-advisor plan --config config.json --gpus 1xRTX4090 --lora 16 --quantize nf4-dq --checkpoint full
-      gpu-advisor plan --params 70b --gpus 32x8xH100 --tp 8 --zero 3 --micro-batch 2 --checkpoint selective
+      gpu-advisor plan --config config.json --gpus 4x8xH100 --global-batch 1024 \\
+          --sequence 4096 --tokens 1t
+      gpu-advisor plan --config config.json --gpus 1xRTX4090 --lora 16 \\
+          --quantize nf4-dq --checkpoint full
+      gpu-advisor plan --params 70b --gpus 32x8xH100 --tp 8 --zero 3 \\
+          --micro-batch 2 --checkpoint selective
       gpu-advisor plan --params 13b --gpus 4xL40S --format json
       gpu-advisor plan --params 7b --gpus 8xH100 --profile llama.profile.json
       gpu-advisor plan --module my.training:factory --gpus 4xL4 --global-batch 128

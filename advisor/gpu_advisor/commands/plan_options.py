@@ -45,7 +45,8 @@ _OPTIONS = (
     click.option("--ffn", type=int, help="Inner width of the feed-forward block.", metavar="N"),
     click.option("--vocabulary", type=int, metavar="TOKENS", help="Size of the vocabulary."),
     click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), default="adamw-mixed", show_default=True,
-                 help="-mixed keeps a float32 copy of the weights, -bf16 none."),
+                 metavar="NAME", help=f"-mixed keeps a float32 copy of the weights, -bf16 none: "
+                 f"{', '.join(sorted(OPTIMIZERS))}."),
     click.option("--optimizer-in-backward", is_flag=True, help="Update each layer as soon as its gradient exists."),
     click.option("--optimizer-step", type=click.Choice(["fused", "foreach"]), default="fused", show_default=True,
                  help="foreach, PyTorch's default for AdamW, has temporaries of 2 to 4 bytes a parameter; fused=True "

@@ -113,7 +113,8 @@ def command(
     """Run a small training workload at several batch sizes, each in its own process, and write a profile.
 
     \b
-      gpu-advisor probe --workload my.training:factory --sizes 8,16,32 --precision bfloat16
+      gpu-advisor probe --workload my.training:factory --sizes 8,16,32 \\
+          --precision bfloat16
 
     A factory is called with (batch_size, device, precision) and returns a function that runs one training step.
 

@@ -44,9 +44,9 @@ def command(
     """Print the active recommendations. With an ID: that one, with its evidence and how to apply it.
 
     \b
-      gpu-advisor recommend                                         query the advisor on this machine
-      gpu-advisor recommend --prometheus http://prometheus:9090     evaluate once, without a running advisor
-      gpu-advisor recommend --pool chat --exit-code || notify       for scripts: exit code 3 for recommendations
+      gpu-advisor recommend                                      the local advisor
+      gpu-advisor recommend --prometheus http://prometheus:9090  evaluated here
+      gpu-advisor recommend --pool chat --exit-code || notify    for scripts
     """
     given = {"kind": kind, "severity": severity, "node": node, "pool": pool, "job": job}
     filters = {name: value for name, value in given.items() if value is not None}

@@ -52,10 +52,11 @@ def command(
     """Report utilization, cost and waste of the last days, recommendations and outcomes.
 
     \b
-      gpu-advisor report -o report.html                             from the local advisor, the last week
-      gpu-advisor report -o report.pdf                              printed by this machine's Chromium or Chrome
+      gpu-advisor report -o report.html  the last week
+      gpu-advisor report -o report.pdf   by Chromium or Chrome
       gpu-advisor report --since 30d --format md >> review.md
-      gpu-advisor report --prometheus http://prometheus:9090 --since 24h --format json
+      gpu-advisor report --prometheus http://prometheus:9090 --since 24h \\
+          --format json
 
     HTML is one self-contained file with charts, to archive, mail or print. All formats have the same numbers. Only a
     running advisor knows the outcomes of its recommendations. Exits with 1 if no GPU was observed.

@@ -50,8 +50,9 @@ def command(
     """Print Prometheus recording rules for the series that dashboards and long windows read.
 
     \b
-      gpu-advisor rules > recording.yml                             for gpu-exporter and node_exporter
-      gpu-advisor rules --source dcgm-exporter --source node_exporter > recording.yml
+      gpu-advisor rules > recording.yml  for gpu-exporter and node_exporter
+      gpu-advisor rules --source dcgm-exporter --source node_exporter \\
+          > recording.yml
     """
     from gpu_advisor.sources.exporters.mapping_files import MappingError
     from gpu_advisor.sources.exporters.recording_rules import render_rules

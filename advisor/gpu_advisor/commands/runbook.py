@@ -26,9 +26,9 @@ def command(name: str | None, advisor: str | None, token_file: Path | None, ca_f
     """Print the runbook of an alert or a recommendation. Without a name: list them.
 
     \b
-      gpu-advisor runbook GpuDown                the alert's name
-      gpu-advisor runbook idle_reclaim           a kind of recommendation
-      gpu-advisor runbook 61f0c1                 a unique prefix of a recommendation's ID
+      gpu-advisor runbook GpuDown       the alert's name
+      gpu-advisor runbook idle_reclaim  a kind of recommendation
+      gpu-advisor runbook 61f0c1        a unique prefix of a recommendation's ID
     """
     if name is None:
         click.echo("\n".join(runbook_names()))

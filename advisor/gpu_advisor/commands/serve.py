@@ -11,7 +11,7 @@ from gpu_advisor.settings import Settings, load_settings
 
 
 @click.command("serve")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Settings (YAML).")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings (YAML). Required.")
 @click.option(
     "--write-token-file", type=click.Path(dir_okay=False), metavar="FILE",
     help="File with the bearer token required for write requests, if web.write_token_file is not set.",
@@ -20,13 +20,15 @@ from gpu_advisor.settings import Settings, load_settings
     "--allowed-host", multiple=True, metavar="NAME",
     help="Additional Host header to accept, besides web.allowed_hosts. Repeatable.",
 )  # fmt: skip
-def command(config: Path, write_token_file: str | None, allowed_host: tuple[str, ...]) -> None:
+def command(config: Path | None, write_token_file: str | None, allowed_host: tuple[str, ...]) -> None:
     """Run the advisor with an existing Prometheus. SIGHUP reads the settings again.
 
     \b
-      gpu-advisor init --prometheus http://prometheus:9090          writes advisor.yml
+      gpu-advisor init --prometheus http://prometheus:9090  writes advisor.yml
       gpu-advisor serve --config advisor.yml
     """
+    if config is None:
+        raise click.UsageError("--config is missing: `gpu-advisor init` writes a settings file for what runs here")
     log_to_stderr()
 
     def load() -> Settings:

@@ -27,7 +27,7 @@ def parse_duration(_context: click.Context, _parameter: click.Parameter, value: 
 
 
 @click.command("snooze")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1)
 @click.option("--for", "duration", default="1d", show_default=True, callback=parse_duration, metavar="DURATION",
               help="How long: 90m, 12h, 7d, 2w.")  # fmt: skip
 @click.option("--reason", help="Reason, shown to others. Required, except with --end.", metavar="REASON")
@@ -45,6 +45,8 @@ def command(
       gpu-advisor snooze 61f0c1 --for 7d --reason "new fans arrive on Friday"
       gpu-advisor snooze 61f0c1 --end
     """
+    if not ids:
+        raise click.UsageError("ID is missing: `gpu-advisor recommend` lists the IDs")
     if not end and not reason:
         raise click.UsageError("--reason is missing: others want to know why; or end a snooze with --end")
     from gpu_advisor.commands.advisor_client import HttpAdvisor

@@ -83,9 +83,9 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
     """Run exporter and advisor on this machine; needs nothing else. Ctrl-C stops both.
 
     \b
-      gpu-advisor up                                                this machine's GPUs
-      gpu-advisor up --simulate 8xH100-80GB:idle-hoarder            without a GPU
-      gpu-advisor up --config advisor.yml                           with your targets, pools and prices
+      gpu-advisor up                                      this machine's GPUs
+      gpu-advisor up --simulate 8xH100-80GB:idle-hoarder  without a GPU
+      gpu-advisor up --config advisor.yml                 targets, pools, prices
 
     Training jobs on this machine can report to the directory `jobs` in --state-dir: see docs/training.md.
     """

@@ -47,9 +47,9 @@ def command(
     """Watch checklist and recommendations. Ctrl-C ends it.
 
     \b
-      gpu-advisor watch                                             the advisor on this machine
-      gpu-advisor watch --prometheus http://prometheus:9090         without a running advisor
-      gpu-advisor watch >> changes.log                              in a pipe: a line per change
+      gpu-advisor watch                                      the local advisor
+      gpu-advisor watch --prometheus http://prometheus:9090  evaluated here
+      gpu-advisor watch >> changes.log                       a line per change
     """
 
     client = advisor_client.open_client(advisor, token_file, ca_file, prometheus, config)

@@ -23,5 +23,6 @@ def test_a_server_that_does_not_answer_is_not_called_absent() -> None:
 
 def test_nobody_listens() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(CommandError, match=f"no advisor at {url}/ .ConnectionError.: start one with `gpu-advisor up`"):
+    expected = f"no advisor at {url}/ .Connection refused.: start one with `gpu-advisor up`"
+    with pytest.raises(CommandError, match=expected):
         AdvisorHttpClient(url, "", None).fetch("GET", f"{url}/recommendations", seconds=5)
