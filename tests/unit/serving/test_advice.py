@@ -220,6 +220,44 @@ def test_an_uneven_load_is_routed_not_scaled() -> None:
     assert "decode_bandwidth_bound" not in causes(found)
 
 
+@pytest.mark.parametrize(
+    ("usual", "cause"), [(6.0, "wrong_gpu"), (16.0, "decode_bandwidth_bound")], ids=["loads differ", "one load"]
+)
+def test_a_request_alone_is_judged_by_loads_that_differ(usual: float, cause: str) -> None:
+    late = {**CALM, "running": usual, "running_max": 16.0, "running_p50": usual, "itl_mean": 0.09, "itl_p99": 0.1}
+    found = diagnosed(late, objectives=Objectives(1.0, 0.009), loads=(4, 6, 9, 16))
+    assert cause in causes(found)
+    assert len({"wrong_gpu", "decode_bandwidth_bound"} & causes(found)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "stalled"),
+    [
+        ({}, True),
+        ({"itl_p99": 0.4}, False),  # shorter than half of the time that a first token may take
+        ({"itl_mean": 0.45}, False),  # every step is as long
+        ({"iteration_tokens": 9.0}, False),  # few tokens of the steps are of prompts
+    ],
+)
+def test_steps_with_prompts_stall_answers(changes: dict[str, float], stalled: bool) -> None:
+    late = {"ttft_p90": 1.01, "ttft_p95": 1.2, "itl_p99": 0.6}
+    found = diagnosed({**CALM, **late, **changes}, objectives=Objectives(1.0, None))
+    assert ("prefill_bound" in causes(found)) == stalled
+
+
+def test_one_first_token_in_ten_that_is_late_is_enough() -> None:
+    late = {**FULL_CACHE, "ttft_p50": 0.1, "itl_p99": 0.6, "preemption_rate": 0.0}
+    assert causes(diagnosed({**late, "ttft_p90": 1.01, "ttft_p95": 1.2})) == {"prefill_bound"}
+    assert causes(diagnosed({**late, "ttft_p90": 0.80, "ttft_p95": 0.9})) == set()
+
+
+def test_the_busiest_replica_without_time_left_is_imbalance() -> None:
+    busiest, calm = {**CALM, "running": 20.0, "running_max": 24.0}, {**CALM, "running": 2.0}
+    for itl, expected in ((0.045, {"imbalance"}), (0.040, set())):
+        found = diagnosed({**busiest, "itl_mean": itl, "itl_p99": itl}, calm, calm, loads=(1, 2, 4, 9, 20))
+        assert causes(found) & {"imbalance"} == expected
+
+
 def test_every_cause_has_rows_advice_and_signals() -> None:
     assert {row.cause for row in ROWS} == CAUSES.keys()
     for name in CAUSES:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from gpu_advisor.evaluation.serving.diagnosis import diagnose_window
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingReplica
@@ -59,6 +60,13 @@ def found(
 def test_replicas_that_are_not_needed_are_found(replicas: int, running: float, cause: str) -> None:
     assert found([calm(running)] * replicas, points(running)) == {cause}
     assert found([calm(running)] * replicas, points(running), busiest=1.1) == {cause}
+
+
+def test_between_the_two_causes_there_is_no_gap() -> None:
+    """Where four replicas are too many for a load, they are for each smaller one, and exactly one cause says so."""
+    causes = [found([calm(running)] * 4, points(running)) for running in np.geomspace(0.5, 20, 60)]
+    assert all(len(each) == 1 for each in causes)
+    assert [min(each) for each in causes] == sorted((min(each) for each in causes), reverse=True)
 
 
 @pytest.mark.parametrize("running", [2.0, 20.0])

@@ -140,7 +140,8 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("prefill_bound", "prompts take long while tokens are late", (
         _PRESSED, *_ALL_ALIKE, above("fast_prefill_itl", 1.05, 1.0), above("prefill_load", 0.30, 0.28), _CAN_KEEP_UP)),
     CauseRow("prefill_bound", "a step with prompts takes half of the time to a first token, and stalls answers", (
-        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.52, 0.50), above("itl_tail", 1.5, 1.4))),
+        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.52, 0.50), above("itl_spread", 1.5, 1.4),
+        unless(below("prompt_share", 0.18, 0.20)))),
     CauseRow("decode_bandwidth_bound", "slow steps", (
         _PRESSED, *_ALL_ALIKE, below("backlog", 13, 14), above("itl_load", 0.82, 0.79),
         any_of(below("lone_itl", 1.10, 1.13), _ONE_LOAD))),
@@ -159,8 +160,7 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
                                 any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.12, 1.08)))),
     CauseRow("imbalance", "the busiest replica has almost no time left", (
-        above("unevenness", 1.7, 1.6), above("itl_load", 0.88, 0.86), below("even_itl", 0.95, 1.0),
-        unless(above("started", 1.0, 0.0)))),
+        above("itl_load", 0.88, 0.86), below("even_itl", 0.95, 1.0), unless(above("started", 1.0, 0.0)))),
     CauseRow("imbalance", "requests wait on the busiest replica only", (
         _PRESSED, above("unevenness", 1.55, 1.50), above("waiting", 0.6, 0.5), above("plateau", 0.49, 0.47))),
     CauseRow("over_provisioned", "", _serves("fewer")),

@@ -106,9 +106,9 @@ def _executions(load: ReplicaLoad) -> dict[str, float | None]:
 
 def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
     """Latencies if something were relaxed, as shares of their objectives."""
-    names = ("itl_load", "itl_tail", "lone_itl", "free_itl", "fast_prefill_itl", "itl_stall", "ttft_body",
+    names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "itl_stall", "ttft_body",
              "ttft_tail", "prompt_share", "peak_itl", "stalls", "computing_share", "prefill_load", "longest_prefill",
-             "ttft_spread")  # fmt: skip
+             "ttft_spread", "itl_spread")  # fmt: skip
     found: dict[str, float | None] = dict.fromkeys(names)
     value = load.value
     itl, ttft = value("itl_mean"), value("ttft_p50")
@@ -126,7 +126,6 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
         found["prompt_share"] = max(0.0, 1 - generated / computed)
     if objectives.itl is not None:
         found["itl_load"] = itl / objectives.itl
-        found["itl_tail"] = share_of(value("itl_p99"), objectives.itl)
     curve, output, prompt = group.curve, value("output_tokens"), value("prompt_tokens")
     if curve is None or not output or not prompt:
         return found
@@ -141,7 +140,7 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
 
 
 def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
-    """What a first token waits for: a place in the batch, or its prompt's computation; and how much it varies."""
+    """What a first token waits for: a place in the batch, or its prompt's computation; and how much latencies vary."""
     found: dict[str, float | None] = {}
     queued, computing = load.value("queue_seconds"), load.value("prefill_seconds")
     if queued is not None and computing is not None and queued + computing > 0:
@@ -150,6 +149,7 @@ def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float |
         found["prefill_load"] = None if computing is None else computing / objectives.ttft
         found["longest_prefill"] = share_of(load.value("prefill_p99"), objectives.ttft)
     found["ttft_spread"] = share_of(load.value("ttft_p90"), load.value("ttft_p50"))
+    found["itl_spread"] = share_of(load.value("itl_p99"), load.value("itl_mean"))
     return found
 
 
