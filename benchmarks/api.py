@@ -129,7 +129,7 @@ def start_server_and_clients(load: ApiLoad) -> Iterator[tuple[int, int, list[Con
     here, there = context.Pipe()
     processes = [context.Process(target=serve, args=(load, there), daemon=True)]
     processes[0].start()
-    there.close()  # so that a server that ends at its start is seen here
+    there.close()  # so that a server that exits at its start is noticed here
     port, size = here.recv()
     ends = []
     for number in range(load.clients):

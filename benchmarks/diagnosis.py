@@ -153,9 +153,9 @@ def false_alarms(seed: int, gpus: int, hours: float = 24.0) -> FalseAlarms:
     begun: Counter[str] = Counter()
     for scrape in range(lead, intervals + 1):
         facts = merge_facts([each.facts(scrape) for each in watched])
-        said = [word for pool in pools for policy in POLICIES for word in policy(facts, settings, pool)]
-        advice = {word.id("bench"): word for word in said if isinstance(word, Recommendation)}
-        words = tuple(word for word in said if isinstance(word, Abstention))
+        results = [each for pool in pools for policy in POLICIES for each in policy(facts, settings, pool)]
+        advice = {each.id("bench"): each for each in results if isinstance(each, Recommendation)}
+        words = tuple(each for each in results if isinstance(each, Abstention))
         evaluation = Evaluation(facts.at, facts, (), (), (), words)
         stale = stale_ids(active, frozenset(advice), evaluation)
         begun.update(

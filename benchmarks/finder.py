@@ -11,7 +11,7 @@ error of CUDA where that would. Two kinds of cases:
 
 A size is safe where it runs without the allocator having to give memory back and to ask again (num_alloc_retries): that
 makes the GPU wait in every step, and a little more memory ends it. Ours looks at that counter and the others do not, so
-distances are told from both: the largest safe size, and the largest that runs at all. Out of memory is only what
+distances are measured from both: the largest safe size, and the largest that runs at all. Out of memory is only what
 raises. Within 5 % also counts what is one sample short.
 
 accelerate only goes down, by a tenth a failure, so its start decides: 1,024 everywhere. Lightning's figures are its own

@@ -19,7 +19,7 @@ GPUS_PER_NODE = 8
 JOB = "gpu-exporter"
 HOUR = 3600
 
-#: What tells a node's series apart, where it is more than the address.
+#: Labels of a node's series besides its address.
 NODE_ROWS: dict[str, tuple[str, ...]] = {
     "node_cpu_seconds_total": ('cpu="0",mode="idle"', 'cpu="0",mode="user"'),
     "node_disk_io_time_seconds_total": ('device="nvme0n1"', 'device="nvme1n1"'),

@@ -125,7 +125,7 @@ def measure(load: PageLoad) -> dict[str, Any]:
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(load, there), daemon=True)
     process.start()
-    there.close()  # so that a server that ends at its start is seen here
+    there.close()  # so that a server that exits at its start is noticed here
     try:
         port, sizes = here.recv()
         seconds = _ask(http.client.HTTPConnection("127.0.0.1", port, timeout=60), load)

@@ -233,7 +233,7 @@ _ALWAYS = frozenset({
 
 
 def _set(base: Config, name: str, value: int) -> Config:
-    """With a field changed; a change of the number of layers lets lists of their kinds be made anew."""
+    """With a field changed. Lists of the layers' kinds are derived again if their number changes."""
     if not re.search(r"layers?$", name):
         return changed(base, {name: value})
     prefix = name.rpartition(".")[0]

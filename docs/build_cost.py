@@ -231,12 +231,12 @@ def resnet() -> list[str]:
             "rank by $ per image", "hours", "total $")  # fmt: skip
     first, cheapest = found[0], by_work[0]
     more = (first.cost_per_unit or 0) / (cheapest.cost_per_unit or 1) - 1
-    said = (
+    summary = (
         f"\nThe instance with the lowest hourly price ({first.offer.instance_type}) costs {100 * more:.0f} % more for "
         f"the job than the cheapest per image ({cheapest.offer.instance_type}), and takes "
         f"{(first.hours or 0) / (cheapest.hours or 1):.1f} times as long."
     )
-    return [*table(head, rows), said]
+    return [*table(head, rows), summary]
 
 
 def catalogue() -> list[str]:

@@ -1,6 +1,6 @@
 """Code in the Markdown pages: blocks by language, and shell blocks as the commands in them.
 
-An indented block is shell. Everything else stands in a fence with its language.
+An indented block is shell. Everything else is in a fence with its language.
 """
 
 from __future__ import annotations

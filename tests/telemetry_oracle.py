@@ -94,7 +94,7 @@ def evaluate_embedded(seeds: Iterable[int], folder: Path, kind: str | None = Non
 
 
 def evaluate_on(engine: str, seeds: Iterable[int], folder: Path) -> Iterator[Verdict]:
-    """All histories in one server, told apart by a label that the settings select."""
+    """All histories in one server, each with a label that the settings select."""
     drawn = {seed: replace(draw_history(seed, AT), labels={"history": str(seed)}) for seed in seeds}
     with loaded_server(engine, (each for history in drawn.values() for each in history.samples()), folder) as source:
         for seed, history in drawn.items():

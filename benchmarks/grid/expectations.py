@@ -39,7 +39,7 @@ RIGHT_ADVICE: Mapping[str, frozenset[str]] = {
 #: Scenarios of one fleet: the slow GPU of a job and those that wait for it.
 TOGETHER: tuple[tuple[str, ...], ...] = (("straggler", "held-up"),)
 
-#: GPUs of each scenario: enough in a job to tell which one is slow. Two of all others.
+#: GPUs of each scenario: enough in a job to find the slow one. Two of all others.
 COUNTS: Mapping[str, int] = {"straggler": 1, "held-up": 7}
 DEFAULT_COUNT = 2
 

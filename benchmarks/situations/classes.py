@@ -1,6 +1,6 @@
 """The classes: each draws situations whose physical cause is the class, near-misses of the others among them.
 
-`identifiable` is decided here, from which families tell the causes apart in principle, before there was any advisor
+`identifiable` is decided here, from which families distinguish the causes in principle, before there was any advisor
 to be measured.
 """
 
@@ -70,12 +70,12 @@ def data_bound(rng: Rng) -> Situation:
     scene = GpuGroup(model, ranks, _hosts(rng, 1 + (gpus - 1) // 8, **levels), gpus > 1, uniform(rng, 0.03, 0.12),
                   pauses=pauses(rng))  # fmt: skip
     host = seen.host and (variant == "cpu" or (variant == "storage" and seen.pressure))
-    told = kind == "training" or seen.job
+    known = kind == "training" or seen.job
     identifiable = (
         (seen.job and variant != "copy")
-        or (told and host)
+        or (known and host)
         or (seen.activity and host)
-        or (seen.activity and told and (variant != "copy" or seen.links))
+        or (seen.activity and known and (variant != "copy" or seen.links))
     )
     return Situation("data_bound", variant, scene, seen, kind, identifiable)
 

@@ -71,11 +71,11 @@ class ObservedSituation:
             for k, rank in enumerate(scene.ranks)
         )
         self._nodes = tuple(Node(f"{name}-node-{k}", f"{name}-node-{k}:9100") for k in range(len(scene.hosts)))
-        told = exporters.owners or exporters.job
+        named = exporters.owners or exporters.job
         self._jobs = {
             gpu.uuid: f"{name}/{rank.job}"
             for gpu, rank in zip(self._gpus, scene.ranks, strict=True)
-            if told and rank.job is not None
+            if named and rank.job is not None
         }
         self._total = scene.hardware.memory_bytes
         names = [gpu.uuid for gpu in self._gpus]

@@ -12,7 +12,7 @@ from benchmarks.situations.physics import GpuStep
 
 Array = NDArray[np.float64]
 
-#: Seconds between two scrapes; everything is told in steps of it.
+#: Seconds between two scrapes: the step of all series.
 SCRAPE_SECONDS = 15.0
 DAY_SECONDS = 86400.0
 
@@ -76,7 +76,7 @@ class GpuGroup:
     """How far open work follows the day around its mean (0..1); `daily_peak_seconds` is when it is highest."""
     daily_peak_seconds: float = 0.0
     day_peak: float | None = None
-    """Highest hourly mean of utilization within the last day, where more happened than the scene tells."""
+    """Highest hourly mean of utilization within the last day, where more happened than the scenario has."""
     pauses: tuple[tuple[float, float], ...] = ()
     network_share: float = 0.0
     """Of the nodes' network, while ranks exchange data; then little of it stays on the links between GPUs."""

@@ -14,7 +14,7 @@ PCIE_BYTES_PER_SECOND = {3: 15.8e9, 4: 31.5e9, 5: 63.0e9}
 class Hardware:
     """A GPU model. Power in watts, clock in hertz, NVLink in bytes a second and one direction, 0 without one.
 
-    `activity` tells whether NVML itself gives the activity of SMs, tensor cores and memory (GPM: Hopper and newer);
+    `activity`: whether NVML itself gives the activity of SMs, tensor cores and memory (GPM: Hopper and newer);
     `profiling` whether DCGM does (Volta and newer data-centre GPUs).
     """
 

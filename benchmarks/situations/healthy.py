@@ -98,7 +98,7 @@ def _pauses(rng: Rng, variant: str) -> tuple[tuple[float, float], ...]:
 
 
 def _is_identifiable(seen: ExportedSignals, rank: Rank) -> bool:
-    """Whether anybody could tell that kernels do real work: by activity, by the job's word, or by the power drawn."""
+    """Whether anything shows that kernels do real work: activity, the job's report, or the power drawn."""
     draws = seen.power and power_share(rank.step, rank.clock) >= 0.65
     return seen.utilization and (seen.activity or draws or (seen.job and seen.job_communication))
 

@@ -85,7 +85,7 @@ def observe(rng: np.random.Generator, scene: GpuGroup, exporters: ExportedSignal
 
 
 def _sample_share(rng: np.random.Generator, share: Array, course: StepTimeline, seconds: float) -> Array:
-    """A share as a mean over `seconds` before the scrape tells it: steps longer than that come in whole or not."""
+    """A share as a mean over `seconds` before the scrape: longer steps are included whole, or not at all."""
     whole = np.minimum(1.0, course.step_seconds / (2 * seconds))
     scatter = np.sqrt(np.clip(share * (1 - share), 0, None) * whole)
     return np.asarray(np.clip(share + scatter * rng.standard_normal(share.shape), 0.0, 1.0))
@@ -157,7 +157,7 @@ def _gpu_condition(
     busy = np.clip(course.kernels + course.collective, 0, 1)
     clocks = np.array([rank.clock for rank in ranks])
     in_kernels = np.clip(course.kernels / np.maximum(busy, 1e-9), 0, 1)
-    clock = 1 - (1 - clocks) * (0.3 + 0.7 * in_kernels)  # held back a little between kernels, too
+    clock = 1 - (1 - clocks) * (0.3 + 0.7 * in_kernels)  # throttled a little between kernels, too
     if scene.lowers_idle_clocks:
         clock = np.where(busy < 0.01, IDLE_CLOCK_SHARE, clock)
     found: dict[str, Array] = {

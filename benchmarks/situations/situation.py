@@ -22,9 +22,9 @@ HISTORY_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """One thing that is wrong, or nothing. `kind` is what the owner has said of the pool, None if nothing.
+    """One thing that is wrong, or nothing. `kind` is the pool's, by its owner's settings; None without any.
 
-    `identifiable`: whether the families that tell this cause from all others are there at all.
+    `identifiable`: whether the families that distinguish this cause from all others exist.
     """
 
     label: str

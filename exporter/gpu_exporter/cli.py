@@ -99,7 +99,7 @@ def serve(settings: ExporterSettings, sampler: ReloadableSampler, access: Callab
         "SIGHUP": lambda: _reload(sampler),
         "SIGUSR1": sampler.release_drivers,
     }
-    # Before the first readings: systemd sends SIGHUP whenever it is told to reload.
+    # Before the first readings: systemd sends SIGHUP at any `systemctl reload`.
     with signal_actions(on_signals):
         sampler.start()
         host, port = server.server_address[:2]

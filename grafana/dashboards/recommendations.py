@@ -1,4 +1,4 @@
-"""Recommendations: what is open, since when and for what; what became of former ones; where nothing can be said."""
+"""Recommendations: open ones, since when and for what; outcomes of former ones; insufficient data."""
 
 # mypy: disable-error-code="no-any-return"
 

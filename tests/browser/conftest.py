@@ -68,7 +68,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
             )
             page.on("dialog", lambda dialog: complaints.append(f"popped up {dialog.message}"))
             if not errors_expected:
-                page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
+                page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
                 page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
             page.goto(url)
             return page

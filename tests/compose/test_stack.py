@@ -120,7 +120,7 @@ def missing_from_the_story() -> set[str]:
     def evidence(kind: str) -> set[str]:
         return {each["signal"] for each in by_kind.get(kind, {}).get("evidence", ())}
 
-    told = {
+    shown_by = {
         "a lost GPU": "lost_gpu" in by_kind,
         "a price": any(each["savings_per_hour"] for each in advice),
         "idle GPUs": "idle_reclaim" in by_kind,
@@ -129,7 +129,7 @@ def missing_from_the_story() -> set[str]:
         "a healthy team": any(each.get("busy", 0) >= 0.9 * each.get("measured", 1e9) for each in teams.values()),
         "two teams": len(teams.keys() - {"no team"}) >= 2,
     }
-    return {what for what, shown in told.items() if not shown}
+    return {what for what, shown in shown_by.items() if not shown}
 
 
 def test_the_demo_tells_its_story(stack: ComposeStack) -> None:

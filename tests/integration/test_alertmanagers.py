@@ -20,7 +20,7 @@ pytestmark = pytest.mark.servers
 
 @contextmanager
 def restart(server: Alertmanager) -> Iterator[None]:
-    """The same server, started anew at the same address with the same data."""
+    """The same server, restarted at the same address with the same data."""
     with server.log_path.open("ab") as log:
         server.process = subprocess.Popen(
             server.process.args, stdout=log, stderr=subprocess.STDOUT, cwd=server.log_path.parent
@@ -60,7 +60,7 @@ def test_one_of_two_dies_and_comes_back(tmp_path: Path) -> None:
             wait_until(lambda: up(0.0), "it is known that it is away", program)
             assert firing(first) == [alert]
             with restart(second):
-                wait_until(lambda: firing(second) == [alert], "it is told again what it lost", program)
+                wait_until(lambda: firing(second) == [alert], "it has again what it lost", program)
                 wait_until(lambda: up(1.0), "it is known that it is back", program)
                 assert second.alerts()[0]["startsAt"] == started
                 second.kill()

@@ -1,4 +1,4 @@
-"""README's simulated fleet, as it stands there: each fault is found, the lost GPU is first, and the money is there."""
+"""README's simulated fleet: each fault is found, the lost GPU is first, and the money is there."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ pytest.importorskip("torch")
 def test_the_job_runs_from_plan_to_report(tmp_path: Path) -> None:
     there = (f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", "2xA100-80GB:idle")
     with up(tmp_path, *there, config=yaml.safe_load((EXAMPLE / "advisor.yml").read_text())) as program:
-        wait_until(lambda: "jobs  " in program.log(), "the folder for jobs is told", program)
+        wait_until(lambda: "jobs  " in program.log(), "the folder for jobs is logged", program)
         [jobs] = re.findall(r"^jobs +report to (.*)$", program.log(), re.MULTILINE)
         wait_until(lambda: free(program) == 2, "GPUs that are known to be free", program)
         report = tmp_path / "report.html"

@@ -1,5 +1,5 @@
 """A report against a real Prometheus: each number is what its query gives there, what the dashboard adds up, and what
-the embedded history tells of the same samples."""
+the embedded history gives for the same samples."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_each_query_pasted_into_prometheus_gives_the_number_that_is_reported(
         assert float(found["value"][1]) == pytest.approx(at(report, query["path"]), rel=1e-9, abs=1e-9), query["about"]
 
 
-def test_recorded_series_tell_what_raw_ones_tell(prometheus_pair: RuledAndRaw) -> None:
+def test_recorded_series_agree_with_raw_ones(prometheus_pair: RuledAndRaw) -> None:
     """Rules ran for half of the time only: the other half is read from the exporters' own series."""
     half, whole = served_report(prometheus_pair.with_rules, DAY), served_report(prometheus_pair.without, DAY)
     assert half["recorded"]

@@ -1,4 +1,4 @@
-"""Each simulated workload, as the exporter tells of it, is recognized by a whole evaluation; near-misses are not."""
+"""Each simulated workload, as the exporter reports it, is recognized by a whole evaluation; near-misses are not."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ EXPECTED: Mapping[str, set[str]] = {
     "failing": {"failing_gpu"},
 }
 
-#: GPUs of each: a job in lock step needs enough of them to tell who is slow.
+#: GPUs of each: in a job in lock step, enough to find the slow one.
 COUNTS = {"held-up": 7, "training": 6}
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture(scope="module", params=engines_under_test())
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusSource]:
-    """One server with all situations, told apart by a label."""
+    """One server with all situations, each with a label of its own."""
     samples = (
         (name, {**labels, "situation": situation.name}, value, at)
         for situation in EVERY

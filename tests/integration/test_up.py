@@ -101,19 +101,19 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path, taken: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--simulate", "8xH999"], "H999"),
         (["--simulate", "many"], "use COUNTxMODEL:SCENARIO"),
         (["--exporter-address", "nowhere"], "HOST:PORT"),
     ],
 )
-def test_usage_errors_say_how_to_fix_them(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_usage_errors_say_how_to_fix_them(tmp_path: Path, arguments: list[str], message: str) -> None:
     command = [
         sys.executable, "-m", "gpu_advisor", "up", "--exporter-address", address(), "--advisor-address", address(),
         "--state-dir", str(tmp_path), *arguments,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -207,7 +207,7 @@ def may_be_down(faults: SimulatedGpu, missing: frozenset[str]) -> bool:
 
 
 def cannot_be_opened(faults: SimulatedGpu) -> bool:
-    """Whether a session that is opened now cannot open the GPU, or cannot tell which one it is."""
+    """Whether a session that is opened now cannot open the GPU, or cannot identify it."""
     if faults.lost or faults.errors.get(HANDLE) or HANDLE in faults.raw:
         return True
     # A driver that does not support addresses has none, as on Jetson: then the index is the place of a GPU.

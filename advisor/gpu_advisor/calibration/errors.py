@@ -1,4 +1,4 @@
-"""What can be wrong with a calibration. The text of each error names the mend."""
+"""What can be wrong with a calibration. The text of each error says how to fix it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IDs of recommendations as people type them: as many leading digits as tell them apart. Pure."""
+"""IDs of recommendations as people type them: the shortest unambiguous prefix. Pure."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.signals import JOB_STEP_TIME
 from gpu_advisor.settings.pools import PoolKind
 
-#: What runs a pod tells what for. A StatefulSet may be either, and a DaemonSet is neither.
+#: The kind of a workload by the controller of its pods. A StatefulSet may be either, and a DaemonSet is neither.
 #: https://kubernetes.io/docs/concepts/workloads/controllers/ https://www.kubeflow.org/docs/components/trainer/
 #: https://kserve.github.io/website/ https://lws.sigs.k8s.io/docs/ https://docs.ray.io/en/latest/cluster/kubernetes/
 CONTROLLER_KINDS: Mapping[str, PoolKind] = {

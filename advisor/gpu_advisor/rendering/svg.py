@@ -115,11 +115,11 @@ def spread_labels(heights: Sequence[float], gap: float, top: float, bottom: floa
     return [by_index[index] for index in range(len(heights))]
 
 
-def describe_range(values: Points, tell: Callable[[float | None], str]) -> str:
+def describe_range(values: Points, format_value: Callable[[float | None], str]) -> str:
     """For a text alternative: `between 3 % and 9 %; no data for 2 of 60 points`."""
     known = [value for value in values if value is not None]
     if not known:
         return "no data"
     missing = len(values) - len(known)
     gaps = f"; no data for {missing} of {len(values)} points" if missing else ""
-    return f"between {tell(min(known))} and {tell(max(known))}{gaps}"
+    return f"between {format_value(min(known))} and {format_value(max(known))}{gaps}"

@@ -72,8 +72,8 @@ def _lacks_budget(document: Report, check: CheckDocument) -> bool:
 
 
 def _format_target(check: CheckDocument) -> str:
-    tell = money if check["item"] == "cost" else percent
-    return should({"low": check["low"], "high": check["high"]}, tell)
+    format_value = money if check["item"] == "cost" else percent
+    return should({"low": check["low"], "high": check["high"]}, format_value)
 
 
 def recommendations_section(document: Report) -> ReportSection:

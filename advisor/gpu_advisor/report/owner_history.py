@@ -72,7 +72,7 @@ class IdentitySeries:
 
 
 def ambiguous_jobs(rows: Sequence[IdentitySeries]) -> tuple[str, ...]:
-    """The jobs of which only the targets' own labels tell workloads' pods from the exporter's."""
+    """The jobs where only the targets' own labels distinguish workloads' pods from the exporter's."""
     renaming = _renaming_jobs(rows)
     ambiguous = (row for row in rows if not row.own and is_ambiguous(row.labels))
     return tuple(sorted({row.target.job for row in ambiguous if row.job not in renaming}))

@@ -62,8 +62,8 @@ def summary_section(document: Report) -> ReportSection:
         return ReportSection("summary", "Summary", tuple(paragraphs), (first,) if first else ())
     fleet = document["groups"][0]
 
-    def row(about: str, path: str, tell: Formatter, should: str = "") -> tuple[TableCell, ...]:
-        return TableCell(about), number_cell(document, f"/groups/0/{path}", tell), TableCell(should)
+    def row(about: str, path: str, format_value: Formatter, should: str = "") -> tuple[TableCell, ...]:
+        return TableCell(about), number_cell(document, f"/groups/0/{path}", format_value), TableCell(should)
 
     band, currency = fleet["targets"], document["currency"]
     rows = (

@@ -328,13 +328,13 @@ class NvmlReadings:
         self._refused += not failed
 
     def add(self, other: NvmlReadings) -> None:
-        """Add readings and absences, without what the calls said about the GPU."""
+        """Add readings and absences, without what the calls report about the GPU."""
         self.readings += other.readings
         self.absent.update(other.absent)
         self._incomplete |= other._incomplete
 
     def add_calls(self, other: NvmlReadings) -> None:
-        """Add what these calls said about the GPU."""
+        """Add what these calls report about the GPU."""
         self.answered += other.answered
         self._lost += other._lost
         self._unloaded += other._unloaded

@@ -98,7 +98,7 @@ class SlurmNode:
         }
 
     def _remember(self, answer: ScontrolAnswer | None, local: set[str]) -> None:
-        """Keep what the controller said of jobs with cgroups here; of others only its last answer counts."""
+        """Keep what the controller reported of jobs with cgroups here; of others only its last answer counts."""
         if answer is self._last_answer:
             return
         self._last_answer = answer
@@ -121,7 +121,7 @@ class SlurmNode:
         answer: ScontrolAnswer | None,
         allocations: SlurmAllocations,
     ) -> None:
-        """Set what the next query asks for: what is not known, and jobs whose end cannot be seen here."""
+        """Set what the next query asks for: what is not known, and jobs whose end this node does not see."""
         if not self._client:
             return
         known = self._controller_jobs
@@ -145,11 +145,11 @@ class SlurmNode:
         """Job -> what is known of it: the controller's word counts more than that of a process."""
         details = {number: _without_user(environment) for number, environment in environments.items()}
         for key, job in jobs.items():
-            said = _without_user(job.environment) if job.environment else JobDetails()
+            reported = _without_user(job.environment) if job.environment else JobDetails()
             user = "" if job.uid is None else self._users.name(job.uid, now)
             if job.environment and (not user or user.isdigit()):
                 user = job.environment.details.user or user
-            details[job.number or key] = replace(said, user=user)
+            details[job.number or key] = replace(reported, user=user)
         for number, controller in self._controller_jobs.items():
             details[number] = _merge(controller.details, details.get(number, JobDetails()))
         return details

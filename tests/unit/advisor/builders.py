@@ -46,7 +46,7 @@ MODEL = "NVIDIA H100"
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """A GPU as a test tells of it. None is a value that is missing."""
+    """A GPU of a test. None is a missing value."""
 
     uuid: str
     utilization: float | None = 0.5
@@ -322,9 +322,9 @@ class ServiceHarness:
     """A service on a ledger in a folder, with everything around it under the test's hand."""
 
     def __init__(self, folder: Path, source: FakeSource, clock: FakeClock, settings: Settings | None = None) -> None:
-        self.source, self.clock, self.heard = source, clock, FakeAlertmanagers()
+        self.source, self.clock, self.alertmanagers = source, clock, FakeAlertmanagers()
         self.ledger = Ledger(folder / "ledger.db")
-        self.service = AdvisorService(settings or Settings(), source, self.ledger, self.heard, clock=clock)
+        self.service = AdvisorService(settings or Settings(), source, self.ledger, self.alertmanagers, clock=clock)
 
     def after(self, seconds: float) -> ServiceHarness:
         """Time passes, and a round is made."""

@@ -1,4 +1,4 @@
-"""Telling Alertmanagers: each on its own, again and again until it is told, and never what is no longer true."""
+"""Notifying Alertmanagers: each by itself, retried until it succeeds, and never with outdated alerts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_an_alertmanager_did_not_take_is_not_counted(status: int, up: bool,
     with fake_http(reply(status, "<oops>\n", Location="/-/ready")) as server, senders(server.url) as sender:
         assert sender.states == (AlertmanagerStatus(server.url),)
         sender.send([alert("1")], AT)
-        wait_until(lambda: sender.states[0].up is not None, "it was told")
+        wait_until(lambda: sender.states[0].up is not None, "it was notified")
         (state,) = sender.states
         assert (state.up, state.sent) == (up, int(up))
         assert words in state.message
@@ -114,7 +114,7 @@ def test_what_failed_is_sent_again_with_growing_pauses_and_the_newest_wins(monke
         sender.send([alert("old")], AT)
         wait_until(lambda: len(server.requests) >= 2, "a second try")
         sender.send([alert("new")], AT)
-        wait_until(lambda: sender.states[0].up, "told at last")
+        wait_until(lambda: sender.states[0].up, "notified at last")
         assert sent_alerts(server)[0] == ["old"]
         assert sent_alerts(server)[-1] == ["new"]
         assert sender.states[0].sent == 1

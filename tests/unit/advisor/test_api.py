@@ -240,7 +240,7 @@ def test_metrics(client: FlaskClient) -> None:
     text = answer.data.decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     catalogue = {name.removesuffix("_total"): labels for name, (_, _, labels) in metrics.METRIC_FAMILIES.items()}
-    # Nothing that is not in the catalogue, and this view has all of it but what is told of snoozes and outcomes.
+    # Nothing that is not in the catalogue, and this view has all of it but the metrics of snoozes and outcomes.
     rest = {
         name for name in catalogue if re.search("snoozed|outcomes|projection|damaged|lease_|feedback|serving_", name)
     }

@@ -1,4 +1,4 @@
-"""Batch size by measurement: a profile and what a job tells of itself, as facts; then the decision."""
+"""Batch size by measurement: a profile and a job's own report, as facts; then the decision."""
 
 from __future__ import annotations
 

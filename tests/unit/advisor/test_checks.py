@@ -24,12 +24,13 @@ def check_results(
 ) -> dict[tuple[str, str, str], Check]:
     """(item, kind of scope, name of scope) -> check"""
     chosen = settings or Settings()
-    found = facts(cards, chosen, **more)
-    said = checks.run_checklist(found, chosen, assign_pools(found.gpus, chosen.pools), fleet_prices(found, chosen.cost))
+    known = facts(cards, chosen, **more)
+    pools, prices = assign_pools(known.gpus, chosen.pools), fleet_prices(known, chosen.cost)
+    results = checks.run_checklist(known, chosen, pools, prices)
     by_scope: dict[tuple[str, str, str], Check] = {
-        (check.item, check.scope.kind, check.scope.name): check for check in said
+        (check.item, check.scope.kind, check.scope.name): check for check in results
     }
-    assert len(by_scope) == len(said)  # nothing is judged twice
+    assert len(by_scope) == len(results)  # nothing is judged twice
     return by_scope
 
 
@@ -64,8 +65,8 @@ def test_bands_and_their_edges(card: GpuSpec, item: str, status: str, missed_by:
 
 @given(st.integers(1, 40), st.sampled_from([0.9, 0.95, 1.0]))
 def test_a_mean_of_gpus_exactly_at_the_target_meets_it(count: int, value: float) -> None:
-    said = check_results([GpuSpec(f"{i}", utilization=value, memory=0.8) for i in range(count)])
-    for (item, kind, _), check in said.items():
+    results = check_results([GpuSpec(f"{i}", utilization=value, memory=0.8) for i in range(count)])
+    for (item, kind, _), check in results.items():
         if item.startswith("gpu_"):
             assert (item, kind, check.status) == (item, kind, CheckStatus.MET)
 
@@ -76,8 +77,8 @@ def test_a_group_is_met_if_each_of_its_gpus_is(members: list[tuple[bool, float]]
         GpuSpec(f"{i}", utilization=0.6 + value / 4 if serves else 0.9 + value / 10, node="serve-1" if serves else "t")
         for i, (serves, value) in enumerate(members)
     ]
-    said = check_results(cards, SERVING)
-    judged = [check for (item, _, _), check in said.items() if item == "gpu_utilization" and check.value is not None]
+    results = check_results(cards, SERVING)
+    judged = [check for (item, _, _), check in results.items() if item == "gpu_utilization" and check.value is not None]
     assert len(judged) >= len(cards) + 3  # and their pools, nodes and the fleet
     assert {check.status for check in judged} == {CheckStatus.MET}
 
@@ -174,9 +175,9 @@ def test_cost() -> None:
     ],
 )  # fmt: skip
 def test_no_gpu_at_all(change: dict[str, Any], reason: Reason, words: str) -> None:
-    said = check_results([], None, **change)
+    results = check_results([], None, **change)
     for item in ("gpu_utilization", "gpu_memory"):
-        check = said[item, "fleet", "fleet"]
+        check = results[item, "fleet", "fleet"]
         assert (check.status, check.reason) == (CheckStatus.UNKNOWN, reason)
         assert words in check.message
 

@@ -170,7 +170,7 @@ def test_a_run_is_what_the_history_ends_with() -> None:
         ([0.5] * 19, False, True),
         ([0.5] * 2 + [0.0] * 17, False, True),
         ([0.5] + [0.0] * 18, False, False),
-        ([0.05] * 19, False, False),  # the ends of the range tell nothing
+        ([0.05] * 19, False, False),  # the ends of the range show nothing
         ([0.95] * 19, False, False),
         ([0.06] * 19, False, True),
         ([0.94] * 19, False, True),

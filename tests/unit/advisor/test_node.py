@@ -34,7 +34,7 @@ def test_what_is_missing_is_unknown_and_never_zero() -> None:
         ((10.0, 10.0), (12.5, 15.0), 0.5),
         ((10.0, 10.0), (10.0, 15.0), 0.0),
         ((10.0, 10.0), (15.1, 15.0), 1.0),  # two counters are read one after the other
-        ((10.0, 10.0), (2.0, 3.0), 0.7),  # counters began anew: the driver's own word has to do
+        ((10.0, 10.0), (2.0, 3.0), 0.7),  # counters were reset: the driver's own value counts
         ((10.0, 10.0), (10.0, 10.0), 0.7),  # nothing was observed meanwhile
     ],
 )

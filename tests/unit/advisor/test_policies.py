@@ -20,7 +20,7 @@ def pool_settings(**pool: Any) -> Settings:
 
 
 def card(index: int, kind: str) -> GpuSpec:
-    """A GPU that is busy, idle, or of which too little is known to tell."""
+    """A GPU that is busy, idle, or not known well enough."""
     made = GpuSpec(f"GPU-{index}", 0.5, index=str(index))
     if kind == "busy":
         return made
@@ -78,8 +78,8 @@ def test_a_reason_of_several_gpus_names_none_of_them(found: list[str], messages:
     cards = [card(i, kind) for i, kind in enumerate(found)]
     settings = pool_settings()
     known = facts(cards, settings, down_reasons={each.uuid: "lost" for each in cards if each.up is False})
-    told = [each.message for each in decide(known, settings).abstentions if each.subject == "idle_reclaim"]
-    assert told == messages
+    reasons = [each.message for each in decide(known, settings).abstentions if each.subject == "idle_reclaim"]
+    assert reasons == messages
     checked = [each.message for each in decide(known, settings).checks if each.scope.kind == "pool" and each.message]
     assert all(("node-a GPU" in each) == (len(found) == 1) for each in checked)
 

@@ -136,7 +136,7 @@ def test_a_broken_signal_is_reported_and_utilization_goes_on() -> None:
 @pytest.mark.parametrize(
     ("value", "pool", "advice"),
     [
-        (None, {}, {}),  # busy, and nothing tells of more: success
+        (None, {}, {}),  # busy, and no sign of more demand: success
         (0.0, {}, {}),
         (20.0, {"demand": {"counts": "waiting"}}, {"scale_up": 4.0}),
         (5.0, {"demand": {"counts": "waiting"}}, {"scale_up": 3.0}),  # half a gang's work needs a whole one

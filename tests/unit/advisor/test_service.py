@@ -53,13 +53,13 @@ def test_a_restart_changes_neither_ids_nor_since(start: Start, tmp_path: Path) -
     assert [since for since, _ in first.values()] == [AT]
     again = start().after(600)
     assert again.given == first
-    assert again.heard.firing == set(first)
+    assert again.alertmanagers.firing == set(first)
     again.close()
     for file in tmp_path.iterdir():
         file.unlink()
-    anew = start().after(600).given
-    assert set(anew) == set(first)
-    assert [since for since, _ in anew.values()] == [AT + 1200]
+    restarted = start().after(600).given
+    assert set(restarted) == set(first)
+    assert [since for since, _ in restarted.values()] == [AT + 1200]
 
 
 def test_while_the_source_fails_the_last_advice_is_stale_and_alerts_go_on(start: Start) -> None:
@@ -72,12 +72,12 @@ def test_while_the_source_fails_the_last_advice_is_stale_and_alerts_go_on(start:
         view = advisor.service.view
         assert (view.stale, view.source.error, advisor.given) == (True, "unreachable", given)
         assert dict(view.failures) == {"unreachable": round_}
-        assert advisor.heard.firing == set(given)
-    # Restarted meanwhile, it shows what was said before as held, and ends no alert.
+        assert advisor.alertmanagers.firing == set(given)
+    # Restarted meanwhile, it shows the earlier recommendations as stale, and resolves no alert.
     held = {id_: (since, True) for id_, (since, _) in given.items()}
     blind = start()
     assert blind.given == held
-    assert (blind.after(15).given, blind.service.view.stale, blind.heard.firing) == (held, False, set(given))
+    assert (blind.after(15).given, blind.service.view.stale, blind.alertmanagers.firing) == (held, False, set(given))
     blind.source.failure = None
     assert blind.after(15).given == given
     assert not blind.service.view.stale
@@ -94,7 +94,7 @@ def test_a_flapping_source_ends_nothing(tmp_path_factory: pytest.TempPathFactory
         source.targets[0].up = each != "exporter silent"
         source.lost_at = None if source.targets[0].up else advisor.clock.now
         advisor.after(15)
-        assert set(advisor.given) == advisor.heard.firing == given
+        assert set(advisor.given) == advisor.alertmanagers.firing == given
         assert {since for since, _ in advisor.given.values()} == {AT}
         assert advisor.service.view.stale == (source.failure is not None)
     advisor.close()
@@ -107,7 +107,7 @@ def test_a_defect_in_a_round_does_not_pass_for_a_current_answer(start: Start, ca
     view = advisor.service.view
     assert (view.stale, view.source.error, dict(view.failures)) == (True, "internal", {"internal": 1})
     assert "ZeroDivisionError" in caplog.text
-    assert advisor.heard.firing == set(advisor.given)
+    assert advisor.alertmanagers.firing == set(advisor.given)
 
 
 @pytest.mark.parametrize("silent_for", [15.0, 0.4 * HOUR, 1.5 * HOUR, 20 * HOUR])
@@ -124,7 +124,7 @@ def test_advice_is_stale_while_its_exporter_is_silent(start: Start, silent_for: 
         target.up = False  # how long ago is asked only while a target is silent
     advisor.after(silent_for)
     assert advisor.given == {id_: (AT, True)}
-    assert advisor.heard.firing == {id_}
+    assert advisor.alertmanagers.firing == {id_}
     assert {gpu.uuid: gpu.up for gpu in advisor.service.view.evaluation.facts.gpus}["GPU-0"] is None  # type: ignore[union-attr]
     target.up, target.driver, advisor.source.lost_at = True, "ok", None
     assert start().after(15).given == {id_: (AT, False)}  # a restart meanwhile does not forget it
@@ -147,15 +147,15 @@ def test_a_silent_exporter_never_makes_a_serving_pool_smaller(silent_for: float)
 
 
 def test_advice_is_stale_over_a_restart_while_its_exporter_is_silent(start: Start) -> None:
-    """With all that was said: people can still read the evidence, and paste its queries."""
+    """With their evidence: people can still read it, and paste its queries."""
     advisor = start().after(0)
-    said = advisor.service.view.issued[0].recommendation
+    before = advisor.service.view.issued[0].recommendation
     advisor.source.targets[0].up, advisor.source.lost_at = False, advisor.clock.now + 1
     (issued,) = start().after(15).service.view.issued
     assert (issued.since, issued.stale) == (AT, True)
-    assert issued.recommendation.summary == said.summary
-    assert [each.promql for each in issued.recommendation.evidence] == [each.promql for each in said.evidence]
-    assert [each.value for each in issued.recommendation.evidence] == [each.value for each in said.evidence]
+    assert issued.recommendation.summary == before.summary
+    assert [each.promql for each in issued.recommendation.evidence] == [each.promql for each in before.evidence]
+    assert [each.value for each in issued.recommendation.evidence] == [each.value for each in before.evidence]
 
 
 def test_a_snooze_is_marked_not_alerted_kept_over_a_restart_and_ends_by_itself(start: Start) -> None:
@@ -164,24 +164,24 @@ def test_a_snooze_is_marked_not_alerted_kept_over_a_restart_and_ends_by_itself(s
     snooze = Snooze("maintenance", AT, AT + HOUR)
     advisor.service.snooze(id_, snooze)
     assert [each.snoozed for each in advisor.service.view.issued] == [snooze]
-    assert advisor.after(15).heard.resolved == {id_}
+    assert advisor.after(15).alertmanagers.resolved == {id_}
     advisor.source.failure = source_error()
-    assert advisor.after(15).heard.firing == set()  # what cannot be judged is not alerted either
+    assert advisor.after(15).alertmanagers.firing == set()  # what cannot be judged is not alerted either
     advisor.source.failure = None
     advisor.service.snooze(id_, None)
-    assert advisor.after(15).heard.firing == {id_}
+    assert advisor.after(15).alertmanagers.firing == {id_}
     advisor.source.failure = source_error()
     advisor.service.snooze(id_, snooze)
-    assert advisor.after(15).heard.resolved == {id_}  # nor does what is held go on through a snooze
+    assert advisor.after(15).alertmanagers.resolved == {id_}  # a stale one ends with a snooze, too
     advisor.source.failure = None
     again = start().after(15)
     assert [each.snoozed for each in again.service.view.issued] == [snooze]
-    assert again.heard.firing == set()
-    assert again.after(HOUR).heard.firing == {id_}
+    assert again.alertmanagers.firing == set()
+    assert again.after(HOUR).alertmanagers.firing == {id_}
     assert [each.snoozed for each in again.service.view.issued] == [None]
     again.service.snooze(id_, Snooze("x", AT, again.clock.now + HOUR))
     again.service.snooze(id_, None)
-    assert again.after(15).heard.firing == {id_}
+    assert again.after(15).alertmanagers.firing == {id_}
 
 
 def test_a_snooze_that_cannot_be_kept_changes_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_a_snooze_that_cannot_be_kept_changes_nothing(start: Start, monkeypatch:
     monkeypatch.setattr(advisor.ledger, "save_snooze", full)
     with pytest.raises(sqlite3.OperationalError):
         advisor.service.snooze(id_, Snooze("x", AT, AT + HOUR))
-    assert advisor.after(15).heard.firing == {id_}
+    assert advisor.after(15).alertmanagers.firing == {id_}
 
 
 def test_what_became_of_advice_is_judged_when_it_has_settled_restarts_or_not(start: Start) -> None:
@@ -260,15 +260,15 @@ def test_when_the_cause_is_over_the_alert_is_resolved_and_re_sent(start: Start) 
     (id_,) = advisor.given
     advisor.source.targets[0].cards = BUSY
     advisor.after(15)
-    assert (advisor.given, advisor.heard.resolved) == ({}, {id_})
-    ended = advisor.heard.rounds[-1][id_].resolved
-    assert start().after(RESOLVED_RESEND_SECONDS - 15).heard.rounds[-1][id_].resolved == ended
-    assert start().after(16).heard.rounds[-1] == {}
+    assert (advisor.given, advisor.alertmanagers.resolved) == ({}, {id_})
+    ended = advisor.alertmanagers.rounds[-1][id_].resolved
+    assert start().after(RESOLVED_RESEND_SECONDS - 15).alertmanagers.rounds[-1][id_].resolved == ended
+    assert start().after(16).alertmanagers.rounds[-1] == {}
     again = start()
     again.source.targets[0].cards = IDLE
     again.after(15)
     assert again.given == {id_: (again.clock.now, False)}
-    assert again.heard.firing == {id_}
+    assert again.alertmanagers.firing == {id_}
 
 
 def test_a_gpu_that_was_taken_away_ends_its_advice(start: Start) -> None:
@@ -279,7 +279,7 @@ def test_a_gpu_that_was_taken_away_ends_its_advice(start: Start) -> None:
     advisor.source.targets[0].cards = []
     advisor.source.targets[1].cards = [GpuSpec("GPU-9", 0.95, node="b", name="NVIDIA L4")]
     assert advisor.after(2 * HOUR).given == {}
-    assert len(advisor.heard.resolved) == 1
+    assert len(advisor.alertmanagers.resolved) == 1
 
 
 def test_a_full_disk_costs_no_answer_and_no_alert(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +295,7 @@ def test_a_full_disk_costs_no_answer_and_no_alert(start: Start, monkeypatch: pyt
     assert [since for since, _ in first.values()] == [AT]
     assert not advisor.service.view.stale
     assert dict(advisor.service.view.failures)["ledger"] >= 1
-    assert advisor.heard.firing == set(first)
+    assert advisor.alertmanagers.firing == set(first)
 
 
 @pytest.mark.parametrize("index", ["²", "9" * 5000, "", "-1", "٣", "1\n"])
@@ -364,7 +364,7 @@ def test_labels_stay_the_same_while_values_change(start: Start) -> None:
     advisor = start(cluster="c", web={"external_url": "http://advisor/"}).after(0)
     advisor.source.targets[0].cards = [*IDLE, GpuSpec("GPU-3", 0.0, index="3")]
     advisor.after(15)
-    (then,), (now,) = (round_.values() for round_ in advisor.heard.rounds)
+    (then,), (now,) = (round_.values() for round_ in advisor.alertmanagers.rounds)
     assert then.labels == now.labels
     assert then.annotations != now.annotations
     assert dict(now.labels) == {
@@ -386,7 +386,7 @@ def test_a_large_fleet_in_trouble_is_few_alerts(start: Start) -> None:
     advisor = start(pools=pools)
     cards = [GpuSpec(f"GPU-{n}-{i}", 0.0, node=f"n{n}", index=str(i)) for n in range(4) for i in range(250)]
     advisor.source.targets = [ExporterTarget("a:1", cards)]
-    reported = advisor.after(0).heard.rounds[-1].values()
+    reported = advisor.after(0).alertmanagers.rounds[-1].values()
     kinds = {each.labels["kind"] for each in reported}
     assert 4 <= len(reported) <= 4 * len(kinds)
     assert {each.labels["scope_kind"] for each in reported} <= {"pool", "job"}

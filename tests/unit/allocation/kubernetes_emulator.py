@@ -15,7 +15,7 @@ WITHIN_SECONDS = 30
 
 @contextmanager
 def kubernetes_emulator() -> Iterator[tuple[Any, KubernetesClient]]:
-    """The server's handler and the cluster to reach it by. Pods and Jobs are kept by it; nodes are what is said."""
+    """The server's handler and the cluster to reach it by. Pods and Jobs are kept by it; nodes are those given."""
     import kmock  # needs Python 3.11
     from kubernetes import client
 

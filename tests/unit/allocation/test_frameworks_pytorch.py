@@ -28,16 +28,16 @@ from gpu_advisor.allocation.frameworks import *
 from gpu_advisor.allocation.frameworks.pytorch import pytorch_from_document
 settings = pytorch_from_document(json.load(sys.stdin))
 """
-#: A PyTorch for CUDA on a machine with two GPUs of an age, as far as it is told things: what it is told is kept.
+#: PyTorch with two GPUs of one generation, as far as settings reach it: what is set is recorded.
 TWO_GPUS = """
 import torch
-told = []
+recorded = []
 torch.cuda.device_count = lambda: 2
-torch.cuda.set_device = lambda index: told.append(["device", index])
-torch.cuda.set_per_process_memory_fraction = lambda ratio, index: told.append(["fraction", ratio, index])
+torch.cuda.set_device = lambda index: recorded.append(["device", index])
+torch.cuda.set_per_process_memory_fraction = lambda ratio, index: recorded.append(["fraction", ratio, index])
 torch.cuda.get_device_capability = lambda index: (7, 5)
 applied = apply_pytorch()
-print(json.dumps([told, str(applied.device), str(applied.dtype), applied.scales_gradients,
+print(json.dumps([recorded, str(applied.device), str(applied.dtype), applied.scales_gradients,
                   torch.cuda._parse_visible_devices()]))
 """
 ON_THE_CPU = """

@@ -125,7 +125,7 @@ def test_several_devices_of_a_node_are_mirrored():
 
 @real
 def test_workers_of_several_nodes_find_each_other():
-    """Both on this machine and on its CPU; the ports are what tells them apart."""
+    """Both on this machine and on its CPU; their ports differ."""
     settings = tensorflow_settings(
         replace(make_allocation(), shares=(NodeAllocation("a", (0,), ()), NodeAllocation("b", (0,), ())))
     )
@@ -147,7 +147,7 @@ def test_too_late_is_refused():
 
 
 class FakeTensorFlow:
-    """TensorFlow as far as it is told things, by its documentation: memory growth and logical devices exclude each
+    """TensorFlow as far as settings reach it, by its documentation: memory growth and logical devices exclude each
     other (ValueError), and both are refused once the runtime has started (RuntimeError)."""
 
     __version__ = "2"

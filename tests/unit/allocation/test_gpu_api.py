@@ -1,4 +1,4 @@
-"""The API over GPUs: what is answered, what is refused with the field and the mend, and to whom."""
+"""The API of GPU allocation: answers, errors with the field and how to fix it, and authentication."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def only_gpu(of: Inventory | None) -> Any:
 
 FREE: dict[str, tuple[Facts, str]] = {
     "no process": (gpu_facts(), ""),
-    "no process, though memory is not told": (gpu_facts(replace(CARD, memory=None, utilization=None)), ""),
+    "no process, memory unknown": (gpu_facts(replace(CARD, memory=None, utilization=None)), ""),
     "a process": (gpu_facts(processes=1), "used by a process"),
     "somebody's, and idle": (gpu_facts(jobs={"GPU-1": "team/pod"}), "used by team/pod"),
     "a job that reports itself": (gpu_facts(reported_jobs={"GPU-1": "run-7"}), "used by run-7"),
@@ -50,11 +50,11 @@ FREE: dict[str, tuple[Facts, str]] = {
     "beside a node of Slurm": (gpu_facts(slurm_nodes=frozenset({"other"})), ""),
     "down": (gpu_facts(replace(CARD, up=False)), "down"),
     "silent": (gpu_facts(replace(CARD, up=None)), "not reporting"),
-    "processes not told, nothing held": (gpu_facts(processes=None), ""),
-    "processes not told, memory held": (gpu_facts(replace(CARD, memory=0.5), processes=None), "memory allocated"),
-    "processes not told, at work": (gpu_facts(replace(CARD, utilization=0.5), processes=None), "busy"),
-    "processes and memory not told": (gpu_facts(replace(CARD, memory=None), processes=None), "not known to be free"),
-    "processes and work not told": (gpu_facts(replace(CARD, utilization=None), processes=None), "not known to be free"),
+    "processes unknown, no memory used": (gpu_facts(processes=None), ""),
+    "processes unknown, memory used": (gpu_facts(replace(CARD, memory=0.5), processes=None), "memory allocated"),
+    "processes unknown, busy": (gpu_facts(replace(CARD, utilization=0.5), processes=None), "busy"),
+    "only utilization known": (gpu_facts(replace(CARD, memory=None), processes=None), "not known to be free"),
+    "only memory known": (gpu_facts(replace(CARD, utilization=None), processes=None), "not known to be free"),
 }  # fmt: skip
 
 

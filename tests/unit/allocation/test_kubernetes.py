@@ -49,7 +49,7 @@ def jobs(handler: Any) -> dict[str, Any]:
     return {key[2]: each.raw for key, each in handler.objects.items() if key[0].plural == "jobs" and not each.deleted}
 
 
-def refusal(status: int, message: str = "said so") -> Any:
+def refusal(status: int, message: str = "refused by the test") -> Any:
     return kmock.KubernetesError(status=status, reason="Reason", message=message)
 
 
@@ -89,7 +89,7 @@ def test_the_same_token_is_the_same_job(server):
 
 
 def test_many_at_once_with_one_token_make_one_job(server):
-    """Some read before the first has made it, and are told 409 by the server, which is real."""
+    """Some read before the first has made it, and get 409 from the server, which is real."""
     handler, backend = server
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: backend.submit(REQUEST, job_template(), "token"), range(16)))

@@ -213,7 +213,7 @@ def test_the_patch_alone_is_what_kubectl_would_merge():
     }
 
 
-# What frameworks are told in the pods
+# Settings of frameworks in the pods
 
 
 def test_settings_in_a_pod_name_no_device():

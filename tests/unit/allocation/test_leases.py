@@ -92,7 +92,7 @@ def test_what_is_not_renewed_in_time_is_over(allocator: Allocator, clock: FakeCl
 
 
 def test_an_answer_that_comes_after_the_end_is_no_lease(allocator: Allocator, clock: FakeClock) -> None:
-    """Who asks again when the lease is over must not be told that it holds."""
+    """A repeated request after the lease has expired must not get it as active."""
     allocator.allocate(GpuRequest(2), "token", 10)
     clock.now += 10
     with pytest.raises(TokenConflictError, match="was expired: use a new token"):

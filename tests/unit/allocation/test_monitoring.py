@@ -19,7 +19,7 @@ from tests.unit.allocation.builders import AT, allocation_service, inventory, no
 
 
 def look(at: float = AT, held: dict[str, str] | None = None, **of_gpu: Any) -> InventorySnapshot:
-    """One node with one GPU, which is as told."""
+    """One node with one GPU of these values."""
     one = node("a", "T4", 16, 1)
     gpu = replace(one.gpus[0], **{"utilization_ratio": 0.5, "memory_used_ratio": 0.5, **of_gpu})
     return InventorySnapshot(inventory(replace(one, gpus=(gpu,))), held or {}, at)
@@ -30,7 +30,7 @@ CASES = {
     "less than the threshold": (look(utilization_ratio=0.59), []),
     "utilization": (look(utilization_ratio=0.7), [("utilization", 0.5, 0.7)]),
     "memory, downwards": (look(memory_used_ratio=0.1), [("memory", 0.5, 0.1)]),
-    "not told any more": (look(memory_used_ratio=None), [("memory", 0.5, None)]),
+    "unknown from now on": (look(memory_used_ratio=None), [("memory", 0.5, None)]),
     "in use": (look(free=False), [("in_use", 0.0, 1.0)]),
     "leased": (look(held={"a/0": "x"}), [("leased", 0.0, 1.0)]),
     "gone": (InventorySnapshot(Inventory((), AT), {}, AT), [("present", 1.0, 0.0)]),

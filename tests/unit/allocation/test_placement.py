@@ -49,7 +49,7 @@ REQUESTS = st.builds(
 
 
 def possible(request: GpuRequest, fleet: Inventory, held: frozenset[str], all_free: bool) -> set[tuple[int, ...]]:
-    """GPUs by node of every set that would serve: told by trying all sets, without the code that is tested."""
+    """GPUs by node of every set that would serve: found by trying all sets, without the code that is tested."""
     fitting = [
         (node.name, gpu)
         for node in fleet.nodes

@@ -43,7 +43,7 @@ def test_text_answer(points: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "fix"),
     [
         (["--memory", "40"], "did you mean 40GiB"),
         (["--memory", "40GiB", "--target", "85"], "did you mean 0.85"),
@@ -53,10 +53,10 @@ def test_text_answer(points: Path) -> None:
         (["--memory", "40GiB", "--profile", "x"], "either --points"),
     ],
 )
-def test_bad_options_name_the_fix(points: Path, arguments: list[str], mend: str) -> None:
+def test_bad_options_name_the_fix(points: Path, arguments: list[str], fix: str) -> None:
     result = run("--points", str(points), *arguments)
     assert result.exit_code == 2
-    assert mend in result.output
+    assert fix in result.output
 
 
 def test_bad_points_are_a_usage_error(tmp_path: Path) -> None:

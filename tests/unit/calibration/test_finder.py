@@ -16,7 +16,7 @@ MAX_BATCH = 4096
 
 
 def trial(memory: Callable[[int], TrialMemory], limit: float) -> TrialRunner:
-    """What fits a limit in MiB tells its memory."""
+    """A trial that fits a limit in MiB reports its memory."""
     return lambda size: usage if (usage := memory(size)).peak_bytes <= limit * MIB else None
 
 
@@ -120,7 +120,7 @@ def test_the_data_set_bounds_the_batch() -> None:
 
 
 def test_no_step_is_larger_than_one_may_trust() -> None:
-    """What is held is told wrongly: then nothing seems to grow."""
+    """The memory reported is wrong: then nothing seems to grow."""
     sizes: list[int] = []
 
     def run(size: int) -> TrialMemory:

@@ -12,7 +12,7 @@ HEADER = "batch_size,peak_memory_bytes\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [
         ("", "at least two rows"),
         (HEADER, "at least two sizes"),
@@ -35,8 +35,8 @@ HEADER = "batch_size,peak_memory_bytes\n"
         (f"8,{GIB}\n16,{2 * GIB}\n", "the header is"),
     ],
 )
-def test_bad_points_name_the_fix(text: str, mend: str) -> None:
-    with pytest.raises(PointsError, match=mend):
+def test_bad_points_name_the_fix(text: str, fix: str) -> None:
+    with pytest.raises(PointsError, match=fix):
         clean_points(parse_points(text))
 
 
@@ -89,10 +89,10 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [("40", "did you mean 40GiB"), ("40Gb/s", "write a number"), ("-1GiB", "write a number"), ("0GiB", "give the mem"),
      ("5 parsec", "unknown"), ("", "write a number"), ("9999999TiB", "more than any")],
 )  # fmt: skip
-def test_bad_sizes_name_the_fix(text: str, mend: str) -> None:
-    with pytest.raises(ValueError, match=mend):
+def test_bad_sizes_name_the_fix(text: str, fix: str) -> None:
+    with pytest.raises(ValueError, match=fix):
         parse_bytes(text)

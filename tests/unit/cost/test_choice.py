@@ -75,7 +75,7 @@ TABLE = (
     WorkloadCase(
         "only retired types could", speeds=(("V100-16GB", 1), ("V100-16GB", 2)), providers=("azure",), scaling=0.9
     ),
-    WorkloadCase("how much is not said", amount=None),
+    WorkloadCase("the amount is unknown", amount=None),
     WorkloadCase("one speed known", speeds=(("H200", 8),)),
     WorkloadCase("no speed of what is there", speeds=(("L4", 1),), least=8),
     WorkloadCase("two of four L4 each", instances=2, speeds=(("L4", 4), ("L4", 8))),

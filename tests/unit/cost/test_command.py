@@ -1,4 +1,4 @@
-"""`gpu-advisor cost`: answers, their forms, exit codes, and what is said to a slip of the pen."""
+"""`gpu-advisor cost`: answers, their formats, exit codes, and the errors of typing mistakes."""
 
 from __future__ import annotations
 

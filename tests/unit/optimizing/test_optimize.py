@@ -1,4 +1,4 @@
-"""What to change for given targets: said, and written into files that nobody else's work is lost by."""
+"""What to change for given targets, on the terminal and as files, which never overwrite others' changes."""
 
 from __future__ import annotations
 

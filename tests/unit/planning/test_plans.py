@@ -49,12 +49,12 @@ def test_gpus_as_people_write_them(text: str, nodes: int, each: int, gib: int) -
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "fix"),
     [("8xA100", "A100-40GB or A100-80GB"), ("8xXYZ", "add its memory"), ("0xH100", "8xA100-80GB"), ("", "8xA100-80GB"),
      ("12xH100", "number of nodes"), ("8xFOO-0GB", "no GPU has"), ("-3xH100", "add its memory")],
 )  # fmt: skip
-def test_gpus_that_are_none(text: str, mend: str) -> None:
-    with pytest.raises(PlanError, match=mend):
+def test_gpus_that_are_none(text: str, fix: str) -> None:
+    with pytest.raises(PlanError, match=fix):
         parse_cluster(text)
 
 
@@ -169,7 +169,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "fix"),
     [
         (["--gpus", "8xH100"], "--params 7b"),
         (["--params", "7b", "--gpus", "8xA100"], "A100-40GB or A100-80GB"),
@@ -182,10 +182,10 @@ def test_the_command(tmp_path: Path) -> None:
         (["--layers", "2", "--hidden", "63", "--heads", "4", "--gpus", "1xT4"], "multiple of heads"),
     ],
 )
-def test_a_question_that_cannot_be_answered_says_what_to_change(arguments: list[str], mend: str) -> None:
+def test_a_question_that_cannot_be_answered_says_what_to_change(arguments: list[str], fix: str) -> None:
     reported = run(*arguments)
     assert reported.exit_code == 1
-    assert mend in reported.output
+    assert fix in reported.output
 
 
 def plan(*arguments: str) -> Any:

@@ -279,7 +279,7 @@ class CountingRange:
     def __call__(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         self.asked.append((expression, end))
         if end <= self.refused_before:
-            raise SourceError(SourceErrorKind.UNREACHABLE, "said by the test")
+            raise SourceError(SourceErrorKind.UNREACHABLE, "refused by the test")
         return self.source.range(expression, start, end, step)
 
 
@@ -336,4 +336,4 @@ def test_where_the_period_before_cannot_be_read_the_report_says_so(past: History
     assert document["groups"][0]["gpu_utilization_ratio"] == pytest.approx(0.7, abs=2e-3)
     assert document["comparison"] is not None
     assert "could not be read: " in document["comparison"]["unavailable"][0]
-    assert "said by the test" in render_html(document)
+    assert "refused by the test" in render_html(document)

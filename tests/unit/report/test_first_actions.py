@@ -28,7 +28,7 @@ PRICES = {"A10": 1, "L4": 3, "T4": 2, "H100": 4}
 def report(
     external_url: str = "", snoozed: str = "", stale: str = "", prices: bool = True, saves: Mapping[str, float] = {}
 ) -> Report:
-    """A lost GPU of each model; the one with most money is said to be the least urgent. `saves`: GPUs, where not 1."""
+    """A lost GPU of each model; the most expensive one has the lowest severity. `saves`: GPUs, where not 1."""
     settings = Settings.model_validate(
         {
             "cost": {"gpu_price_per_hour": PRICES if prices else {}, "list_prices": False},

@@ -25,7 +25,7 @@ RATIO = st.none() | st.floats(0, 1)
 
 
 class NumberParser(HTMLParser):
-    """Texts of the elements that say which number they tell, of all table cells, and all attributes."""
+    """Texts of the elements that name their number, of all table cells, and all attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ class FlakyHistory:
 
     def range(self, expression: Expression, start: float, end: float, step: float) -> Mapping[Labels, TimeSeries]:
         if self.fails:
-            raise SourceError(SourceErrorKind.UNREACHABLE, "said by the test")
+            raise SourceError(SourceErrorKind.UNREACHABLE, "refused by the test")
         return self.source.range(expression, start, end, step)
 
 
@@ -112,7 +112,7 @@ def test_a_source_that_is_away_is_reported(url: str, past: FlakyHistory) -> None
     past.fails = True
     answer = requests.get(f"{url}/report", timeout=60)
     assert answer.status_code == 503
-    assert "said by the test" in answer.json()["detail"]
+    assert "refused by the test" in answer.json()["detail"]
 
 
 def test_without_an_evaluation_nothing_is_known(past: FlakyHistory) -> None:

@@ -53,7 +53,7 @@ class CountingRange:
         self.expressions.append(expression)
         kind = self.refused(expression)
         if kind is not None:
-            raise SourceError(kind, "said by the test")
+            raise SourceError(kind, "refused by the test")
         return self.source.range(expression, start, end, step)
 
 
@@ -127,7 +127,7 @@ def test_a_query_that_fails_is_reported_and_takes_nothing_else_along(past: Histo
     found, _ = asked(past, 6 * HOUR, no_cpu)
     assert found.cpu == {}
     assert found.values[series.UTILIZATION]
-    assert any("CPU" in why and "said by the test" in why for why in found.unavailable)
+    assert any("CPU" in why and "refused by the test" in why for why in found.unavailable)
     reported = generate_report(CountingRange(EmbeddedSource(past), no_cpu), view_of(), Settings(), 6 * HOUR, END)
     assert reported["groups"][0]["cpu_ratio"] is None
     assert set(reported["groups"][0]["trends"]["cpu"]) == {None}
@@ -191,13 +191,13 @@ def test_a_gpu_that_left_counts_while_it_was_there(tmp_path: Path) -> None:
     assert fleet["gpus"] == 2
     assert fleet["gpu_hours"]["present"] == pytest.approx(6, abs=0.25)
     assert fleet["gpu_utilization_ratio"] == pytest.approx(0.5, abs=1e-3)
-    assert fleet["gpu_hours"]["memory_allocated"] is None  # nothing tells of memory: unknown, not zero
+    assert fleet["gpu_hours"]["memory_allocated"] is None  # nothing reports memory: unknown, not zero
     assert fleet["gpu_memory_ratio"] is None
     assert fleet["coverage_ratio"] == pytest.approx(1, abs=0.05)
 
 
 def test_another_exporter_is_read_by_its_own_names(tmp_path: Path) -> None:
-    """dcgm-exporter: gauges in percent and MiB, of which the number of samples tells how much was seen."""
+    """dcgm-exporter: gauges in percent and MiB, whose number of samples gives the coverage."""
     found = History(tmp_path / "history.db")
     own = 'UUID="GPU-1",gpu="0",device="nvidia0",modelName="Tesla T4",Hostname="b"'
 

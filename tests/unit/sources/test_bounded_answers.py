@@ -85,7 +85,7 @@ def test_gzip_is_decoded_also_in_several_members(parts: int) -> None:
     ("coding", "body", "error"),
     [
         ("gzip", bomb(64 * MIB), BodyTooLargeError),
-        ("gzip", gzip.compress(bomb(64 * MIB), mtime=0), None),  # compressed twice, said once: small, and no JSON
+        ("gzip", gzip.compress(bomb(64 * MIB), mtime=0), None),  # compressed twice, declared once: small, and no JSON
         ("gzip, gzip", gzip.compress(bomb(64 * MIB), mtime=0), requests.RequestException),
         ("br", b"x", requests.RequestException),
         ("deflate", zlib.compress(b"x"), requests.RequestException),

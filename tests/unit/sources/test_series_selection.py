@@ -1,4 +1,4 @@
-"""Copies of a GPU's series and series that succeed one another, told apart by when they were scraped."""
+"""Copies of a GPU's series, and series that succeed one another, distinguished by when they were scraped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The helpers that the integration tests stand on."""
+"""The helpers of the integration tests."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_calls_add_up_to_their_batches_together(micro, in_call):
         optimizer.step()
 
 
-def test_a_step_before_all_calls_begins_anew():
+def test_a_step_before_all_calls_starts_over():
     """The last step of an epoch has fewer batches."""
     net = nn.Linear(5, 6).double()
     manager = MemoryManager(net, accumulate=4)

@@ -1,4 +1,4 @@
-"""Guessing passwords costs the guesser, tells nothing, and delays nobody else."""
+"""Guessing passwords costs the guesser, reveals nothing, and delays nobody else."""
 
 from __future__ import annotations
 

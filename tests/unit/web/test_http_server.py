@@ -1,4 +1,4 @@
-"""The HTTP server: what it answers to well-made requests, and how it stands slow and many clients."""
+"""The HTTP server: its answers to valid requests, and how it copes with slow and with many clients."""
 
 from __future__ import annotations
 

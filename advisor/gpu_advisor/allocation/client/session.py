@@ -154,7 +154,7 @@ class Session:
             except AllocationError as error:
                 log.warning("cannot renew lease %s, retrying: %s", self.allocation.id, error)
                 continue
-            if self.lost.is_set():  # by `check`, while the answer was late: the job was told to stop
+            if self.lost.is_set():  # by `check`, while the answer was late: the job has been asked to stop
                 return None
             self._expires_at = requested_at + lease.seconds
             self.allocation = replace(self.allocation, expires=lease.allocation.expires)

@@ -1,6 +1,6 @@
 """Power levels of GPU models: the default limit, and what a GPU draws while no kernel runs.
 
-Power tells how much of a GPU works where SM activity is missing, but only between two bounds: a GPU without work draws
+Power shows how much of a GPU works where SM activity is missing, but only between two bounds: a GPU without work draws
 its idle power, or, while a process keeps its clocks up, considerably more.
 """
 

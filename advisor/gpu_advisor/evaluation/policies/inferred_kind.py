@@ -1,4 +1,4 @@
-"""A pool that seems to serve is not sized: nobody said so, nor between which limits."""
+"""A pool that seems to serve is not sized: its kind and limits are not configured."""
 
 from __future__ import annotations
 

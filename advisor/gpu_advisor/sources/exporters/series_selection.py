@@ -2,8 +2,8 @@
 
 A GPU has several series if its labels change (another pod's name), if two jobs or two replicas of Prometheus scrape its
 exporter, or if the exporter restarted under another address. Sums over series disjoint in time are exact; over copies
-they count a scrape twice. Here the copies are told apart by their samples' times, and a choice is made that PromQL can
-express: values of as few labels as possible, which leave no two samples of one scrape.
+they count a scrape twice. Here the samples' times distinguish the copies, and a choice is made that PromQL can express:
+values of as few labels as possible, which leave no two samples of one scrape.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which query engine a server has, and what it does differently. Pure.
 
 PromQL is not one language: Prometheus 3 excludes the start of a window, VictoriaMetrics computes rates without
-extrapolation and with the sample before the window. Versions do not tell: VictoriaMetrics claims to be Prometheus
+extrapolation and with the sample before the window. Versions are no help: VictoriaMetrics claims to be Prometheus
 2.24.0, and Thanos and Mimir count their own releases. So the server is asked two queries whose results differ.
 """
 

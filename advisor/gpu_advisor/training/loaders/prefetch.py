@@ -61,7 +61,7 @@ class PrefetchLoader(Generic[B]):
         return loader.load_state_dict(state)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the loader's sampler, which shuffles by it, if it has one."""
+        """Set the epoch of the loader's sampler, which shuffles by it, if it has one."""
         for each in (self.loader, getattr(self.loader, "batch_sampler", None), getattr(self.loader, "sampler", None)):
             if callable(set_epoch := getattr(each, "set_epoch", None)):
                 set_epoch(epoch)

@@ -57,7 +57,7 @@ class _Samples(NamedTuple):
 
 
 class UntriedError(Exception):
-    """The samples tell nothing: there is one, or no finite gradient."""
+    """Nothing follows from the samples: there is one, or no finite gradient."""
 
 
 def batch_norm_reason(model: nn.Module) -> str:
@@ -122,7 +122,7 @@ class _Trial:
             return Exactness(weightings[0], reason) if reason else self._choose(samples, weightings)
 
     def _informative_weightings(self, samples: Part) -> list[Weighting] | None:
-        """What the loss of these samples may be; None if their gradient tells nothing."""
+        """What the loss of these samples may be; None if nothing follows from their gradient."""
         self._rollback.restore()
         loss = self._step.loss(self._model, samples.data)
         self._loss_dtypes.add(loss.dtype)  # some models compute it in float32, whatever their parameters are

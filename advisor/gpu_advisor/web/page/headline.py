@@ -1,6 +1,6 @@
 """The overview's headline: the fleet's status in one sentence that is always true. Pure.
 
-A count of recommendations never hides what is down, and "all targets met" is said only if every check is known and met.
+A count of recommendations never hides what is down. "All targets met" needs every check to be known and met.
 """
 
 from __future__ import annotations
