@@ -26,6 +26,7 @@ RANK = """
 import sys, os
 import torch.distributed as dist
 dist.init_process_group("gloo")
+dist.barrier()  # gloo fails in a rank whose peer ends while it connects
 with open(f"{sys.argv[1]}/{dist.get_rank()}", "w") as file:
     file.write(f"{dist.get_world_size()} {os.environ['CUDA_VISIBLE_DEVICES'].count('GPU-')}")
 dist.destroy_process_group()
