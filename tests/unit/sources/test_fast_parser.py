@@ -151,3 +151,12 @@ def test_more_than_one_chunk_is_read_whole() -> None:
     assert len(body) > 400_000
     found = parse_combined_response(body, LabelCache())
     assert found == split_results(parse_vector(response_data(HttpResponse(200, {}, body), "it"), "it"))
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), unique=True, max_size=6), max_size=6), st.integers(1, 4))
+def test_labels_of_leaves_are_theirs_in_any_order(leaves: list[list[str]], chunk: int) -> None:
+    known = LabelCache()
+    for leaf in leaves:
+        texts = [f',"x":"{value}"' for value in leaf]
+        pieces = [known.of_results(texts[at : at + chunk], at) for at in range(0, len(texts), chunk)]
+        assert [labels for piece in pieces for labels in piece] == [(("x", value),) for value in leaf]

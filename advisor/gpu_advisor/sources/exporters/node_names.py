@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple
 
+from gpu_advisor.text_cache import cache_texts
+
 
 class NodeNames(NamedTuple):
     """What a GPU exporter's identity row, or node_exporter's, says about its node.
@@ -101,6 +103,7 @@ def mismatch_hint(gpus: Sequence[NodeNames], nodes: Sequence[NodeNames], matches
     )
 
 
+@cache_texts(1 << 14)  # of each node in each evaluation
 def short_name(name: str) -> str:
     """The name without its domain, in lower case; empty for an address."""
     try:

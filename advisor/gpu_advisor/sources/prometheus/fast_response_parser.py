@@ -3,7 +3,7 @@
 Parsing a fleet's responses takes much of an evaluation's own time. The results of one leaf follow each other and differ
 in their other labels and the value only: what lies between these is the same text throughout, at which a response is
 split. Each piece is then read as labels or as a number, and anything else in it refuses the response. The 430,000
-results of 10,000 GPUs take 0.5 s, a sixth less than by a regular expression, without a second copy of the text; by
+results of 10,000 GPUs take 0.4 s, a third less than by a regular expression, without a second copy of the text; by
 json.loads and single label sets they take 1.6 s. Responses with escaped characters, incomplete ones and those of
 another shape go to response_parser.py.
 """
@@ -88,7 +88,7 @@ def _read_results(text: str, between: str, time: str, into: dict[Labels, float],
     """Read `labels TIME value BETWEEN labels TIME value ...`. Raises ValueError for any other text."""
     pieces = text.replace(between, _SEPARATOR).replace(time, _SEPARATOR).split(_SEPARATOR)
     texts, numbers = pieces[0::2], pieces[1::2]
-    wanted = len(into) + len(texts)
-    into.update(zip([label_cache[each] for each in texts], map(float, numbers), strict=True))
+    before, wanted = len(into), len(into) + len(texts)
+    into.update(zip(label_cache.of_results(texts, before), map(float, numbers), strict=True))
     if len(into) != wanted:
         raise ValueError("the same labels twice")
