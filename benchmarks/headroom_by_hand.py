@@ -76,9 +76,12 @@ def hours_by_hand(outcomes: Mapping[str, Outcome], unserved_ratio: float) -> flo
     """GPU-hours of the hand-set headroom with this unserved share, between two by its logarithm; None beyond them."""
     known = sorted((outcomes[each.name] for each in BY_HAND), key=lambda each: each.unserved_ratio)
     for strict, lax in pairwise(known):
-        if 0 < strict.unserved_ratio <= unserved_ratio <= lax.unserved_ratio:
+        if not 0 < strict.unserved_ratio <= unserved_ratio <= lax.unserved_ratio:
+            continue
+        if strict.unserved_ratio < lax.unserved_ratio:
             share = log(unserved_ratio / strict.unserved_ratio) / log(lax.unserved_ratio / strict.unserved_ratio)
             return strict.gpu_hours + share * (lax.gpu_hours - strict.gpu_hours)
+        return min(strict.gpu_hours, lax.gpu_hours)
     return None
 
 

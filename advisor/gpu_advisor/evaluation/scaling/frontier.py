@@ -64,8 +64,12 @@ MISSED_BY_DEVIATIONS: UsualUnserved = (
 PRIOR_STEPS = 720
 
 #: Minimum sizes as quantiles of the demand, and the headrooms that each is combined with.
-MINIMUM_QUANTILES = (0.5, 0.9, 0.98, 1.0)
+#: A window is missed by its highest step: of windows, the quantiles are higher.
+MINIMUM_QUANTILES, WINDOW_MINIMUM_QUANTILES = (0.5, 0.9, 0.98, 1.0), (0.9, 0.98, 0.99, 0.995, 1.0)
 _MINIMUM_DEVIATIONS = tuple(each for each in UNSERVED_BY_DEVIATIONS if each[0] in (0.0, 1.5, 3.0, 5.0))
+
+#: In a part of a day, a minimum size costs at most this share of what headroom alone costs.
+FAR_LESS = 0.8
 
 #: Points between two candidates that are replayed before the stricter of the two is taken.
 REFINEMENTS = 3
@@ -94,13 +98,24 @@ def frontiers_of(found: CandidateReplay, strictest_ratio: float) -> list[tuple[F
     """
     frontiers = [_frontier(found, UNSERVED_BY_DEVIATIONS, 0)]
     demands = sorted(found.demands)
-    ranks = (min(len(demands) - 1, int(share * len(demands))) for share in MINIMUM_QUANTILES if demands)
+    quantiles = WINDOW_MINIMUM_QUANTILES if found.window_steps else MINIMUM_QUANTILES
+    ranks = (min(len(demands) - 1, int(share * len(demands))) for share in quantiles if demands)
     for size in sorted({ceil(demands[rank]) for rank in ranks}):
         best = cheapest(frontiers, strictest_ratio)
         if best.unserved_ratio <= strictest_ratio and size >= best.replicas:
             break
         frontiers.append(_frontier(found, _MINIMUM_DEVIATIONS, size))
     return frontiers
+
+
+def of_part_of_a_day(frontiers: list[tuple[FrontierPoint, ...]], ratio: float) -> list[tuple[FrontierPoint, ...]]:
+    """The frontiers of a past that is shorter than a day: with minimum sizes only if these cost far less.
+
+    The demand of the other hours is not known yet, and a minimum size does not follow it as headroom does.
+    """
+    alone, best = cheapest(frontiers[:1], ratio), cheapest(frontiers, ratio)
+    is_reached = alone.unserved_ratio <= ratio * (1 + 1e-9)
+    return frontiers[:1] if is_reached and best.replicas > FAR_LESS * alone.replicas else frontiers
 
 
 def cheapest(frontiers: Sequence[Sequence[FrontierPoint]], ratio: float) -> FrontierPoint:
@@ -172,10 +187,11 @@ def _usual_share(rows: UsualUnserved, deviations: float) -> float:
 
 def _expected_unserved(found: CandidateReplay, candidate: CandidateResult, usual: float) -> float:
     """The work, or windows, that another past as long as this one is expected to leave unserved; `usual` is what is
-    usual in it."""
+    usual in it. Of windows, what is usual makes no past better than it was: some demands have a burst an hour."""
     longest = PRIOR_STEPS / max(1, found.steps)
     weight = min(longest, found.shortage_size(candidate) / usual) if usual else longest
-    return (candidate.unserved + weight * usual) / (1 + weight)
+    expected = (candidate.unserved + weight * usual) / (1 + weight)
+    return max(expected, candidate.unserved) if found.window_steps else expected
 
 
 def _point_at(frontier: Sequence[FrontierPoint], ratio: float) -> FrontierPoint:

@@ -16,11 +16,20 @@ from math import ceil, sqrt
 from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, CandidateResult
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand, record_demand
-from gpu_advisor.evaluation.scaling.frontier import FrontierPoint, cheapest, cheapest_replayed, frontiers_of
+from gpu_advisor.evaluation.scaling.frontier import (
+    FrontierPoint,
+    cheapest,
+    cheapest_replayed,
+    frontiers_of,
+    of_part_of_a_day,
+)
 from gpu_advisor.evaluation.scaling.replay_steps import ROUNDING, SizingRules
 
 #: The past that is replayed, and the least that tunes anything (seconds).
 SLO_HISTORY_SECONDS, MIN_SLO_HISTORY_SECONDS = 86400, 3600
+
+#: From this much of a day on (seconds), its least and its largest demand are known: some of it may be missing.
+WHOLE_DAY_SECONDS = 0.9 * SLO_HISTORY_SECONDS
 
 #: The headroom is tuned this often (seconds): a function of the past before a whole hour, not of the evaluation.
 TUNING_SECONDS = 3600
@@ -129,6 +138,8 @@ def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: 
     found = CandidateReplay(record, rules)
     stated = WINDOW_FRONTIER_RATIOS if rules.window_steps else FRONTIER_RATIOS
     frontiers = frontiers_of(found, min(target_ratio, *stated))
+    if found.steps * step_seconds < WHOLE_DAY_SECONDS:
+        frontiers = of_part_of_a_day(frontiers, target_ratio)
     least = min(frontier[-1].unserved_ratio for frontier in frontiers)
     chosen = cheapest_replayed(found, frontiers, target_ratio if least <= target_ratio else NEARLY_BEST * least)
     deviations = ceil(100 * chosen.deviations - 1e-6) / 100
