@@ -146,8 +146,8 @@ def _measure(probe: ServingProbe, url: str, model: str, concurrency: int, remain
         client.join()
     took = time.monotonic() - began
     enough = len(meter.first) >= MIN_REQUESTS
-    ttft = _percentile(meter.first) if enough else None
-    itl = _percentile(meter.gaps) if enough and meter.gaps else None
+    ttft = _percentile_95(meter.first) if enough else None
+    itl = _percentile_95(meter.gaps) if enough and meter.gaps else None
     rate = meter.tokens / took if took > 0 else 0.0
     return Level(concurrency, len(meter.first), rate, ttft, itl, _why_stop(probe, meter, ttft, itl))
 
@@ -228,6 +228,6 @@ def _has_text(data: bytes) -> bool:
     return isinstance(found, dict) and bool(found.get("choices"))
 
 
-def _percentile(values: Sequence[float], share: float = 0.95) -> float:
+def _percentile_95(values: Sequence[float]) -> float:
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]

@@ -27,9 +27,7 @@ class TracedMemory:
         return max(0.0, at_low + (at_high - at_low) * (batch_size - low) / (high - low))
 
 
-def sizes_to_trace(measured: Sequence[int], others: Iterable[int] = (), farthest_ratio: float = 8.0) -> list[int]:
-    """The measured sizes, doublings of the largest up to `farthest_ratio` times, and `others` up to there."""
-    largest = max(measured)
-    limit = int(farthest_ratio * largest)
-    doubled = [largest << shift for shift in range(1, 32) if largest << shift <= limit]
-    return sorted({*measured, *doubled, *(size for size in others if size <= limit)})
+def sizes_to_trace(measured: Sequence[int], others: Iterable[int] = ()) -> list[int]:
+    """The measured sizes, the largest doubled three times, and `others` up to there."""
+    doubled = [max(measured) << shift for shift in (1, 2, 3)]
+    return sorted({*measured, *doubled, *(size for size in others if size <= doubled[-1])})

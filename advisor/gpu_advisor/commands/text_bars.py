@@ -9,7 +9,7 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "_.-=*%#@"
 
 
-def bar(ratio: float | None, width: int, unicode: bool = True) -> str:
+def bar(ratio: float | None, width: int, unicode: bool) -> str:
     """A bar of `width` characters for 0..1; all dots if unknown, so that it is no zero."""
     if ratio is None:
         return ("·" if unicode else "?") * width
@@ -20,7 +20,7 @@ def bar(ratio: float | None, width: int, unicode: bool = True) -> str:
     return ("█" * (eighths // 8) + part).ljust(width)
 
 
-def sparkline(ratios: Sequence[float | None], width: int, unicode: bool = True) -> str:
+def sparkline(ratios: Sequence[float | None], width: int, unicode: bool) -> str:
     """The last `width` values of 0..1, the newest at the right; a space for each that is unknown or not there yet."""
     levels = _LEVELS if unicode else _ASCII_LEVELS
     shown = list(ratios)[-width:] if width else []

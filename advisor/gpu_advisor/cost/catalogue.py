@@ -74,17 +74,16 @@ def builtin_catalogue() -> Catalogue:
     return Catalogue(offers, retired)
 
 
-def with_user_catalogue(path: Path | None, base: Catalogue | None = None) -> Catalogue:
-    """`base` (None: built in) with the rows of a user's file: a row replaces the one with the same instance type,
-    region and GPUs. Raises CostError with a line for each problem."""
-    base_catalogue = base or builtin_catalogue()
+def with_user_catalogue(path: Path | None) -> Catalogue:
+    """The catalogue with the rows of a user's file, if there is one: a row replaces the one with the same instance
+    type, region and GPUs. Raises CostError with a line for each problem.
+    """
+    builtin = builtin_catalogue()
     if path is None:
-        return base_catalogue
+        return builtin
     own = read_catalogue(path)
     own_keys = {each.key for each in own}
-    return Catalogue(
-        (*(each for each in base_catalogue.offers if each.key not in own_keys), *own), base_catalogue.retired
-    )
+    return Catalogue((*(each for each in builtin.offers if each.key not in own_keys), *own), builtin.retired)
 
 
 def read_catalogue(path: Path) -> tuple[InstanceOffer, ...]:

@@ -97,7 +97,7 @@ def form_factor(text: str) -> str:
     return next((form for form, pattern in _FORM_PATTERNS if pattern.search(text)), "")
 
 
-def vendor_of_type(name: str, text: str = "") -> str:
+def vendor_of_type(name: str, text: str) -> str:
     """From the original text if it names the vendor, else from the canonical name."""
     match = re.search(r"(?i)nvidia|amd|intel|huawei", text)
     if match:

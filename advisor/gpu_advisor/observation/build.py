@@ -78,8 +78,8 @@ def build_facts(
     families: Mapping[str, Mapping[str, Expression]],
     settings: Settings,
     at: float,
-    observed: ObservedSeries = ObservedSeries(),  # noqa: B008  (immutable)
-    discarded: Mapping[str, Vector] | None = None,
+    observed: ObservedSeries,
+    discarded: Mapping[str, Vector],
 ) -> Facts:
     """Query results by label set -> values by GPU and node. `families`: expressions by signal and exporter family;
     `discarded`: readings by signal that mean no value.
@@ -103,7 +103,7 @@ def build_facts(
 
     drivers = rows("drivers")
     wanted = [signal for signal in signals.SIGNALS if signal.name in families]
-    values, implausible_values = _signal_values(wanted, results, discarded or {}, names, unresolved)
+    values, implausible_values = _signal_values(wanted, results, discarded, names, unresolved)
     # If an exporter has no health metric, a GPU with identity series counts as up.
     without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
     assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present if row["exporter"] in without_health}

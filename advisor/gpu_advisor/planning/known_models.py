@@ -15,11 +15,9 @@ DEFAULT_SEQUENCE = 2048
 SIZE_TOLERANCE_RATIO = 0.08
 
 
-def _llama(
-    layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, vocabulary: int, tied: bool = False
-) -> TransformerShape:
+def _llama(layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, vocabulary: int) -> TransformerShape:
     return TransformerShape(
-        layers, hidden, heads, kv_heads, ffn, vocabulary, DEFAULT_SEQUENCE, gated=True, tied=tied, biases=False,
+        layers, hidden, heads, kv_heads, ffn, vocabulary, DEFAULT_SEQUENCE, gated=True, tied=False, biases=False,
         upcast_norm=True,
     )  # fmt: skip
 

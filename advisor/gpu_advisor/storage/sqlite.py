@@ -55,8 +55,11 @@ def open_database(
     return connection
 
 
-def check_schema(connection: sqlite3.Connection, version: int, schema: str = "") -> None:
-    """Check the schema's version; create the schema in an empty file. Raises SchemaVersionError, sqlite3.Error."""
+def check_schema(connection: sqlite3.Connection, version: int, schema: str) -> None:
+    """Check the schema's version; create it in an empty file. `schema`: SQL, "" for a file that must have one.
+
+    Raises SchemaVersionError, sqlite3.Error.
+    """
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found == version:
         return

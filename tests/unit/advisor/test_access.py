@@ -19,7 +19,7 @@ from gpu_advisor.commands.http_client import AdvisorHttpClient
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.state.view import SourceStatus, View
 from gpu_advisor.web.api.app import ApiContext, create_app
-from gpu_advisor.web.api.authentication import Authenticator
+from gpu_advisor.web.api.authentication import Authenticator, Login
 from gpu_advisor.web.server import WebServer, build_authenticator
 from pydantic import ValidationError
 
@@ -68,7 +68,7 @@ def test_logins(client: FlaskClient, headers: dict[str, str], status: int) -> No
 
 
 def test_no_token_is_not_an_empty_token() -> None:
-    assert not Authenticator({"ada": HASH}, "").authenticate("Bearer ")
+    assert Authenticator({"ada": HASH}, "").check("Bearer ", "") is not Login.FULL
     assert not Authenticator({}, "").login_required
 
 

@@ -103,10 +103,6 @@ class Authenticator:
             self._verified[self._digest(authorization)] = None
         return Login.FULL
 
-    def authenticate(self, authorization: str, address: str = "") -> bool:
-        """Whether the header is a login."""
-        return self.check(authorization, address) is Login.FULL
-
     def _is_right(self, value: str) -> bool:
         import bcrypt
 
