@@ -54,7 +54,7 @@ def test_the_diagnosis_is_that_of_the_whole_table(gpus: list[dict[signals.Signal
         features = LazyFeatures(GpuSignals(known, gpu, peers, "training"))
         expected = match_row(features)
         assert match_row(features, screened.rows) == expected
-        assert not screened.is_decided or (screened.rows[0], (), ()) == expected
+        assert not screened.is_decided or (screened.rows[0], ()) == expected
     for row in TABLE:
         for gpu, screened in zip(known.gpus, possible_rows(columns, (row,)), strict=True):
             features = LazyFeatures(GpuSignals(known, gpu, peers, "training"))

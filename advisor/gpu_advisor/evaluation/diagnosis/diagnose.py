@@ -41,15 +41,13 @@ UNSCREENED = Screened(DECISION_TABLE, is_decided=False)
 class GpuDiagnosis:
     """The diagnosis of one GPU.
 
-    `row` is the matching row of the table, or None. Then `missing_features` are the features missing from rows that may
-    match, and `borderline` the diagnoses within a dead band. `observed` is False if the GPU has too little data;
-    `features` are the values computed.
+    `row` is the matching row of the table, or None. `borderline` are the diagnoses within a dead band, of rows before
+    it. `observed` is False if the GPU has too little data; `features` are the values computed.
     """
 
     gpu: Gpu
     name: str
     row: DecisionRow | None = None
-    missing_features: tuple[str, ...] = ()
     borderline: tuple[str, ...] = ()
     observed: bool = True
     secondary_rows: tuple[DecisionRow, ...] = ()
@@ -68,21 +66,16 @@ def signals_of(features: Iterable[str]) -> tuple[Signal, ...]:
 
 def match_row(
     features: Features, rows: Iterable[DecisionRow] = DECISION_TABLE
-) -> tuple[DecisionRow | None, tuple[str, ...], tuple[str, ...]]:
-    """The first matching row, or None; the features missing to decide; and the borderline diagnoses."""
-    undecided_rows: list[DecisionRow] = []
+) -> tuple[DecisionRow | None, tuple[str, ...]]:
+    """The first matching row, or None, and the borderline diagnoses of rows before it."""
     borderline: dict[str, None] = {}
     for row in rows:
         truth = all_of(row.conditions, features)
         if truth is Truth.YES:
-            return row, (), tuple(borderline)
+            return row, tuple(borderline)
         if truth is Truth.BORDERLINE:
             borderline[row.diagnosis] = None
-        elif truth is Truth.MISSING:
-            undecided_rows.append(row)
-    parts = (part for row in undecided_rows for condition in row.conditions for part in condition.parts())
-    missing = dict.fromkeys(part.feature for part in parts if part.truth(features) is Truth.MISSING)
-    return None, tuple(missing), tuple(borderline)
+    return None, tuple(borderline)
 
 
 def diagnose(facts: Facts, peers: Peers, pools: Sequence[Pool]) -> tuple[GpuDiagnosis, ...]:
@@ -114,19 +107,16 @@ def _diagnose_gpu(
     """The diagnosis by those rows that may match."""
     coverage = facts.value(IDLE_COVERAGE, gpu.uuid)
     if not gpu.up or facts.value(IDLE_UTILIZATION, gpu.uuid) is None:
-        return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
+        return GpuDiagnosis(gpu, UNKNOWN, observed=False)
     if coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
-        return GpuDiagnosis(gpu, UNKNOWN, missing_features=("utilization",), observed=False)
+        return GpuDiagnosis(gpu, UNKNOWN, observed=False)
     features = LazyFeatures(GpuSignals(facts, gpu, peers, pool.kind_of(gpu)))
-    row, missing_features, borderline = (
-        (screened.rows[0], (), ()) if screened.is_decided else match_row(features, screened.rows)
-    )
+    row, borderline = (screened.rows[0], ()) if screened.is_decided else match_row(features, screened.rows)
     secondary_found = tuple(row for row in secondary_rows if all_of(row.conditions, features) is Truth.YES)
     return GpuDiagnosis(
         gpu,
         row.diagnosis if row else UNKNOWN,
         row,
-        missing_features,
         borderline,
         secondary_rows=secondary_found,
         features=features,
