@@ -176,23 +176,35 @@ class CheckDocument(TypedDict):
 class FrontierPointDocument(TypedDict):
     """What an objective would cost, by the replay of the pool's past."""
 
-    unserved_ratio: float
+    unserved_ratio: float | None
+    missed_windows_ratio: float | None
     headroom_deviations: float
     min_replicas: Annotated[int, Field(description="kept ready whatever the forecast; 0: none")]
     gpu_hours_per_day: float
 
 
 class PoolSloDocument(TypedDict):
-    """The objective `slo.unserved`, the headroom tuned to it, and what that reached in a replay of the pool's past."""
+    """The objective `slo.unserved` or `slo.windows`, the headroom tuned to it, and what that reached in a replay of the
+    pool's past."""
 
-    unserved_ratio: Annotated[float, Field(description="the objective: share of the demanded GPU-time above capacity")]
+    unserved_ratio: Annotated[
+        float | None,
+        Field(description="the objective: share of the demanded GPU-time above capacity; null: of windows"),
+    ]
+    missed_windows_ratio: Annotated[
+        float | None,
+        Field(description="the objective: share of windows that miss a latency objective; null: of demand"),
+    ]
     headroom_deviations: float
     min_replicas: Annotated[int, Field(description="kept ready whatever the forecast; 0: none")]
     history_seconds: float
     missing_seconds: Annotated[
         float, Field(description="history still to come; until then the headroom is the default")
     ]
-    reached_ratio: Annotated[float | None, Field(description="unserved share in the replay; null without history")]
+    reached_ratio: Annotated[
+        float | None,
+        Field(description="unserved share, or share of missed windows, in the replay; null without history"),
+    ]
     reached_upper_ratio: Annotated[float | None, Field(description="its upper bound, 95 % confidence")]
     shortages: Annotated[int, Field(description="periods with too few replicas in the replay")]
     gpu_hours_per_day: float | None
@@ -220,7 +232,7 @@ class PoolDocument(TypedDict):
     replicas: int
     replicas_are: ReplicaUnit
     desired_replicas: Annotated[int | None, Field(description="null while the advisor abstains, and if not serving")]
-    slo: Annotated[PoolSloDocument | None, Field(description="null: no slo.unserved")]
+    slo: Annotated[PoolSloDocument | None, Field(description="null: nothing that tunes the headroom")]
 
 
 class SourceDocument(TypedDict):

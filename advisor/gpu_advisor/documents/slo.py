@@ -11,9 +11,10 @@ HOURS_PER_DAY = 24
 
 def pool_slo(headroom: TunedHeadroom, gpus_per_replica: int) -> schema.PoolSloDocument:
     """The objective, what it reached in the replay, and what others would cost."""
-    chosen = headroom.chosen
+    chosen, of_windows = headroom.chosen, headroom.of_windows
     return {
-        "unserved_ratio": headroom.target_ratio,
+        "unserved_ratio": None if of_windows else headroom.target_ratio,
+        "missed_windows_ratio": headroom.target_ratio if of_windows else None,
         "headroom_deviations": headroom.deviations,
         "min_replicas": headroom.min_replicas,
         "history_seconds": headroom.history_seconds,
@@ -24,7 +25,8 @@ def pool_slo(headroom: TunedHeadroom, gpus_per_replica: int) -> schema.PoolSloDo
         "gpu_hours_per_day": gpu_hours_per_day(chosen, gpus_per_replica) if chosen else None,
         "frontier": [
             {
-                "unserved_ratio": point.unserved_ratio,
+                "unserved_ratio": None if of_windows else point.unserved_ratio,
+                "missed_windows_ratio": point.unserved_ratio if of_windows else None,
                 "headroom_deviations": point.deviations,
                 "min_replicas": point.min_replicas,
                 "gpu_hours_per_day": gpu_hours_per_day(point, gpus_per_replica),

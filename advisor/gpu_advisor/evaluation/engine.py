@@ -18,6 +18,7 @@ from gpu_advisor.evaluation.savings import MoneySummary, summarize, urgency, wit
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 from gpu_advisor.evaluation.serving.decision_table import SIZE_KINDS
 from gpu_advisor.evaluation.serving.groups import serving_groups
+from gpu_advisor.evaluation.serving.headroom import with_group_headroom
 from gpu_advisor.evaluation.serving.recommend import (
     ServedPool,
     conclude,
@@ -106,7 +107,9 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     groups = serving_groups(facts.serving, facts.at)
     assigned = assign_pools(facts.gpus, settings.pools, pools_by_gpu(groups, settings.pools))
     pools = scale_pool.with_headroom(facts, settings, with_inferred_kinds(facts, assigned, settings.pools))
-    served = served_pools(groups, pools, settings)
+    served = with_group_headroom(served_pools(groups, pools, settings), settings, facts.at)
+    tuned = {one.pool.settings.name: one.pool for one in served}
+    pools = tuple(tuned.get(pool.settings.name, pool) if pool.gpus else pool for pool in pools)
     by_requests = sized_by_requests(served)
     prices = fleet_prices(facts, settings.cost)
     conclusions = [

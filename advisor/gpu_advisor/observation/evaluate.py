@@ -33,6 +33,7 @@ from gpu_advisor.observation.queries import (
 )
 from gpu_advisor.observation.series import ObservedSeries, SeriesReader
 from gpu_advisor.observation.serving import read_serving
+from gpu_advisor.observation.serving_day import ServingDayCache
 from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import Expression, Vector, none_of_values, union, with_matchers
@@ -68,6 +69,7 @@ class HistoryCaches:
 
     ranges: RangeCache | None = field(default_factory=RangeCache)
     slo_histories: SloHistoryCache = field(default_factory=SloHistoryCache)
+    serving_day: ServingDayCache = field(default_factory=ServingDayCache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def evaluate(
     caches = caches or HistoryCaches(ranges=None)
     counted = count_queries(source, caches.ranges)
     found = _identify(counted, settings, at)
-    facts = _read_signals(found)
+    facts = _read_signals(found, caches.serving_day)
     facts = replace(facts, list_prices=shipped_list_prices(), leases=_by_uuid(leases or {}, facts))
     # A history reaches back as far as no selection of series is known: that of the longest window is the best guess.
     dialects = found.dialects(settings.evaluation.idle_window_seconds)
@@ -135,7 +137,7 @@ def _identify(source: Source, settings: Settings, at: float) -> _Identified:
     return _Identified(source, settings, at, results, canonical, inventory, present, observed)
 
 
-def _read_signals(found: _Identified) -> Facts:
+def _read_signals(found: _Identified, serving_day: ServingDayCache) -> Facts:
     """All but histories: signals, inference servers, demand signals and calibrations."""
     source, settings, at = found.source, found.settings, found.at
     families = compile_by_exporter(cache(found.dialects), settings)
@@ -153,7 +155,9 @@ def _read_signals(found: _Identified) -> Facts:
             source, found.inventory, mappings_of(settings), at, source_matchers(settings)
         )
         facts = replace(facts, unmapped_exporters=unmapped)
-    serving = read_serving(source, facts, at, source_matchers(settings), cluster_label(settings))
+    tuned = any(pool.slo is not None and pool.slo.itl_p95 is not None for pool in settings.pools)
+    day = serving_day if tuned else None
+    serving = read_serving(source, facts, at, source_matchers(settings), cluster_label(settings), day)
     demand_signals = demand.read_demand_signals(source, settings.pools, at, settings.evaluation)
     published = curves_from_metrics(results["profile_memory"], results["profile_throughput"])
     profiles = load_profile_index(settings.profiles_dir, published)

@@ -2,21 +2,24 @@
 
 One query finds which servers are present, by one metric each; three read windows, one reads instant values, and one the
 history of throughput and latency. The last window and the one before are two steps of the same queries. With more than
-some five kinds of servers there are more queries, so that none is too long.
+some five kinds of servers there are more queries, so that none is too long. Where headroom is tuned to latencies, the
+first evaluation has one more: the history of a day.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
+from typing import Any
 
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.gpus import assign_gpus
 from gpu_advisor.evaluation.serving.signals import SERVING_SIGNALS
+from gpu_advisor.observation.serving_day import Demands, ServingDayCache
 from gpu_advisor.promql.expressions import (
     Aggregate,
     AggregateOp,
@@ -45,8 +48,9 @@ MIN_LEAVES_PER_QUERY = 12
 #: Leaves have some 200 characters, and VictoriaMetrics refuses a query of more than 16 KiB (-search.maxQueryLen).
 MAX_LEAVES_PER_QUERY = 50
 
-#: Kinds of servers in one query of histories, for the same limit: each has up to 2,000 characters.
-MAX_HISTORIES_PER_QUERY = 6
+#: Kinds of servers in one query of histories, for the same limit: each has up to 2,000 characters, and 1,000 more with
+#: the latencies.
+MAX_HISTORIES_PER_QUERY, MAX_WITH_LATENCIES = 6, 4
 
 #: The label that distinguishes parts of one query.
 PART_LABEL = "_part"
@@ -64,15 +68,27 @@ DEMAND_PARTS: Mapping[str, tuple[AggregateOp, str]] = {
     "total_waiting": ("sum", "waiting_now"),
 }
 
+#: Of the latencies of all requests of a model, the share and the quantities: the first that the server publishes.
+LATENCY_SHARE = 0.95
+LATENCY_PARTS: Mapping[str, tuple[str, ...]] = {"ttft_p95": ("ttft",), "itl_p95": ("request_itl", "itl")}
+
 Parts = dict[tuple[str, str], dict[str, dict[float, float]]]
+PartsOf = Callable[[ServerMapping, EvaluationSettings, tuple[Matcher, ...], str], Iterable[tuple[str, Expression]]]
 Histories = dict[tuple[str, str], tuple[CurvePoint, ...]]
-Demands = dict[tuple[str, str], tuple[DemandSample, ...]]
 
 
 def read_serving(
-    source: Source, facts: Facts, at: float, matchers: tuple[Matcher, ...], cluster_label: str
+    source: Source,
+    facts: Facts,
+    at: float,
+    matchers: tuple[Matcher, ...],
+    cluster_label: str,
+    day: ServingDayCache | None = None,
 ) -> ServingFacts:
-    """The inference servers at time `at` (Unix time), joined to the GPUs. Raises SourceError."""
+    """The inference servers at time `at` (Unix time), joined to the GPUs. Raises SourceError.
+
+    With a cache of the `day`, the demand is that of a day, with the latencies of all requests.
+    """
     evaluation = facts.evaluation
     names = {each.name: each.detect for each in server_mappings()} | {name: name for name in UNMAPPED_SERVERS}
     detection = union(
@@ -108,7 +124,7 @@ def read_serving(
     replicas = with_window_before(
         build_replicas(found, values, cluster_label), build_replicas(found, before, cluster_label)
     )
-    histories, demand = _read_histories(source, found, at, evaluation, matchers, cluster_label)
+    histories, demand = _read_histories(source, found, at, evaluation, matchers, cluster_label, day)
     return ServingFacts(
         replicas=assign_gpus(replicas, facts.gpus, facts.owners, facts.nodes),
         expressions=expressions,
@@ -224,36 +240,86 @@ def _read_histories(
     evaluation: EvaluationSettings,
     matchers: tuple[Matcher, ...],
     cluster_label: str,
+    day: ServingDayCache | None,
 ) -> tuple[Histories, Demands]:
     """The points of the curve of each server and model, and its demand, over the pools' history: one query for a few
     kinds of servers."""
-    first, last = step_bounds(at, evaluation)
-    series: dict[Labels, TimeSeries] = {}
-    for number in range(0, len(mappings), MAX_HISTORIES_PER_QUERY):
-        some = mappings[number : number + MAX_HISTORIES_PER_QUERY]
-        parts = list(_history_parts(some, evaluation, matchers, cluster_label))
-        if parts:
-            series |= source.range(union(*parts), first, last, evaluation.step_seconds)
-    by_part = _by_part(series, {each.name: each.labels.get("model", "") for each in mappings})
-    return curve_points(by_part), demand_samples(by_part)
+    (first, last), step = step_bounds(at, evaluation), evaluation.step_seconds
+
+    def read(parts: PartsOf, start: float, end: float) -> Parts:
+        series: dict[Labels, TimeSeries] = {}
+        size = MAX_HISTORIES_PER_QUERY if day is None else MAX_WITH_LATENCIES
+        for number in range(0, len(mappings), size):
+            wanted = [
+                ConstantLabel(expression, PART_LABEL, f"{mapping.name}/{part}")
+                for mapping in mappings[number : number + size]
+                for part, expression in parts(mapping, evaluation, matchers, cluster_label)
+            ]
+            if wanted:
+                series |= source.range(union(*wanted), start, end, step)
+        return _by_part(series, {each.name: each.labels.get("model", "") for each in mappings})
+
+    def of_demand(mapping: ServerMapping, *given: Any) -> Iterator[tuple[str, Expression]]:
+        yield from _demand_parts(mapping, *given)
+        if day is not None:
+            yield from _latency_parts(mapping, *given)
+
+    def of_history(mapping: ServerMapping, *given: Any) -> Iterator[tuple[str, Expression]]:
+        yield from _curve_parts(mapping, *given)
+        yield from of_demand(mapping, *given)
+
+    by_part = read(of_history, first, last)
+    demand: Demands = demand_samples(by_part)
+    if day is not None:
+        kinds = frozenset(each.name for each in mappings)
+        demand = day.extend(
+            demand, lambda start, end: demand_samples(read(of_demand, start, end)), kinds, first, last, step
+        )
+    return curve_points(by_part), demand
 
 
-def _history_parts(
-    mappings: Iterable[ServerMapping],
-    evaluation: EvaluationSettings,
-    matchers: tuple[Matcher, ...],
-    cluster_label: str,
-) -> Iterator[Expression]:
-    for mapping in mappings:
-        label = mapping.labels.get("model")
-        by = (label,) if label else ()
-        every = signal_expressions(mapping, HISTORY_WINDOW_STEPS * evaluation.step_seconds, matchers, cluster_label)
-        for name in CURVE_SIGNALS:
-            if name in every:
-                yield ConstantLabel(Aggregate("avg", by, every[name]), PART_LABEL, f"{mapping.name}/{name}")
-        for part, (op, name) in DEMAND_PARTS.items():
-            if name in every:
-                yield ConstantLabel(Aggregate(op, by, every[name]), PART_LABEL, f"{mapping.name}/{part}")
+def _curve_parts(
+    mapping: ServerMapping, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...], cluster_label: str
+) -> Iterator[tuple[str, Expression]]:
+    """The signals of a point of the curve: means of the replicas."""
+    every = _history_signals(mapping, evaluation, matchers, cluster_label)
+    for name in CURVE_SIGNALS:
+        if name in every:
+            yield name, Aggregate("avg", _by_model(mapping), every[name])
+
+
+def _demand_parts(
+    mapping: ServerMapping, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...], cluster_label: str
+) -> Iterator[tuple[str, Expression]]:
+    every = _history_signals(mapping, evaluation, matchers, cluster_label)
+    for part, (op, name) in DEMAND_PARTS.items():
+        if name in every:
+            yield part, Aggregate(op, _by_model(mapping), every[name])
+
+
+def _latency_parts(
+    mapping: ServerMapping, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...], _cluster_label: str
+) -> Iterator[tuple[str, Expression]]:
+    """Quantiles over the requests of all replicas, of the window that objectives are checked in."""
+    for part, quantities in LATENCY_PARTS.items():
+        found = (
+            mapping.expression(each, "quantile", LATENCY_SHARE, _by_model(mapping), evaluation.window_seconds, matchers)
+            for each in quantities
+        )
+        expression = next((each for each in found if each is not None), None)
+        if expression is not None:
+            yield part, expression
+
+
+def _history_signals(
+    mapping: ServerMapping, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...], cluster_label: str
+) -> dict[str, Expression]:
+    return signal_expressions(mapping, HISTORY_WINDOW_STEPS * evaluation.step_seconds, matchers, cluster_label)
+
+
+def _by_model(mapping: ServerMapping) -> tuple[str, ...]:
+    label = mapping.labels.get("model")
+    return (label,) if label else ()
 
 
 def _by_part(series: Mapping[Labels, TimeSeries], model_labels: Mapping[str, str]) -> Parts:
@@ -281,14 +347,15 @@ def curve_points(parts: Parts) -> Histories:
     return found
 
 
-def demand_samples(parts: Parts) -> Demands:
+def demand_samples(parts: Parts) -> dict[tuple[str, str], tuple[DemandSample, ...]]:
     """The demand of the steps that have all of its parts. Pure."""
     found = {}
     for key, signals in parts.items():
         if all(name in signals for name in DEMAND_PARTS):
             tokens, replicas, waiting = (signals[name] for name in DEMAND_PARTS)
+            ttft, itl = (signals.get(name, {}) for name in LATENCY_PARTS)
             found[key] = tuple(
-                DemandSample(time, replicas[time], tokens[time], waiting[time])
+                DemandSample(time, replicas[time], tokens[time], waiting[time], ttft.get(time), itl.get(time))
                 for time in sorted(tokens)
                 if time in replicas and time in waiting
             )

@@ -124,7 +124,7 @@ class PoolSettings(StrictModel):
     demand: DemandSettings | None = Field(None, description="demand signal, in PromQL")
     slo: SloSettings | None = Field(None, description="service level objective; the advisor tunes the headroom to it")
     headroom_deviations: float | None = Field(
-        None, ge=0, le=20, description="overrides evaluation.headroom_deviations; not with slo.unserved"
+        None, ge=0, le=20, description="overrides evaluation.headroom_deviations; not with slo.unserved or slo.windows"
     )
     gpu: GpuLimits | None = Field(None, description="overrides resources.gpu")
 
@@ -144,6 +144,10 @@ class PoolSettings(StrictModel):
         return self.slo.unserved_ratio if self.slo else None
 
     @property
+    def states_windows(self) -> bool:
+        return self.slo is not None and self.slo.windows is not None
+
+    @property
     def joins_servers(self) -> bool:
         """Whether it has the GPUs of inference servers, not those of selectors: objectives of language models say
         nothing on other GPUs."""
@@ -152,9 +156,10 @@ class PoolSettings(StrictModel):
     @model_validator(mode="after")
     def _check_one_headroom(self) -> PoolSettings:
         tuned = self.unserved_ratio is not None
-        if tuned and self.headroom_deviations is not None:
+        name = "slo.unserved" if tuned else "slo.windows"
+        if (tuned or self.states_windows) and self.headroom_deviations is not None:
             raise ValueError(
-                "slo.unserved and headroom_deviations contradict each other: the SLO tunes the headroom; remove one"
+                f"{name} and headroom_deviations contradict each other: the SLO tunes the headroom; remove one"
             )
         if tuned and self.kind != "serving":
             raise ValueError(f"slo.unserved is for serving pools, not {self.kind}: set kind: serving, or remove it")

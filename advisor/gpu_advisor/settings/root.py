@@ -75,10 +75,12 @@ class Settings(StrictModel):
 
     @model_validator(mode="after")
     def _check_one_headroom(self) -> Settings:
-        tuned = [pool.name for pool in self.pools if pool.unserved_ratio is not None]
+        of_demand = [pool.name for pool in self.pools if pool.unserved_ratio is not None]
+        tuned = of_demand or [pool.name for pool in self.pools if pool.states_windows]
         if tuned and "headroom_deviations" in self.evaluation.model_fields_set:
+            objective = "slo.unserved" if of_demand else "slo.windows"
             raise ValueError(
-                f"evaluation.headroom_deviations contradicts slo.unserved of {', '.join(tuned)}: the SLO tunes the "
+                f"evaluation.headroom_deviations contradicts {objective} of {', '.join(tuned)}: the SLO tunes the "
                 "headroom; remove one, or set headroom_deviations at the pools without an SLO"
             )
         return self

@@ -16,12 +16,16 @@ _PERCENT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*")
 
 
 def _parse_percent(value: object) -> float:
+    return _check_range(_number_of_percent(value, "0.2%"))
+
+
+def _number_of_percent(value: object, example: str) -> float:
     """A number of percent from `0.2%` or 0.2. Raises ValueError."""
     match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
     number = float(match[1]) if match else value
     if isinstance(number, int | float) and not isinstance(number, bool):
-        return _check_range(float(number))
-    raise ValueError("not a percentage: write it as in 0.2%")
+        return float(number)
+    raise ValueError(f"not a percentage: write it as in {example}")
 
 
 def _check_range(percent: float) -> float:
@@ -55,6 +59,23 @@ LatencySeconds = Annotated[
 
 UnservedPercent = Annotated[float, BeforeValidator(_parse_percent)]
 
+#: Shares of windows that a day of history can tell apart, in percent, and the one that latency objectives ask for.
+MIN_WINDOWS_PERCENT, MAX_WINDOWS_PERCENT, DEFAULT_WINDOWS_PERCENT = 90.0, 99.9, 99.0
+
+
+def _check_windows(value: object) -> float:
+    percent = _number_of_percent(value, "99%")
+    if MIN_WINDOWS_PERCENT <= percent <= MAX_WINDOWS_PERCENT:
+        return percent
+    hint = f": did you mean {100 * percent:g}%?" if MIN_WINDOWS_PERCENT <= 100 * percent <= 100 else ""
+    raise ValueError(
+        f"{percent:g}% is not a share of windows that a day of history can show ({MIN_WINDOWS_PERCENT:g}% to "
+        f"{MAX_WINDOWS_PERCENT:g}%){hint}"
+    )
+
+
+WindowsPercent = Annotated[float, BeforeValidator(_check_windows)]
+
 
 class SloSettings(StrictModel):
     """Service level objective (SLO) of a serving pool. The advisor tunes the pool's headroom to it."""
@@ -70,6 +91,20 @@ class SloSettings(StrictModel):
         None, description="as in 50ms: inter-token latency that 95 % of the requests keep, of language models"
     )
 
+    windows: WindowsPercent | None = Field(
+        None,
+        description="percent, as in 99%: share of the windows of evaluation.window_seconds that keep the latency "
+        "objectives, at least; 99% with itl_p95, unless the headroom is set by hand",
+    )
+
+    @model_validator(mode="after")
+    def _windows_of_latencies(self) -> SloSettings:
+        if self.windows is not None and self.itl_p95 is None:
+            raise ValueError("slo.windows is a share of windows that keep slo.itl_p95: state it, as in itl_p95: 50ms")
+        if self.windows is not None and self.unserved is not None:
+            raise ValueError("slo.windows and slo.unserved both tune the headroom: remove one")
+        return self
+
     @model_validator(mode="after")
     def _not_empty(self) -> SloSettings:
         if all(getattr(self, name) is None for name in type(self).model_fields):
@@ -82,6 +117,13 @@ class SloSettings(StrictModel):
     def is_of_requests(self) -> bool:
         """Whether it has objectives for the latencies of requests to a language model."""
         return self.ttft_p95 is not None or self.itl_p95 is not None
+
+    @property
+    def missed_windows_ratio(self) -> float | None:
+        """The share (0..1) of windows that may miss the latency objectives; None if they do not tune the headroom."""
+        if self.itl_p95 is None or self.unserved is not None:
+            return None
+        return 1 - (DEFAULT_WINDOWS_PERCENT if self.windows is None else self.windows) / 100
 
     @property
     def unserved_ratio(self) -> float | None:

@@ -14,6 +14,7 @@ from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 from gpu_advisor.evaluation.scaling.sizing import (
     CountedDemand,
     ScalingLimits,
+    Windows,
     decide_size,
     sizing_rules,
     tuned_headroom,
@@ -48,7 +49,7 @@ def bursts(seed: int, steps: int = 1440) -> list[float]:
 
 def tuned(values: list[float], ratio: float, limits: ScalingLimits = LIMITS) -> TunedHeadroom:
     history = points(values)
-    return tuned_headroom(history, limits, EVALUATION, history[-1].at, ratio, 0, CountedDemand(0.25), WINDOW)
+    return tuned_headroom(history, limits, EVALUATION, history[-1].at, ratio, 0, CountedDemand(0.25), Windows(WINDOW))
 
 
 @pytest.mark.parametrize(

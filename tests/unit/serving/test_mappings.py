@@ -14,6 +14,7 @@ from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.serving.facts import ServingFacts, ServingReplica
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.observation.serving import read_serving
+from gpu_advisor.observation.serving_day import ServingDayCache
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, TimeSeries, Vector
 from gpu_advisor.settings import EvaluationSettings, Settings
@@ -317,7 +318,8 @@ class MeasuredSource(EmbeddedSource):
         self.longest = max(self.longest, *(len(to_promql(each)) for each in expressions))
 
 
-def test_no_query_is_too_long_for_victoriametrics(tmp_path: Path) -> None:
+@pytest.mark.parametrize("day", [None, ServingDayCache()])
+def test_no_query_is_too_long_for_victoriametrics(day: ServingDayCache | None, tmp_path: Path) -> None:
     """All kinds of servers in one of several clusters; 16 KiB is its -search.maxQueryLen."""
     pages = list({page.server: page for page in PAGES}.values())
     matchers = (Matcher("cluster", "=", "production-eu-west-1"),)
@@ -331,7 +333,7 @@ def test_no_query_is_too_long_for_victoriametrics(tmp_path: Path) -> None:
     with closing(history_of(lines, tmp_path)) as history:
         source = MeasuredSource(history)
         facts = Facts(START, (), (), {}, {}, EvaluationSettings())
-        found = read_serving(source, facts, START, matchers, "cluster")
+        found = read_serving(source, facts, START, matchers, "cluster", day)
     assert {each.server for each in found.replicas} == {page.server for page in pages}
     assert 4_000 < source.longest < 16 * 1024
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation, decide
@@ -192,7 +191,8 @@ def test_traffic_that_doubles_daily_is_followed_up_and_down() -> None:
         found = evaluated(replicas(12, demand[-1]), history(demand, [12]))
         sizes.append(wanted(found) or 0)
         assert sizes[-1] * WORK >= demand[-1]
-    assert sizes[0] > sizes[-1] or all(one <= other for one, other in pairwise(sizes))
+    assert sizes[-1] <= day[239] / WORK + 3
+    assert min(sizes) < sizes[-1]
 
 
 def test_without_a_replica_there_is_no_number() -> None:

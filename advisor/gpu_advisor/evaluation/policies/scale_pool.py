@@ -101,8 +101,12 @@ def pool_headroom(facts: Facts, settings: Settings, pool: Pool) -> Headroom:
         own = pool.settings.headroom_deviations
         return Headroom(evaluation.headroom_deviations if own is None else own)
     last, limits = step_bounds(facts.at, evaluation)[1], scaling_limits(settings, pool)
-    phase = int(stable_id((pool.settings.name,)), 16) % TUNING_SECONDS
-    return tuned_headroom(_recorded_points(facts, pool), limits, evaluation, last, target, phase)
+    return tuned_headroom(_recorded_points(facts, pool), limits, evaluation, last, target, tuning_phase(pool))
+
+
+def tuning_phase(pool: Pool) -> int:
+    """Seconds after a whole hour at which its headroom is tuned: pools differ."""
+    return int(stable_id((pool.settings.name,)), 16) % TUNING_SECONDS
 
 
 def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, isinf, sqrt
 
 import numpy as np
 
@@ -62,14 +62,16 @@ class CandidateReplay:
         needs = (self._prepared.up, self._prepared.down, self._prepared.lasting)
         ready, billed = self._sizes(*(need.sizes(deviations, least, self._rules.max) for need in needs))
         counted = self._prepared.counted
-        probabilities, unserved = _shortages(self._prepared, np.array(ready, dtype=np.float64))
-        late = probabilities[counted]
-        missed = _missed_windows(late, self.window_steps) if self.window_steps else float(unserved[counted].sum())
+        late, unserved = _shortages(self._prepared, np.array(ready, dtype=np.float64))
+        late, unserved = late[counted], unserved[counted]
+        if self.window_steps:
+            load = self._prepared.work[counted] / np.maximum(1, np.array(ready)[counted])
+            late = unserved = _missed_windows(load, self.window_steps, self._rules.window_slope)
         return CandidateResult(
             deviations,
             min_replicas,
             replicas=float(np.array(billed)[counted].sum()),
-            unserved=missed,
+            unserved=float(unserved.sum()),
             shortages=float(np.maximum(0.0, np.diff(late, prepend=0.0)).sum()),
         )
 
@@ -136,10 +138,13 @@ def _shortages(steps: ReplaySteps, ready: Floats) -> tuple[Floats, Floats]:
     )
 
 
-def _missed_windows(late: Floats, window_steps: int) -> float:
-    """The expected number of windows of so many steps with a step that has too few replicas: the latencies of a window
-    are its worst steps' ones. A window begins at each step, so that none depends on where a count begins."""
-    if len(late) < window_steps:
-        return 0.0
-    kept = np.lib.stride_tricks.sliding_window_view(1.0 - late, window_steps).prod(axis=1)
-    return float(len(kept) - kept.sum())
+def _missed_windows(load: Floats, window_steps: int, slope: float) -> Floats:
+    """The probability of each window of so many steps to be missed: the latencies of a window are those of its worst
+    step. A window begins at each step, so that none depends on where a count begins."""
+    if len(load) < window_steps:
+        return np.zeros(0)
+    worst = np.lib.stride_tricks.sliding_window_view(load, window_steps).max(axis=1)
+    if isinf(slope):
+        return np.asarray(worst > 1, dtype=np.float64)
+    missed: Floats = 1 / (1 + np.maximum(worst, 1e-9) ** -slope)
+    return missed

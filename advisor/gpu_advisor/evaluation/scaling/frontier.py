@@ -58,8 +58,6 @@ MISSED_BY_DEVIATIONS: UsualUnserved = (
     (5.0, 0.0075),
     (6.0, 0.0022),
     (8.0, 0.00015),
-    (12.0, 0.00001),
-    (20.0, 0.000001),
 )
 PRIOR_STEPS = 720
 
@@ -96,7 +94,8 @@ def frontiers_of(found: CandidateReplay, strictest_ratio: float) -> list[tuple[F
 
     Larger minimum sizes are tried as long as one could cost less than what was found for `strictest_ratio`.
     """
-    frontiers = [_frontier(found, UNSERVED_BY_DEVIATIONS, 0)]
+    rows = MISSED_BY_DEVIATIONS if found.window_steps else UNSERVED_BY_DEVIATIONS
+    frontiers = [_frontier(found, rows, 0)]
     demands = sorted(found.demands)
     quantiles = WINDOW_MINIMUM_QUANTILES if found.window_steps else MINIMUM_QUANTILES
     ranks = (min(len(demands) - 1, int(share * len(demands))) for share in quantiles if demands)
@@ -140,26 +139,30 @@ def cheapest_replayed(
         replayed = _replay(found, ceil(100 * point.deviations - 1e-6) / 100, point.min_replicas)
         if replayed.unserved_ratio <= ratio:
             return replayed
-        by_minimum[point.min_replicas] = _monotone((*frontier, replayed))
+        by_minimum[point.min_replicas] = _monotone((*frontier, replayed), found.window_steps > 0)
     reached = (point for frontier in by_minimum.values() for point in frontier if point.unserved_ratio <= ratio)
     return min(reached, key=lambda point: point.replicas)
 
 
 def _frontier(found: CandidateReplay, usual: UsualUnserved, min_replicas: int) -> tuple[FrontierPoint, ...]:
-    return _monotone(_replay(found, deviations, min_replicas) for deviations, _ in usual)
+    replayed = (_replay(found, deviations, min_replicas) for deviations, _ in usual)
+    return _monotone(replayed, found.window_steps > 0)
 
 
-def _monotone(points: Iterable[FrontierPoint]) -> tuple[FrontierPoint, ...]:
+def _monotone(points: Iterable[FrontierPoint], keeps_equal: bool) -> tuple[FrontierPoint, ...]:
     """By headroom, with unserved shares that never rise with it.
 
-    Without those that cost no less than one with more headroom: too little headroom ends in saturation, which is
-    answered by large steps.
+    Without those that cost more than one with more headroom: too little headroom ends in saturation, which is answered
+    by large steps. Those that cost as much are left out, too, unless `keeps_equal`: a counted demand without a
+    deviation so far has any headroom for nothing, and the most would cost the first rise dearly.
     """
     kept: list[FrontierPoint] = []
     least = inf
     for point in sorted(points, key=lambda each: each.deviations):
         least = min(least, point.unserved_ratio)
-        while kept and kept[-1].replicas >= point.replicas:
+        while kept and (
+            kept[-1].replicas > point.replicas or (not keeps_equal and kept[-1].replicas == point.replicas)
+        ):
             kept.pop()
         kept.append(replace(point, unserved_ratio=least))
     return tuple(kept)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,8 @@ class SizingRules:
     """The rules of a replay: limits in replicas, times in steps, utilizations as ratios (0..1).
 
     `counted`: servers count the demand (`sizing.CountedDemand`). With `window_steps`, what may be unserved are windows
-    of so many steps; with 0, work.
+    of so many steps; with 0, work. `window_slope` is that of a window's log odds to be missed, over the logarithm of
+    its highest demand by replica; infinite: one above 1 is missed.
     """
 
     horizon: Horizon
@@ -59,6 +61,7 @@ class SizingRules:
     scale_down_ratio: float
     counted: bool = False
     window_steps: int = 0
+    window_slope: float = inf
 
 
 @dataclass(frozen=True, slots=True)

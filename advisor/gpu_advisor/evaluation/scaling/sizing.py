@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.evaluation.scaling.candidate_replay import LASTING_SECONDS, MIN_CHANGE_FACTOR
@@ -49,10 +49,18 @@ class CountedDemand:
 
     `level_half_life_steps` is the half-life of past demand in the level. A replica that starts publishes nothing: what
     was needed within the stabilization window of a reduction may be starting, and is still requested. No cool-down
-    delays a scale-up, since the shortage is known and not inferred.
+    delays a scale-up, since the shortage is known and not inferred. No deviation is assumed beforehand.
     """
 
     level_half_life_steps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows of so many steps that may miss their objectives: `SizingRules`."""
+
+    steps: int
+    slope: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ def decide_size(
         horizon = replace(horizon, level_half_life_steps=counted.level_half_life_steps)
     if headroom.prior:
         limits = limits.for_objective()
+    if headroom.prior and counted is None:
         earlier = max(0, round((at - history[0].at) / step) + 1 - len(points))  # recorded before these points
         horizon = replace(horizon, prior_steps=PRIOR_STEPS * horizon.fade**earlier)
     demand = estimate_demand(points)
@@ -144,17 +153,19 @@ def tuned_headroom(
     target_ratio: float,
     phase_seconds: float = 0,
     counted: CountedDemand | None = None,
-    window_steps: int = 0,
+    windows: Windows | None = None,
 ) -> TunedHeadroom:
     """The headroom that leaves `target_ratio` of the demand unserved, by the points up to the last tuning before `at`;
-    with `window_steps`, of the windows of so many steps.
+    with `windows`, of those.
 
     `phase_seconds` spreads the tunings of many pools over time.
     """
-    rules = replace(sizing_rules(limits.for_objective(), evaluation), window_steps=window_steps)
+    rules = sizing_rules(limits.for_objective(), evaluation)
+    if windows is not None:
+        rules = replace(rules, window_steps=windows.steps, window_slope=windows.slope)
     if counted is not None:
         horizon = replace(rules.horizon, level_half_life_steps=counted.level_half_life_steps)
-        rules = replace(rules, horizon=horizon, counted=True)
+        rules = replace(rules, horizon=replace(horizon, prior_steps=0.0), counted=True)
     return tune_headroom(
         history, at, evaluation.step_seconds, rules, target_ratio, evaluation.headroom_deviations, phase_seconds
     )

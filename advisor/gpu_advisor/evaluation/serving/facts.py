@@ -54,12 +54,24 @@ class CurvePoint:
 @dataclass(frozen=True, slots=True)
 class DemandSample:
     """All replicas of a model in the step that ends at `at` (Unix time): how many report, the tokens that they generate
-    per second, and the requests that wait."""
+    per second, and the requests that wait; of all requests in the window that ends then, the 95th percentiles of their
+    latencies (seconds), None if unknown."""
 
     at: float
     replicas: float
     tokens_per_second: float
     waiting: float
+    ttft_p95: float | None = None
+    itl_p95: float | None = None
+
+    def misses(self, ttft: float | None, itl: float | None) -> bool | None:
+        """Whether the window misses one of these objectives (seconds); None if no latency with one is known."""
+        known = [
+            latency > objective
+            for latency, objective in ((self.ttft_p95, ttft), (self.itl_p95, itl))
+            if latency is not None and objective is not None
+        ]
+        return any(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from gpu_advisor.evaluation.recommendation import (
     Recommendation,
     Scope,
 )
+from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
+from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
 from gpu_advisor.evaluation.serving.advice import Advice, ServerOptions
 from gpu_advisor.evaluation.serving.advisers import advise, near_misses
 from gpu_advisor.evaluation.serving.decision_table import FEWER_KIND, SIZE_KINDS, ServingCause
@@ -250,7 +252,7 @@ def _sized(
     serving = replace(group, replicas=tuple(each for each in group.replicas if each not in hung))
     if not serving.replicas:
         return None
-    found = size_group(serving, served.objectives, limits, settings.evaluation, last)
+    found = size_group(serving, served.objectives, limits, settings.evaluation, last, served.pool.headroom)
     obstacle = size_obstacle(group, served.objectives, limits, found, settings.evaluation)
     if obstacle is not None:
         return Abstention(obstacle.reason, SCALE_SUBJECT, served.scope, obstacle.why, group.gpus)
@@ -273,7 +275,7 @@ def _sized(
         diagnosis="overloaded" if grows else "oversized",
         explanation=f"By its own curve, a replica generates {work:.0f} tokens per second within the objective. Demand "
         f"is {decision.level or 0:.1f} replicas' worth; {decision.expected or 0:.1f} are expected when a new replica "
-        f"serves, in {limits.start_delay_seconds:g} s.",
+        f"serves, in {limits.start_delay_seconds:g} s.{_tuning(served.pool)}",
         confidence="medium" if group.curve is None or group.curve.error_ratio > 0.1 else "high",
         projection=Projection(),
         evidence=tuple(_evidence(facts, diagnosis, SIZE_SIGNALS)),
@@ -282,6 +284,13 @@ def _sized(
         gpus=group.gpus,
         nodes=tuple(sorted({each.node for each in group.replicas if each.node})),
     )
+
+
+def _tuning(pool: Pool) -> str:
+    """What tuned the headroom to the pool's SLO, if that did."""
+    if not isinstance(pool.headroom, TunedHeadroom):
+        return ""
+    return f" {describe_headroom(pool.headroom, pool.settings.gpus_per_replica)}"
 
 
 def _is_shared(facts: Facts, group: ServingGroup) -> bool | None:

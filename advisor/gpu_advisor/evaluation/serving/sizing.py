@@ -7,10 +7,12 @@ its objective: of n running on average, n + 1.64 sqrt(n) at most (arrivals at ra
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
+from gpu_advisor.evaluation.scaling.headroom import Headroom
 from gpu_advisor.evaluation.scaling.sizing import CountedDemand, ScalingLimits, SizingDecision, decide_size
-from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.evaluation.serving.facts import DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.step_model import StepModel
 from gpu_advisor.settings import EvaluationSettings
@@ -74,36 +76,47 @@ def _running_for_full_cache(replica: ServingReplica) -> float:
     return running / used if running and used else math.inf
 
 
-def demand_points(group: ServingGroup, work: float, output: float, drain_seconds: float) -> tuple[DemandPoint, ...]:
+def demand_points(
+    demand: Iterable[DemandSample], work: float, output: float, drain_seconds: float
+) -> tuple[DemandPoint, ...]:
     """The demand in replicas' worth of work. Requests that wait are to be served within `drain_seconds`."""
     found = []
-    for each in group.demand:
-        demand = (each.tokens_per_second + each.waiting * output / drain_seconds) / work
-        busy = min(1.0, demand / each.replicas) if each.replicas else 1.0
-        found.append(DemandPoint(each.at, each.replicas, each.replicas, busy, demand))
+    for each in demand:
+        needed = (each.tokens_per_second + each.waiting * output / drain_seconds) / work
+        busy = min(1.0, needed / each.replicas) if each.replicas else 1.0
+        found.append(DemandPoint(each.at, each.replicas, each.replicas, busy, needed))
     return tuple(found)
 
 
 def size_group(
-    group: ServingGroup, objectives: Objectives, limits: ScalingLimits, evaluation: EvaluationSettings, at: float
+    group: ServingGroup,
+    objectives: Objectives,
+    limits: ScalingLimits,
+    evaluation: EvaluationSettings,
+    at: float,
+    headroom: Headroom | None = None,
 ) -> tuple[SizingDecision, float] | None:
     """How many replicas the group should have, and the work of one; None if that does not follow from its signals.
 
-    A replica's work leaves the margin that the objective needs: no band of utilization adds another.
+    A replica's work leaves the margin that the objective needs: no band of utilization adds another. Without
+    `headroom`, it is that of the settings.
     """
     found = group_work(group, objectives)
     if found is None or not group.demand:
         return None
-    work, output = found
+    headroom = headroom or Headroom(evaluation.headroom_deviations)
+    work, output = found[0] * headroom.work_ratio, found[1]
     drain = max(limits.start_delay_seconds, evaluation.step_seconds)
-    points = demand_points(group, work, output, drain)
-    counted = CountedDemand(_level_half_life_steps(group, output, evaluation))
-    return decide_size(points, len(group.replicas), limits.for_objective(), evaluation, at, counted=counted), work
+    recent = [each for each in group.demand if each.at > at - evaluation.history_seconds] or group.demand[-1:]
+    points = demand_points((*group.demand[:1], *recent), work, output, drain)
+    counted = CountedDemand(level_half_life_steps(recent, output, evaluation))
+    decided = decide_size(points, len(group.replicas), limits.for_objective(), evaluation, at, 0, headroom, counted)
+    return decided, work
 
 
-def _level_half_life_steps(group: ServingGroup, output: float, evaluation: EvaluationSettings) -> float:
+def level_half_life_steps(demand: Sequence[DemandSample], output: float, evaluation: EvaluationSettings) -> float:
     """Steps with REQUESTS_OF_A_LEVEL requests, of the mean step; at most the half-life of the settings."""
-    tokens = sum(each.tokens_per_second for each in group.demand) / len(group.demand)
+    tokens = sum(each.tokens_per_second for each in demand) / len(demand)
     requests = tokens * evaluation.step_seconds / output
     most = evaluation.level_half_life_seconds / evaluation.step_seconds
     return min(most, max(LEAST_HALF_LIFE_STEPS, REQUESTS_OF_A_LEVEL / requests)) if requests > 0 else most
