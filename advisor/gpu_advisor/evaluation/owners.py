@@ -13,6 +13,10 @@ from gpu_advisor.settings.teams import TeamSettings
 NO_OWNER = "no known owner"
 
 
+#: Kinds of owners that have a GPU also if it is not known which of them: a scheduler has allocated it.
+_NAMELESS = {"kubernetes": "an unknown pod", "slurm": "an unknown Slurm job"}
+
+
 class Controller(NamedTuple):
     """What replaces a pod that is deleted, by the name of its kind in Kubernetes. Both are empty if nothing does."""
 
@@ -50,6 +54,7 @@ class GpuOwner:
     array_task: str = ""  # Slurm's number of a task of an array, 6_1, or of a heterogeneous job's component, 6+0
     team: str = ""  # by the settings' `teams`
     controller: Controller | None = None  # of a pod; None if unknown
+    pod_uid: str = ""  # of a pod whose name is unknown
     deletion_due: float | None = None  # when a pod that is being deleted should have ended (Unix time)
 
     def __str__(self) -> str:
@@ -59,15 +64,15 @@ class GpuOwner:
             return f"job {self.job}" + (f" of {self.user}" if self.user else "")
         return next(
             (f"{what} {name}" for what, name in (("unit", self.unit), ("container", self.container),
-                                                ("user", self.user)) if name),
-            "an unknown owner",
+                                                ("user", self.user), ("pod with uid", self.pod_uid)) if name),
+            _NAMELESS.get(self.kind, "an unknown owner"),
         )  # fmt: skip
 
     @property
     def names(self) -> frozenset[str]:
         """What people may call it: as a sentence does, or by one of its names."""
         pod = f"{self.namespace}/{self.pod}" if self.namespace and self.pod else ""
-        given = (pod, self.pod, self.job, self.unit, self.container, self.user)
+        given = (pod, self.pod, self.job, self.unit, self.container, self.user, self.pod_uid)
         return frozenset(name for name in (str(self), *given) if name) if any(given) else frozenset()
 
     def is_older_than(self, since: float) -> bool | None:
@@ -85,6 +90,11 @@ class GpuOwner:
     def workload(self) -> GpuOwner:
         """What starts and stops as a whole: of a container its pod, else the owner itself."""
         return replace(self.identity, container="") if self.pod else self.identity
+
+
+def is_known(owner: GpuOwner) -> bool:
+    """Whether it has a name, or is at least known to be one of a scheduler's."""
+    return owner != GpuOwner(kind=owner.kind) or owner.kind in _NAMELESS
 
 
 def with_team(owner: GpuOwner, teams: Iterable[TeamSettings]) -> GpuOwner:

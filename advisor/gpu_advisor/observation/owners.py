@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.owners import GpuOwner, is_known
 from gpu_advisor.observation.identity import gpu_key
 from gpu_advisor.observation.pod_labels import Workload, workload
 from gpu_advisor.promql.expressions import Labels, Matcher, Selector, Vector, any_of_values
@@ -48,12 +48,16 @@ def owners_from_info(
 
 
 def owner_of_row(row: Mapping[str, str]) -> GpuOwner | None:
-    """The owner that a row of gpu_owner_info names; None if it names none, or no GPU."""
+    """The owner that a row of gpu_owner_info names; None if it names none, or no GPU.
+
+    Of a pod without a name, as gpu-exporter has it without the kubelet's pod-resources socket, the uid is known.
+    """
     namespace, pod, container, job, unit, user, kind, account, partition, task = (row.get(each, "") for each in _LABELS)
     owner = GpuOwner(
-        namespace, pod, container, job, unit, user, kind, account=account, partition=partition, array_task=task
-    )
-    return owner if "uuid" in row and owner != GpuOwner(kind=kind) else None
+        namespace, pod, container, job, unit, user, kind, account=account, partition=partition, array_task=task,
+        pod_uid="" if pod else row.get("owner_pod_uid", ""),
+    )  # fmt: skip
+    return owner if "uuid" in row and is_known(owner) else None
 
 
 def _older(one: GpuOwner, other: GpuOwner) -> GpuOwner:

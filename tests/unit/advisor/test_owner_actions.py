@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from tests.unit.advisor.builders import AT, GpuSpec, facts, labels
 
+UID = "0123abcd-4567-89ab-cdef-0123456789ab"
 ENDS_WORK = {"scancel", "stop", "scale", "patch", "delete", "kill"}
 
 POD = GpuOwner("ml", "train-5f7d-abcde", started=AT - 9000)
@@ -59,12 +60,20 @@ def verbs(found: list[str]) -> set[str]:
         (GpuOwner(unit="jupyter.service"), "systemctl stop jupyter.service"),
         (GpuOwner(unit="user@1000.service"), "systemctl status user@1000.service"),
         (GpuOwner(user="ada"), "ps -o pid,user,lstart,args"),
+        (
+            GpuOwner(kind="kubernetes", pod_uid=UID),
+            f'kubectl get pods -A \'-o=jsonpath={{range .items[?(@.metadata.uid=="{UID}"',
+        ),
+        (GpuOwner(kind="kubernetes", pod_uid=f'{UID}")]}}'), "ps -o pid,user,lstart,args"),
+        (GpuOwner(kind="kubernetes"), "ps -o pid,user,lstart,args"),
+        (GpuOwner(kind="slurm"), "ps -o pid,user,lstart,args"),
         (GpuOwner("ml", "train; rm -rf /"), "'train; rm -rf /'"),
     ],
 )
 def test_ask_first_then_a_whole_command(owner: GpuOwner, command: str) -> None:
     first, *others = lines({"g0": (owner,)})
-    assert first.startswith("# ask " if owner.deletion_due is None else f"# {owner} was to end by ")
+    begins = "# ask " if owner.names else "# find which "
+    assert first.startswith(begins if owner.deletion_due is None else f"# {owner} was to end by ")
     assert command in others[-1]
     assert bool(verbs(others)) == bool(ENDS_WORK & set(command.split()))
 

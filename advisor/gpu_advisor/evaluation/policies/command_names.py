@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-NameKind = Literal["host", "gpu", "slurm_job", "unit"]
+NameKind = Literal["host", "gpu", "pod_uid", "slurm_job", "unit"]
 
 _LONGEST = 253
 
@@ -21,6 +21,7 @@ _LONGEST = 253
 _PATTERNS: Mapping[NameKind, re.Pattern[str]] = {
     "host": re.compile(r"(?!(?i:all)\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*"),
     "gpu": re.compile(r"[A-Za-z0-9][A-Za-z0-9:./_~-]*"),
+    "pod_uid": re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F-]{24,28}"),
     "slurm_job": re.compile(r"[0-9]+([_+][0-9]+)?"),
     "unit": re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*"),
 }

@@ -17,6 +17,9 @@ SLURM = "slurm"
 
 AGREED = "once its owner agrees"
 
+#: GPUs of an owner that are named one by one.
+MAX_SHOWN_GPUS = 3
+
 
 class _Stop(NamedTuple):
     """How to stop all pods of a controller so that they can be started again: kubectl's command and its option."""
@@ -65,7 +68,8 @@ def _gpus_by_owner(facts: Facts, gpus: Sequence[Gpu]) -> list[tuple[GpuOwner, li
 
 
 def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
-    names = ", ".join(str(gpu.scope) for gpu in gpus[:3]) + (", ..." if len(gpus) > 3 else "")
+    more = ", ..." if len(gpus) > MAX_SHOWN_GPUS else ""
+    names = ", ".join(str(gpu.scope) for gpu in gpus[:MAX_SHOWN_GPUS]) + more
     if owner.deletion_due is not None:
         return notes(
             f"{owner} was to end by {utc_time(owner.deletion_due)} and still has {names}: look for a finalizer, a node "
@@ -73,6 +77,9 @@ def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
         )[0]
     team = f" of team {owner.team}" if owner.team else f" of account {owner.account}" if owner.account else ""
     since = "" if owner.started is None else f", running since {utc_time(owner.started)}"
+    if not owner.names:
+        what = "Slurm job" if owner.kind == SLURM else "pod"
+        return notes(f"find which {what} has {names}, and ask its user first{since}")[0]
     return notes(f"ask {owner}{team} first{since}: does it still need {names}?")[0]
 
 
@@ -127,10 +134,18 @@ def _commands(facts: Facts, owner: GpuOwner, gpus: Sequence[Gpu], is_certain: bo
     if any(name.startswith("-") for name in names):
         return
     node = gpus[0].node
+    shared = "" if is_certain else "; it has other GPUs, or shares these"
     if owner.pod and owner.namespace:
         yield _pod_command(owner, node, is_certain)
+    elif names_one("pod_uid", owner.pod_uid):
+        named = (
+            f'{{range .items[?(@.metadata.uid=="{owner.pod_uid}")]}}{{.metadata.namespace}}/{{.metadata.name}}{{end}}'
+        )
+        note = "its name; gpu-exporter has it by the kubelet's pod-resources socket"
+        yield run_command("kubectl", "get", "pods", "-A", f"-o=jsonpath={named}", node=node, note=note)
     elif owner.kind == SLURM and names_one("slurm_job", owner.job):
-        yield run_command("scontrol", "show", "job", owner.job, node=node, note="what it is, and how long it may run")
+        note = f"what it is, and how long it may run{shared}"
+        yield run_command("scontrol", "show", "job", owner.job, node=node, note=note)
         number = _number_to_cancel(owner)
         if is_certain and number:
             yield run_command("scancel", number, node=node, note=AGREED)
@@ -139,7 +154,9 @@ def _commands(facts: Facts, owner: GpuOwner, gpus: Sequence[Gpu], is_certain: bo
         if is_certain and owner.unit.endswith(".service") and not owner.unit.startswith("user@"):
             yield run_command("systemctl", "stop", owner.unit, node=node, note=AGREED)
     else:
-        yield from list_processes(facts, gpus[0], f"the processes of {owner}: a pid is its own only if the start fits")
+        for gpu in gpus[: 1 if owner.names else MAX_SHOWN_GPUS]:
+            note = f"the processes of {owner}: a pid is its own only if the start fits"
+            yield from list_processes(facts, gpu, note)
 
 
 def _number_to_cancel(owner: GpuOwner) -> str:
