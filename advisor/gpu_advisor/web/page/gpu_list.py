@@ -13,7 +13,6 @@ from typing import Any, get_args
 from urllib.parse import quote_plus
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpu_advisor.documents.owner_names import owner_names
 from gpu_advisor.evaluation import signals
@@ -253,8 +252,9 @@ class GpuList:
             group: ranks([(natural(name), name) for name in map(name_of, self.rows)])
             for group, (_, name_of) in GROUPS.items()
         }
-        shown = (row.shown_utilization for row in self.rows)
-        self._utilization = np.array([np.nan if value is None else value for value in shown], np.float64)
+        shown = [row.shown_utilization for row in self.rows]
+        self._utilization = np.array([value or 0.0 for value in shown], np.float64)
+        self._has_utilization = np.array([value is not None for value in shown], np.intp)
         self._shown = {
             name: np.array([passes(row) for row in self.rows], np.bool_) for name, (_, passes) in SHOWN.items()
         }
@@ -290,21 +290,16 @@ class GpuList:
         shown = rank[begin : begin + query.per_page]
         offsets = np.flatnonzero(np.diff(shown, prepend=-1))
         firsts, ends = (np.searchsorted(rank, shown[offsets], side) for side in ("left", "right"))
-        known, total = (sums[ends] - sums[firsts] for sums in self._running_sums(found))
+        if not len(shown):
+            return
+        of_shown = found[firsts[0] : ends[-1]]  # groups follow each other
+        parts = firsts - firsts[0]
+        known, total = (np.add.reduceat(each[of_shown], parts) for each in (self._has_utilization, self._utilization))
         columns = (begin + offsets, firsts, ends - firsts, known, total)
         for place, first, count, of_known, used in zip(*(each.tolist() for each in columns), strict=True):
             utilization = PartialMean(used / of_known if of_known else None, of_known, count)
             number = int(found[place])
             yield number, GpuGroup(name_of(self.rows[number]), count, utilization, first < place)
-
-    def _running_sums(self, found: Numbers) -> tuple[Numbers, NDArray[np.float64]]:
-        """Of the rows before each place, and of all: how many show a utilization, and its sum."""
-        values = self._utilization[found]
-        is_known = ~np.isnan(values)
-        return (
-            np.concatenate([[0], np.cumsum(is_known)]),
-            np.concatenate([[0.0], np.cumsum(np.where(is_known, values, 0.0))]),
-        )
 
 
 #: The rank of an unknown value.

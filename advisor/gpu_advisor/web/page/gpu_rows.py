@@ -123,9 +123,14 @@ def group_row(group: GpuGroup) -> str:
     mean = mean_text(group.utilization) if group.utilization.known else "unknown"
     summary = f"{gpu_count(group.count)}, mean utilization {mean}"
     return (
-        f'<tr class="group"><th scope="rowgroup" colspan="{COLUMN_COUNT}"><bdi>{escape(group.name or UNKNOWN)}</bdi>'
+        f'<tr class="group"><th scope="rowgroup" colspan="{COLUMN_COUNT}"><bdi>{_group_name(group.name)}</bdi>'
         f"{continued} <small>{summary}</small></th></tr>\n"
     )
+
+
+@lru_cache(4096)
+def _group_name(name: str) -> str:
+    return str(escape(name or UNKNOWN))
 
 
 def mean_text(mean: PartialMean) -> str:

@@ -46,7 +46,10 @@ class TextIndex:
         rarest = counts.index(min(counts))
         found = self._places[self._begins[pairs[rarest]] : self._begins[pairs[rarest] + 1]] - rarest
         found = found[(found >= 0) & (found <= len(self._pairs) - len(pairs))]
-        for offset in {*range(0, len(pairs), 2), len(pairs) - 1} - {rarest}:
+        others = {*range(0, len(pairs), 2), len(pairs) - 1} - {rarest}
+        for offset in sorted(others, key=counts.__getitem__):  # rare ones first: they leave the fewest places
+            if not len(found):
+                break
             found = found[self._pairs[found + offset] == pairs[offset]]
         return found
 
