@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
@@ -15,6 +13,7 @@ import pytest
 import requests
 import yaml
 
+from tests.certificates import self_signed
 from tests.own_processes import exporter
 from tests.polling import wait_until
 from tests.servers import Prometheus, alertmanager, free_port, prometheus
@@ -78,13 +77,7 @@ def test_another_server_at_the_address_is_found(call: Call, servers: Servers, pa
 
 def test_a_login_and_a_certificate_of_the_settings(call: Call, servers: Servers, tmp_path: Path) -> None:
     """A proxy before the real Prometheus: with TLS, and for Ada only."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key.pem"),
-         "-out", str(tmp_path / "cert.pem")], check=True, capture_output=True,
-    )  # fmt: skip
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    tls = self_signed(tmp_path)
 
     def proxy(handler: BaseHTTPRequestHandler, number: int) -> None:
         ada = requests.auth._basic_auth_str("ada", "lovelace")

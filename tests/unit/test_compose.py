@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +19,8 @@ from gpu_exporter.config import load_settings
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.devices.simulated import SCENARIOS, SimulatedGpu, parse_fleet
 from gpu_exporter.host import COLLECTORS
+
+from tests.certificates import self_signed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -309,15 +310,8 @@ def test_the_health_check_works_with_a_login(address):
 
 
 def test_the_health_check_works_with_tls(address, tmp_path):
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", "/CN=gpu.example", "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem"),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
     server = HTTPServer(("127.0.0.1", 0), _HealthServer)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.socket = self_signed(tmp_path).wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from gpu_advisor.web.api.authentication import Authenticator, Login
 from gpu_advisor.web.server import WebServer, build_authenticator
 from pydantic import ValidationError
 
+from tests.certificates import self_signed
 from tests.servers import free_port
 from tests.unit.advisor.builders import ExporterTarget, FakeClock, FakeSource, GpuSpec, ServiceHarness
 
@@ -94,12 +94,7 @@ def test_a_token_file_without_a_token_is_refused(tmp_path: Path, content: str | 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-        "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
+    self_signed(folder)
     return folder
 
 

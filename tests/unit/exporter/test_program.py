@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.certificates import self_signed
 from tests.own_processes import exporter
 from tests.polling import wait_until
 from tests.servers import free_port
@@ -21,13 +21,7 @@ def address() -> str:
 
 def test_tls_and_users(tmp_path: Path) -> None:
     bcrypt = pytest.importorskip("bcrypt", reason="pip install bcrypt")
-    if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificate; on Debian: apt-get install openssl")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=tmp_path, check=True, capture_output=True,
-    )  # fmt: skip
+    self_signed(tmp_path)
     config = tmp_path / "web.yml"
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
     config.write_text(

@@ -7,7 +7,6 @@ import logging
 import resource
 import socket
 import ssl
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gpu_advisor.web.http.clients import PendingResponses
 from gpu_advisor.web.http.limits import ServerLimits, limits_for_descriptors
 from gpu_advisor.web.http.server import Lane
 
+from tests.certificates import self_signed
 from tests.polling import wait_until
 from tests.unit.web.clients import BODY, application, connect, exchange, read_all, release, serving, status_of
 
@@ -26,16 +26,7 @@ QUICK = ServerLimits(request_seconds=0.5, idle_seconds=0.5, response_seconds=0.5
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-        "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(params=["plain", "tls"])
