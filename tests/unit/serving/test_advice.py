@@ -213,6 +213,47 @@ def test_what_changes_answers_or_must_divide_heads_is_said() -> None:
     assert "divide the model's number of attention heads" in text
 
 
+@pytest.mark.parametrize(
+    ("server", "setting", "expected"),
+    [
+        ("vllm", "kv_cache_dtype", "--kv-cache-dtype fp8"),
+        ("sglang", "kv_cache_dtype", "--kv-cache-dtype fp8_e4m3"),
+        ("tgi", "kv_cache_dtype", "--kv-cache-dtype fp8_e4m3fn"),
+        ("lmdeploy", "kv_cache_dtype", "--quant-policy 8"),
+        ("llama-cpp", "kv_cache_dtype", "--cache-type-k and --cache-type-v q8_0"),
+        ("vllm-ray", "no_prefix_caching", "engine_kwargs.enable_prefix_caching of LLMConfig: False"),
+        ("sglang", "gpu_memory_utilization", "--mem-fraction-static 0.9"),
+        ("trtllm-serve", "kv_cache_dtype", "kv cache dtype: fp8"),
+    ],
+)
+def test_a_setting_has_the_value_of_its_server(server: str, setting: str, expected: str) -> None:
+    mapping = next(each for each in server_mappings() if each.name == server)
+    asked: dict[str, bool | float | str] = {
+        "kv_cache_dtype": "fp8",
+        "no_prefix_caching": True,
+        "gpu_memory_utilization": 0.95,
+    }
+    given = asked[setting]
+    (action,) = ServerOptions(mapping.title, mapping.flags, mapping.helm, None).configure("m", setting, given)
+    said = " ".join(f"{flag} {value}" for flag, value in action.parameters.items()) or action.note
+    assert said == expected
+
+
+@pytest.mark.parametrize(("gpus", "same_server", "expected"), [(2, False, 4), (0, False, None), (2, True, None)])
+def test_a_multiple_of_what_is_not_known_is_said_in_words(gpus: int, same_server: bool, expected: int | None) -> None:
+    """A number could be less than the present one: two GPUs for a server that has four."""
+    uuids = tuple(f"GPU-{number}" for number in range(gpus))
+    replicas = [
+        ServingReplica("vllm", "j", "h:8000", "m", engine=engine, values=FULL_CACHE, gpus=uuids)
+        for engine in ("0", "1")[: 2 if same_server else 1]
+    ]
+    found = diagnose_window(make_group(replicas, (), AT, 300.0), OBJECTIVES)
+    advice = advice_of(found)["kv_cache_bound"]
+    sizes = [each.parameters.get("--tensor-parallel-size") for each in advice.actions]
+    assert [each for each in sizes if each] == [expected] * (expected is not None)
+    assert ("tensor-parallel-size: twice the present value" in text_of(advice)) == (expected is None)
+
+
 def test_an_uneven_load_is_routed_not_scaled() -> None:
     found = diagnosed({**BATCH_LIMIT, "running": 20.0, "running_max": 30.0}, {**CALM, "running": 2.0},
                       {**CALM, "running": 2.0}, loads=(1, 2, 4, 9, 20))  # fmt: skip

@@ -22,12 +22,14 @@ PLANNED_RATIO = 0.9
 #: GPU memory that stays free beside a server (ratio), and the step in which its share grows.
 HIGHEST_MEMORY_UTILIZATION = 0.95
 
-CHANGES_ANSWERS = "a KV cache in FP8 halves its bytes and changes answers a little: compare their quality first"
+CHANGES_ANSWERS = "a KV cache in 8 bits halves its bytes and changes answers a little: compare their quality first"
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How settings of this server are given. `shared`: other processes use its GPUs; None if unknown."""
+    """How settings of this server are given. `shared`: other processes use its GPUs; None if unknown.
+
+    A flag may come with its value, where the setting has another name or value in this server: `--quant-policy=8`."""
 
     title: str
     flags: Mapping[str, str]
@@ -36,20 +38,31 @@ class ServerOptions:
 
     def name_of(self, setting: str) -> str:
         """The flag without its dashes, or the setting in words where this server has none."""
-        return self.flags.get(setting, setting.replace("_", " ")).lstrip("-")
+        return self.flags.get(setting, setting.replace("_", " ")).partition("=")[0].lstrip("-")
 
     def configure(
         self, target: str, setting: str, value: bool | int | float | str, note: str = ""
     ) -> tuple[Action, ...]:
         """The flag of this server, with the chart's value beside; a note if it has no such flag."""
-        flag, path = self.flags.get(setting), self.helm.get(setting)
+        given, path = self.flags.get(setting), self.helm.get(setting)
         helm = f"Helm: {path}: {value}" if path else ""
         text = "; ".join(part for part in (helm, note) if part)
-        if flag is None:
+        if given is None:
             return notes(f"{setting.replace('_', ' ')}: {value}" + (f"; {text}" if text else ""))
+        flag, _, own = given.partition("=")
+        value = own or value
         if flag.startswith("-"):
             return (configure_server(target, {flag: value}, text),)
         return notes(f"{flag}: {value}" + (f"; {text}" if text else ""))
+
+    def multiply(
+        self, target: str, setting: str, factor: float, present: float | None, note: str = ""
+    ) -> tuple[Action, ...]:
+        """A multiple of the present value; in words where that is not known, because a number could be less than it."""
+        if present:
+            return self.configure(target, setting, round(factor * present), note)
+        multiple = "half of" if factor == 0.5 else "twice" if factor == 2 else f"{factor:g} times"
+        return notes(f"{self.name_of(setting)}: {multiple} the present value" + (f"; {note}" if note else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,13 @@ class Advice:
 
 def tensor_parallel(found: GroupDiagnosis) -> str:
     return tensor_parallel_rule(found.group.model)
+
+
+def gpus_of_replica(found: GroupDiagnosis) -> int | None:
+    """The GPUs that compute each step of the pressed replica together; None if unknown, or if engines share it."""
+    replica = found.pressed.replica
+    engines = sum(1 for each in found.group.replicas if each.instance == replica.instance)
+    return len(replica.gpus) or None if engines == 1 else None
 
 
 def value_of(found: GroupDiagnosis, signal: str) -> float | None:

@@ -10,6 +10,7 @@ from gpu_advisor.evaluation.serving.advice import (
     PLANNED_RATIO,
     Advice,
     ServerOptions,
+    gpus_of_replica,
     project_load,
     prompt_ratio,
     tensor_parallel,
@@ -35,7 +36,8 @@ def decode(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         signals=("itl_mean", "itl_p95", "running", "generation_token_rate"),
         actions=(
             *options.configure(found.group.name, "replicas", target),
-            *options.configure(found.group.name, "tensor_parallel_size", 2, f"instead: {tensor_parallel(found)}"),
+            *options.multiply(found.group.name, "tensor_parallel_size", 2, gpus_of_replica(found),
+                              f"instead: {tensor_parallel(found)}"),
             *notes("or quantized weights (FP8, INT4), which change answers: compare their quality first"),
         ),
         rejected=(
@@ -144,8 +146,8 @@ def wrong_gpu(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         unit="times the memory bandwidth for each replica",
         signals=("itl_mean", "running"),
         actions=(
-            *options.configure(found.group.name, "tensor_parallel_size", doubled,
-                               f"times the present; {tensor_parallel(found)}"),
+            *options.multiply(found.group.name, "tensor_parallel_size", doubled, gpus_of_replica(found),
+                              tensor_parallel(found)),
             *notes(
                 f"or a GPU with {lone:.1f} times the memory bandwidth: gpu-advisor cost",
                 "or quantized weights (FP8, INT4), which change answers: compare their quality first",

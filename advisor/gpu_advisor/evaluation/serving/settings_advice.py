@@ -12,6 +12,7 @@ from gpu_advisor.evaluation.serving.advice import (
     PLANNED_RATIO,
     Advice,
     ServerOptions,
+    gpus_of_replica,
     is_extrapolated,
     project_load,
     prompt_ratio,
@@ -135,7 +136,7 @@ def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         signals=("kv_usage_max", "preemption_rate", "waiting", "running", "kv_tokens", "ttft_p95"),
         actions=(
             *more_memory,
-            *options.configure(name, "tensor_parallel_size", 2, f"twice the present size; {tensor_parallel(found)}"),
+            *options.multiply(name, "tensor_parallel_size", 2, gpus_of_replica(found), tensor_parallel(found)),
             *options.configure(name, "kv_cache_dtype", "fp8", CHANGES_ANSWERS),
             *notes("or more replicas, or a smaller maximum length of the context, if requests allow it"),
         ),
@@ -155,13 +156,13 @@ def prefill(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
     actions: list[Action] = []
     if stalls:
         actions += options.configure(found.group.name, "chunked_prefill", True, "if it is off")
-        actions += options.configure(found.group.name, "max_num_batched_tokens", int(budget / 2) if budget else 1024,
-                                     "smaller parts of prompts stall answers less")  # fmt: skip
+        actions += options.multiply(found.group.name, "max_num_batched_tokens", 0.5, budget,
+                                    "smaller parts of prompts stall answers less")  # fmt: skip
     else:
-        actions += options.configure(found.group.name, "max_num_batched_tokens", int(2 * budget) if budget else 4096,
-                                     "more prompt tokens in a step, if the step is not full")  # fmt: skip
-    actions += options.configure(
-        found.group.name, "tensor_parallel_size", 2, f"twice the present; {tensor_parallel(found)}"
+        actions += options.multiply(found.group.name, "max_num_batched_tokens", 2, budget,
+                                    "more prompt tokens in a step, where steps are full")  # fmt: skip
+    actions += options.multiply(
+        found.group.name, "tensor_parallel_size", 2, gpus_of_replica(found), tensor_parallel(found)
     )
     actions += options.configure(found.group.name, "prefix_caching", True, "if prompts begin alike")
     count = len(found.group.replicas)

@@ -7,8 +7,9 @@
 
 A list of definitions is tried in order, per server: the first that has a value is used. `info` has numbers that are
 labels: their product. `labels` name the server's label for the model, and those that distinguish engines on one page.
-`flags` and `helm` say how a setting is given. What a server does not publish is not in its file. `counts_at_end`: it
-counts a request's tokens when the request ends, so that a window without any may have long answers under way.
+`flags` and `helm` say how a setting is given; `flag=value` where this server has a value of its own for it. What a
+server does not publish is not in its file. `counts_at_end`: it counts a request's tokens when the request ends, so that
+a window without any may have long answers under way.
 """
 
 from __future__ import annotations
