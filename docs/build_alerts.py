@@ -36,7 +36,8 @@ owners of a recommendation have one of their own; the newest of more share one.
 [This example](../prometheus/alertmanager-teams.yml) routes them to their teams. The labels need no quotes in matchers:
 other characters than letters, digits and `_./:@+=-` become `_`, and the name then ends with a hash.
 
-To silence one recommendation for a while, snooze it with a reason and an end ([API](api.md)).
+To silence one recommendation for a while, snooze it: `gpu-advisor snooze ID --for 7d --reason TEXT`, on its page, or
+through the [API](api.md). `gpu-advisor recommend` lists the IDs.
 
 ## Symptoms
 """
