@@ -69,16 +69,21 @@ class GradientAccumulation:
         parameters: Sequence[nn.Parameter],
         earlier: list[torch.Tensor | None] | None,
         weight: float | None,
-    ) -> None:
-        """Add the earlier gradients to those of this call. `weight`: of this batch in their mean; None: a sum."""
+    ) -> tuple[float, float]:
+        """Add the earlier gradients to those of this call. `weight`: of this batch in their mean; None: a sum.
+
+        Returns the factors of the earlier gradients and of the new ones.
+        """
         group = self._group
+        shares = (1.0, 1.0) if earlier is None else _shares(group.weight, weight)
         if earlier is not None:
-            _combine(parameters, earlier, *_shares(group.weight, weight))
+            _combine(parameters, earlier, *shares)
         group.calls += 1
         group.weight += weight or 0.0
         group.versions = tuple(parameter._version for parameter in parameters)
         self._parameters = tuple(weakref.ref(parameter) for parameter in parameters)
         self._optimizer_stepped = False
+        return shares
 
     def _note_step(self, optimizer: Optimizer) -> None:
         own = {id(parameter()) for parameter in self._parameters}

@@ -40,6 +40,10 @@ MAX_TRIES = 5
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 2e-3}
 LOW_PRECISION_TOLERANCE = 3e-2
 _OTHER_SEED = 20_231
+_OTHER_DIMENSIONS = (
+    "if a tensor of the batch has its samples in another dimension than the first, as a recurrent state, pass split= "
+    "and count="
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,9 @@ def examine(
     except Exception as error:  # noqa: BLE001  # of the user's code, with a few samples
         if memory_failure(error) is not None:
             return Exactness(default, batch_norm_reason(model), f"out of memory with {TRIED_SAMPLES} samples")
-        return Exactness(default, f"it fails with {TRIED_SAMPLES} samples ({type(error).__name__}: {error})")
+        return Exactness(
+            default, f"it fails with {TRIED_SAMPLES} samples ({type(error).__name__}: {error}); {_OTHER_DIMENSIONS}"
+        )
 
 
 class _Trial:
@@ -156,7 +162,9 @@ class _Trial:
                 if training and self._is_repeatable(samples[0].whole):
                     break  # dropout is not what makes the difference
         if not tried:
-            return Exactness(weightings[0], f"compute_loss cannot run on a part of the batch ({error})")
+            return Exactness(
+                weightings[0], f"compute_loss cannot run on a part of the batch ({error}); {_OTHER_DIMENSIONS}"
+            )
         return Exactness(weightings[0], self._refusal(least))
 
     def _with_terms(self, weighting: Weighting) -> Weighting:

@@ -31,6 +31,7 @@ from gpu_advisor.training.memory.exactness import Exactness, batch_norm_reason, 
 from gpu_advisor.training.memory.gradient_hooks import DeferredHooks
 from gpu_advisor.training.memory.micro_batch import count_samples, even_part_size, split_batch
 from gpu_advisor.training.memory.model_wrappers import unwrap_model
+from gpu_advisor.training.memory.other_gradients import OtherGradients
 from gpu_advisor.training.memory.rank_consensus import (
     UNBOUNDED,
     ProcessGroupConsensus,
@@ -118,7 +119,8 @@ class MemoryManager:
         )
         self._distributed = unwrapped.distributed
         self._shared_buffers = unwrapped.shared_buffers
-        self._rollback = StepRollback(self.model)
+        self._others = OtherGradients()
+        self._rollback = StepRollback(self.model, self._others)
         self._accumulation = GradientAccumulation()
         self._exactness: dict[Hashable, Exactness] = {}
         self._examined_again: set[Hashable] = set()
@@ -163,16 +165,21 @@ class MemoryManager:
         calls = self.accumulate if accumulate is None else accumulate
         if calls < 1:
             raise MemoryManagerError(f"accumulate={calls} must be at least 1")
-        step = TrainingStep(batch, compute_loss, reduction, weight, count, split, scaler)
+        step = TrainingStep(batch, compute_loss, reduction, weight, count, split, scaler, self._others)
         parameters = list(self.model.parameters())  # some may have been frozen or unfrozen
         earlier = self._accumulation.take(parameters, calls)
         if earlier is None:
             self._term_ratios = TermRatios()
-        with DeferredHooks(parameters) as hooks:
-            attempt, consensus_vote = self._attempt_until_done(step, parameters, hooks, calls)
-        assert attempt.result is not None
-        self._consensus.average_gradients(parameters, consensus_vote.used, self._buffers())
-        self._accumulation.combine(parameters, earlier, self._weight_of_call(attempt, calls))
+        shares = 1.0, 1.0
+        self._others.set_aside(parameters)
+        try:
+            with DeferredHooks(parameters) as hooks:
+                attempt, consensus_vote = self._attempt_until_done(step, parameters, hooks, calls)
+            assert attempt.result is not None
+            self._consensus.average_gradients(parameters, consensus_vote.used, self._buffers())
+            shares = self._accumulation.combine(parameters, earlier, self._weight_of_call(attempt, calls))
+        finally:
+            self._others.put_back(*shares)
         hooks.run_accumulated_hooks()
         self._check(attempt.part_size)
         if attempt.part_size == attempt.size and not self._was_examined(step):
@@ -339,9 +346,12 @@ class MemoryManager:
     def _examine_after(self, step: TrainingStep, size: int, parameters: list[nn.Parameter]) -> None:
         """After the first step: say at once what could not be repeated after an out-of-memory error."""
         gradients = [parameter.grad for parameter in parameters]
+        self._others.set_aside(parameters)
         with DeferredHooks(parameters):
             self._rollback.save()
             found = self._examine(step, size, parameters)
+        self._others.clear()
+        self._others.put_back()
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         if found.refusal:

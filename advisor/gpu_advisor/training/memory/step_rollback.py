@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpu_advisor.training.memory.other_gradients import OtherGradients
+
 
 class RandomState:
     """The random state of PyTorch on the CPU and on CUDA devices, of Python, and of NumPy if it is imported."""
@@ -44,9 +46,9 @@ def _numpy() -> Any:
 class StepRollback:
     """Copies a model's buffers, such as BatchNorm's running statistics, which the forward pass changes."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, others: OtherGradients) -> None:
         """Needs the memory of the buffers a second time."""
-        self._model = model
+        self._model, self._others = model, others
         self._random_state = RandomState(parameter.device for parameter in model.parameters())
         self._buffer_copies: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
 
@@ -82,3 +84,4 @@ class StepRollback:
     def clear_gradients(self) -> None:
         for parameter in self._model.parameters():
             parameter.grad = None
+        self._others.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from gpu_advisor.training.memory.errors import MemoryManagerError
 from gpu_advisor.training.memory.micro_batch import part_ranges, slice_batch, split_batch, take_samples
+from gpu_advisor.training.memory.other_gradients import OtherGradients
 from gpu_advisor.training.memory.weighting import (
     SAMPLES,
     SUM,
@@ -47,6 +48,7 @@ class TrainingStep:
     count: Callable[[Any], int]
     split: Callable[[Any, int], Iterable[Any]]
     scaler: GradScaler | None
+    others: OtherGradients = field(default_factory=OtherGradients)
 
     def parts(self, size: int, part_size: int, min_size: int = 1) -> list[Part]:
         """The batch of `size` samples in parts. Raises MemoryManagerError for a part below `min_size` samples."""
@@ -89,6 +91,7 @@ class TrainingStep:
         loss = self.compute_loss(model, part)
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             raise MemoryManagerError("compute_loss must return a tensor of one element")
+        self.others.note(loss, self.key(model))
         return loss
 
     def weightings(self, loss: torch.Tensor | None) -> list[Weighting]:
@@ -165,7 +168,7 @@ class TrainingStep:
             return StepResult(_zero(parameters), 0.0)
         correction = first * len(parts) / total
         if correction != 1:
-            scale_gradients(parameters, correction)
+            scale_gradients([*parameters, *self.others.tensors()], correction)
         return StepResult(weighted / total, total)
 
     def _backward(self, loss: torch.Tensor, share: float) -> torch.Tensor:
@@ -192,7 +195,7 @@ def _few_numbers(size: int, tries: int) -> Iterator[tuple[int, ...]]:
     yield from list(found)[:tries]
 
 
-def scale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:
+def scale_gradients(parameters: Iterable[torch.Tensor], factor: float) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     dense = [gradient for gradient in gradients if not gradient.is_sparse]
     with torch.no_grad():
