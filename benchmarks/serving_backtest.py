@@ -1,11 +1,13 @@
 """Replicas of a language model over a week of requests: the advisor's sizing next to other policies.
 
-    python -m benchmarks.serving_backtest [--seed 1]
+    python -m benchmarks.serving_backtest [--seed 1] [--shape NAME ...] [--recorded FILE ...] [--processes N]
 
-The requests and the fleet are those of benchmarks/serving/week.py; --shape names others (benchmarks/serving/shapes.py).
-A five-minute window meets the objectives if 95 % of its requests get their first token and their inter-token latency
-within them. All policies have the same start-up time, minimum and maximum. The other autoscalers are in
-benchmarks/serving/autoscalers.py.
+The requests and the fleet are those of benchmarks/serving/week.py, and of benchmarks/serving/shapes.py; a recorded
+trace is repeated with noise. A five-minute window meets the objectives if 95 % of its requests get their first token
+and their inter-token latency within them. All policies have the same start-up time, minimum and maximum. The other
+autoscalers are in benchmarks/serving/autoscalers.py: each with its best target of the whole week, which is known only
+afterwards, and with the one that was best on the first days, on the days after these. Without --shape, results are
+written.
 """
 
 from __future__ import annotations
@@ -13,227 +15,91 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from gpu_advisor.evaluation.scaling.headroom import SLO_HISTORY_SECONDS, TUNING_SECONDS, Headroom, TunedHeadroom
-from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision
-from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingReplica
-from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
-from gpu_advisor.evaluation.serving.headroom import group_headroom
-from gpu_advisor.evaluation.serving.sizing import size_group
-from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
-from gpu_advisor.observation.serving import HISTORY_WINDOW_STEPS
-from gpu_advisor.settings import EvaluationSettings, PoolSettings
+from gpu_advisor.evaluation.scaling.sizing import SizingDecision
+from gpu_advisor.settings import EvaluationSettings
 
 from benchmarks import common
 from benchmarks.serving import shapes, week
+from benchmarks.serving.advisor_policy import Advisor, Oracle
 from benchmarks.serving.autoscalers import Policy, autoscalers
 from benchmarks.serving.draw import interval
-from benchmarks.serving.week import Fleet, Scrape
+from benchmarks.serving.outcomes import Days, Outcome, Outcomes, hours_at, nearest, replay
 
 GOAL_MET, GOAL_SAVING = 0.99, 0.20
-MET_SHARE = 0.95
 
-#: Scrapes of the window of a point of the advisor's history.
-WINDOW_SCRAPES = HISTORY_WINDOW_STEPS * EvaluationSettings().step_seconds // week.STEP_SECONDS
+#: The days that an operator has seen when the targets are set.
+PAST_DAYS = 3
 
-#: Scrapes of a window of the objectives, and steps of the history that a tuning needs.
-OBJECTIVE_SCRAPES = EvaluationSettings().window_seconds // week.STEP_SECONDS
-DAY_STEPS = (SLO_HISTORY_SECONDS + TUNING_SECONDS) // EvaluationSettings().step_seconds
+#: Other objectives, for the advisor's own frontier over the week; and the headroom that it has without history.
+OTHER_OBJECTIVES, UNTUNED = ("98%", "99.7%"), "advisor, not tuned"
 
-OBJECTIVES = Objectives(week.TTFT, week.ITL)
-
-
-@dataclass
-class Oracle:
-    """Knows the rates to come, and how many replicas serve each within the objectives."""
-
-    rates: list[float]
-
-    def decide(self, scrape: Scrape, fleet: Fleet) -> int:
-        now = int(scrape.at) // week.STEP_SECONDS
-        ahead = self.rates[now : now + week.START_DELAY_SECONDS // week.STEP_SECONDS + 2]
-        peak = max(ahead, default=0.0)
-        seconds = week.LOAD.output * interval(week.COST, week.LOAD, 0.9 * week.MAX_NUM_SEQS)
-        return math.ceil((peak + 2 * math.sqrt(peak / week.STEP_SECONDS)) * seconds / (0.9 * week.MAX_NUM_SEQS))
-
-
-@dataclass
-class Advisor:
-    """The advisor's own sizing, from what it would have scraped: a curve of the last hours, and a day's demand and
-    latencies.
-
-    The headroom is tuned to the objective of its `slo`, once an hour, unless the settings have one.
-    """
-
-    settings: EvaluationSettings = field(default_factory=EvaluationSettings)
-    slo: str = "99%"
-    points: deque[CurvePoint] = field(default_factory=lambda: deque(maxlen=240))
-    demand: deque[DemandSample] = field(default_factory=lambda: deque(maxlen=DAY_STEPS))
-    scrapes: deque[Scrape] = field(default_factory=lambda: deque(maxlen=WINDOW_SCRAPES))
-    latencies: deque[tuple[int, float, float]] = field(default_factory=lambda: deque(maxlen=OBJECTIVE_SCRAPES))
-    curve: StepModel | None = None
-    headroom: Headroom | None = None
-    decisions: list[SizingDecision] = field(default_factory=list)
-
-    def see_requests(self, count: int, ttft: float, itl: float) -> None:
-        """The latencies of a scrape's requests (seconds): servers publish their histograms."""
-        self.latencies.append((count, ttft, itl))
-
-    def decide(self, scrape: Scrape, fleet: Fleet) -> int:
-        self.scrapes.append(scrape)
-        if scrape.at % self.settings.step_seconds:
-            return fleet.total
-        self._close_step(scrape.at)
-        if self.curve is None or scrape.at % 3600 == 0:
-            self.curve = fit_step_model(list(self.points))
-        values = {
-            "output_tokens": week.LOAD.output, "prompt_tokens": week.LOAD.prompt,
-            "running": scrape.running / scrape.replicas, "kv_usage": scrape.kv_usage,
-        }  # fmt: skip
-        replica = ServingReplica("vllm", "j", "h", "m", values=values)
-        group = ServingGroup(
-            "vllm", "m", "", "", (replica,) * scrape.replicas, tuple(self.points), self.curve, scrape.at, 300.0,
-            tuple(self.demand),
-        )  # fmt: skip
-        limits = ScalingLimits(week.MIN_REPLICAS, week.MAX_REPLICAS, 0.85, 0.6, week.START_DELAY_SECONDS)
-        found = size_group(group, OBJECTIVES, limits, self.settings, scrape.at, self._tuned(group, limits, scrape.at))
-        if found is None or found[0].reason:
-            return fleet.total
-        self.decisions.append(found[0])
-        return found[0].replicas
-
-    def _tuned(self, group: ServingGroup, limits: ScalingLimits, at: float) -> Headroom:
-        """Within an hour, that of the last tuning; a new pool's, at each step."""
-        is_new = not isinstance(self.headroom, TunedHeadroom) or self.headroom.missing_seconds > 0
-        if is_new or at % TUNING_SECONDS == 0:
-            by_hand = "headroom_deviations" in self.settings.model_fields_set
-            stated = {} if by_hand else {"windows": self.slo}
-            slo = {"ttft_p95": f"{week.TTFT}s", "itl_p95": f"{week.ITL}s", **stated}
-            pool = PoolSettings.model_validate({"name": "m", "kind": "serving", "slo": slo})
-            self.headroom = group_headroom(group, OBJECTIVES, pool, limits, self.settings, at)
-        assert self.headroom is not None
-        return self.headroom
-
-    def _close_step(self, at: float) -> None:
-        """What the advisor reads at the end of a step: rates and means of a longer window, queue and size of now."""
-        found, last = list(self.scrapes), self.scrapes[-1]
-        replicas = sum(each.replicas for each in found) / len(found)
-        tokens = sum(each.tokens_per_second for each in found) / len(found)
-        running = sum(each.running for each in found) / len(found) / replicas
-        ttft, itl_p95 = (late(self.latencies, column) for column in (1, 2))
-        self.demand.append(DemandSample(at, last.replicas, tokens, last.waiting, ttft, itl_p95))
-        itl = sum(each.itl * each.tokens_per_second for each in found) / (len(found) * tokens) if tokens else 0.0
-        if running > 0 and tokens > 0:
-            beside = running * week.LOAD.prompt / week.LOAD.output
-            self.points.append(CurvePoint(running, tokens / replicas, itl, beside))
-
-
-def late(latencies: Iterable[tuple[int, float, float]], column: int) -> float | None:
-    """The 95th percentile of a latency over the requests; None without any."""
-    ordered = sorted(latencies, key=lambda each: -each[column])
-    most = (1 - MET_SHARE) * sum(each[0] for each in ordered)
-    seen = 0
-    for each in ordered:
-        seen += each[0]
-        if seen > most:
-            return each[column]
-    return None
+#: Families of autoscalers, by the beginning of their names.
+FAMILIES = {"HPA on the queue": "HPA queue ", "HPA on running requests": "HPA running "}
 
 
 @dataclass(frozen=True)
-class Outcome:
-    met: float
-    gpu_hours: float
+class Comparison:
+    """All policies over one week, and what the advisor's GPU-hours were for."""
+
+    days: Mapping[str, Days]
+    account: Sequence[tuple[str, float]]
+
+    def outcomes(self, first: int = 0, last: int = week.DAYS) -> dict[str, Outcome]:
+        return {name: each.outcome(first, last) for name, each in self.days.items()}
 
 
-def replay(policy: Policy, counts: list[int]) -> Outcome:
-    fleet = Fleet(max(week.MIN_REPLICAS, 8))
-    met = windows = 0
-    good = total = 0
-    per_window = week.WINDOW_SECONDS // week.STEP_SECONDS
-    for step, count in enumerate(counts):
-        at = float(step * week.STEP_SECONDS)
-        scrape, ttft = fleet.advance(at, count)
-        total += count
-        good += count if ttft <= week.TTFT and scrape.itl <= week.ITL else 0
-        if (step + 1) % per_window == 0:
-            windows += 1
-            met += good >= MET_SHARE * total
-            good = total = 0
-        if isinstance(policy, Advisor):
-            policy.see_requests(count, ttft, scrape.itl)
-        fleet.scale(scrape.at, policy.decide(scrape, fleet))
-    return Outcome(met / windows, fleet.seconds_used / 3600)
+def policies(rates: list[float], objectives: Iterable[str]) -> dict[str, Policy]:
+    by_hand = EvaluationSettings(headroom_deviations=EvaluationSettings().headroom_deviations)
+    others = {f"advisor, {slo} of windows": Advisor(slo=slo) for slo in objectives}
+    return {"oracle": Oracle(rates), "advisor": Advisor(), **others, UNTUNED: Advisor(by_hand), **autoscalers()}
 
 
-Outcomes = Mapping[str, Outcome]
-
-#: Headroom of the advisor's own frontier, in deviations; the second is the default.
-HEADROOMS = (0.0, 3.5, 6.0)
-
-
-def advisors() -> dict[str, Advisor]:
-    default = EvaluationSettings().headroom_deviations
-    return {
-        "advisor" if each == default else f"advisor, headroom {each:g}": Advisor(
-            EvaluationSettings(headroom_deviations=each)
-        )
-        for each in HEADROOMS
-    }
+def compare(seed: int, shape: str, rates: list[float]) -> Comparison:
+    counts = list(week.arrivals(seed, rates))
+    tried = policies(rates, OTHER_OBJECTIVES if shape == "week" else ())
+    days = {name: replay(policy, counts) for name, policy in tried.items()}
+    advisor = tried["advisor"]
+    assert isinstance(advisor, Advisor)
+    return Comparison(days, account(advisor.decisions, rates, days["advisor"].outcome().gpu_hours))
 
 
-def _named(found: Outcomes, prefix: str, without: str = "\n") -> Outcomes:
-    return {name: each for name, each in found.items() if name.startswith(prefix) and without not in name}
+def of_family(found: Outcomes, family: str) -> dict[str, Outcome]:
+    return {name: each for name, each in found.items() if name.startswith(FAMILIES[family])}
 
 
-def _compare(title: str, rivals: Outcomes, frontier: Mapping[str, Outcome]) -> float | None:
-    """Print the rival that comes nearest to the goal and the cheapest that meets it; the GPU-hours saved next to it."""
-    ours, least = frontier["advisor"], min(frontier.values(), key=lambda each: each.gpu_hours)
-    name, best = max(rivals.items(), key=lambda pair: (pair[1].met, -pair[1].gpu_hours))
-    at_equal = hours_at(list(frontier.values()), best.met)
-    print(f"{title}: at most {best.met:.2%} ({name}, {best.gpu_hours:.0f} GPU-hours); for the same share, the advisor")
-    if at_equal is None:
-        print(f"  would need less than no headroom, with which it meets {least.met:.2%} in {least.gpu_hours:.0f}")
-    else:
-        print(f"  uses {at_equal:.0f}, by its own frontier")
-    met = {name: each for name, each in rivals.items() if each.met >= GOAL_MET}
-    if not met:
-        return None
-    name, rival = min(met.items(), key=lambda pair: pair[1].gpu_hours)
-    saving = 1 - ours.gpu_hours / rival.gpu_hours
-    print(f"  the cheapest that meets {GOAL_MET:.0%} is {name}: {rival.met:.2%} in {rival.gpu_hours:.0f} GPU-hours;")
-    print(f"  the advisor's {ours.gpu_hours:.0f} are {saving:.1%} fewer")
-    return saving
+def best_of(found: Comparison) -> dict[str, tuple[str, Outcome]]:
+    """By family: the target that is best afterwards, over all days."""
+    whole = found.outcomes()
+    names = {family: nearest(of_family(whole, family), GOAL_MET) for family in FAMILIES}
+    return {family: (name, whole[name]) for family, name in names.items()}
 
 
-def hours_at(points: Sequence[Outcome], met: float) -> float | None:
-    """GPU-hours at which a share of the windows is met, between two points of a frontier; None beyond it."""
-    ordered = sorted(points, key=lambda each: each.met)
-    for low, high in pairwise(ordered):
-        if low.met <= met <= high.met:
-            share = (met - low.met) / (high.met - low.met) if high.met > low.met else 0.0
-            return low.gpu_hours + share * (high.gpu_hours - low.gpu_hours)
-    return None
+def tuned_on_the_past(found: Comparison) -> dict[str, tuple[str, Outcome]]:
+    """By family: the target that was best on the first days, and what it gives on the others."""
+    past, later = found.outcomes(0, PAST_DAYS), found.outcomes(PAST_DAYS)
+    names = {family: nearest(of_family(past, family), GOAL_MET) for family in FAMILIES}
+    return {family: (name, later[name]) for family, name in names.items()}
 
 
-def account(advisor: Advisor, rates: Sequence[float], outcomes: Outcomes) -> list[tuple[str, float]]:
+def account(decided: Sequence[SizingDecision], rates: Sequence[float], used: float) -> list[tuple[str, float]]:
     """GPU-hours of the advisor, step by step from the demand to what it used."""
     busiest = week.MAX_NUM_SEQS / interval(week.COST, week.LOAD, week.MAX_NUM_SEQS)
     true = [max(week.MIN_REPLICAS, rate * week.LOAD.output / busiest) for rate in rates]
     hours = week.STEP_SECONDS / 3600
-    decided = advisor.decisions
     sizes = [
         ("the demand, at the objective, in parts of replicas", hours * sum(true)),
         ("room for the requests of a moment, by the learned curve", _hours(each.level for each in decided)),
         ("rises until a new replica serves", _hours(each.expected for each in decided)),
         ("headroom for errors of the forecast", _hours(each.needed for each in decided)),
         ("whole replicas", _hours(math.ceil(each.needed or 0.0) for each in decided)),
-        ("scaled down late: stabilization, small changes", outcomes["advisor"].gpu_hours),
+        ("scaled down late: stabilization, small changes", used),
     ]
     return [(sizes[0][0], sizes[0][1]), *((name, after - before) for (_, before), (name, after) in pairwise(sizes))]
 
@@ -244,50 +110,105 @@ def _hours(replicas: Iterable[float | None]) -> float:
     return sum(max(week.MIN_REPLICAS, each or 0.0) for each in replicas) * step / 3600
 
 
-def shaped_rates(shape: str, seed: int, recorded: Path | None) -> list[float]:
-    return shapes.SHAPES[shape](seed) if recorded is None else shapes.recorded_hours(seed, shapes.read_demand(recorded))
+def _cell(each: Outcome) -> str:
+    return f"{each.met:.2%}, {each.gpu_hours:.0f}"
+
+
+def print_comparison(title: str, found: Comparison) -> None:
+    whole = found.outcomes()
+    rows = [(name, f"{each.met:.2%}", f"{each.gpu_hours:.0f}") for name, each in whole.items()]
+    print(f"\n{title}\n{common.table([('policy', 'windows met', 'GPU-hours'), *rows])}")
+    explained = ((name, f"{hours:+.0f}") for name, hours in found.account)
+    print(common.table([("the advisor's GPU-hours are for", ""), *explained]))
+    frontier = [each for name, each in whole.items() if name.startswith("advisor") and name != UNTUNED]
+    for family, (name, rival) in best_of(found).items():
+        hours = hours_at(frontier, rival.met)
+        same = "beyond its own frontier" if hours is None else f"{hours:.0f} by its own frontier"
+        print(f"{family}: {name} has {_cell(rival)} GPU-hours; for the same share, the advisor: {same}")
+
+
+def print_table(found: Mapping[str, Comparison]) -> None:
+    """All shapes: the share of windows met, and GPU-hours."""
+    print(f"\nAll days: windows met, GPU-hours; targets that come nearest to {GOAL_MET:.0%} afterwards")
+    rows = []
+    for shape, each in found.items():
+        whole = each.outcomes()
+        rivals = [f"{_cell(rival)} ({name})" for name, rival in best_of(each).values()]
+        ours = [_cell(whole[name]) for name in ("oracle", "advisor", UNTUNED)]
+        rows.append((shape, *ours, *rivals, _cell(whole["llm-d's saturation"])))
+    print(common.table([("shape", "oracle", "advisor", UNTUNED, *FAMILIES, "llm-d"), *rows]))
+    print(f"\nDays {PAST_DAYS + 1} to {week.DAYS}: targets as set by days 1 to {PAST_DAYS}")
+    rows = []
+    for shape, each in found.items():
+        later = each.outcomes(PAST_DAYS)
+        rivals = [f"{_cell(rival)} ({name})" for name, rival in tuned_on_the_past(each).values()]
+        rows.append((shape, _cell(later["oracle"]), _cell(later["advisor"]), *rivals))
+    print(common.table([("shape", "oracle", "advisor", *FAMILIES), *rows]))
+
+
+def saving_to(found: Comparison, family: str) -> float | None:
+    """The share of the GPU-hours of the cheapest that meets the goal that the advisor saves; None if none meets it."""
+    _, rival = best_of(found)[family]
+    return 1 - found.outcomes()["advisor"].gpu_hours / rival.gpu_hours if rival.met >= GOAL_MET else None
+
+
+def goals(found: Mapping[str, Comparison]) -> list[common.Goal]:
+    checked = []
+    for shape, each in found.items():
+        ours, saving = each.outcomes()["advisor"], saving_to(each, "HPA on the queue")
+        figure = "no HPA on the queue meets it" if saving is None else f"{saving:.0%}"
+        checked += [
+            common.Goal(f"{shape}: {GOAL_MET:.0%} of the windows met", ours.met >= GOAL_MET, f"{ours.met:.2%}"),
+            common.Goal(f"{shape}: {GOAL_SAVING:.0%} fewer GPU-hours than HPA on the queue",
+                        saving is None or saving >= GOAL_SAVING, figure),
+        ]  # fmt: skip
+    return checked
+
+
+def _documents(found: Outcomes) -> dict[str, dict[str, float]]:
+    return {name: {"met": round(each.met, 5), "gpu_hours": round(each.gpu_hours, 1)} for name, each in found.items()}
+
+
+def _document(found: Comparison) -> dict[str, object]:
+    return {
+        "saving_ratio": saving_to(found, "HPA on the queue"),
+        "saving_ratio_running": saving_to(found, "HPA on running requests"),
+        "account_gpu_hours": {name: round(hours, 1) for name, hours in found.account},
+        "policies": _documents(found.outcomes()),
+        "later_days": _documents(found.outcomes(PAST_DAYS)),
+        "tuned_on_the_past": {family: name for family, (name, _) in tuned_on_the_past(found).items()},
+    }
+
+
+def weeks(options: argparse.Namespace) -> dict[str, list[float]]:
+    """Requests per second in each step, by the name of the shape."""
+    chosen = options.shape or list(shapes.SHAPES)
+    found = {shape: shapes.SHAPES[shape](options.seed) for shape in chosen}
+    for path in options.recorded:
+        found[f"recorded: {path.stem}"] = shapes.recorded_hours(options.seed, shapes.read_demand(path))
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--shape", choices=sorted(shapes.SHAPES), default="week")
-    parser.add_argument("--recorded", type=Path, help="instead: a trace of the back-test, repeated with noise")
+    parser.add_argument("--shape", action="append", choices=sorted(shapes.SHAPES), help="default: all")
+    parser.add_argument("--recorded", type=Path, action="append", default=[], help="a trace of the back-test")
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    rates = shaped_rates(options.shape, options.seed, options.recorded)
-    counts = list(week.arrivals(options.seed, rates))
-    ours_by_headroom = advisors()
-    policies: dict[str, Policy] = {"oracle": Oracle(rates), **ours_by_headroom, **autoscalers()}
-    found = {name: replay(policy, counts) for name, policy in policies.items()}
-    rows = [(name, f"{each.met:.2%}", f"{each.gpu_hours:.0f}") for name, each in found.items()]
-    print(common.table([("policy", "windows met", "GPU-hours"), *rows]))
-    explained = account(ours_by_headroom["advisor"], rates, found)
-    print(
-        common.table([("the advisor's GPU-hours are for", ""), *((name, f"{hours:+.0f}") for name, hours in explained)])
-    )
-    ours = found["advisor"]
-    frontier = {name: found[name] for name in ours_by_headroom}
-    _compare("HPA on the queue, default behavior", _named(found, "HPA queue ", ","), frontier)
-    savings = {
-        metric: _compare(f"HPA on {metric}", _named(found, f"HPA {metric} "), frontier)
-        for metric in ("queue", "running")
-    }
-    saving = savings["queue"]
-    figure = "no HPA on the queue meets it" if saving is None else f"{saving:.0%}"
-    goals = [
-        common.Goal(f"{GOAL_MET:.0%} of the windows met", ours.met >= GOAL_MET, f"{ours.met:.2%}"),
-        common.Goal(f"{GOAL_SAVING:.0%} fewer GPU-hours than HPA on the queue", saving is None or saving >= GOAL_SAVING,
-                    figure),
-    ]  # fmt: skip
-    print(*goals, sep="\n")
-    if options.shape == "week" and options.recorded is None:
-        common.write("serving_backtest", {
-            "seed": options.seed, "saving_ratio": saving, "saving_ratio_running": savings["running"],
-            "account_gpu_hours": {name: round(hours, 1) for name, hours in explained},
-            "policies": {name: {"met": round(each.met, 5), "gpu_hours": round(each.gpu_hours, 1)}
-                         for name, each in found.items()},
-        })  # fmt: skip
-    return 1 if common.missed_goals(goals) else 0
+    drawn = weeks(options)
+    with ProcessPoolExecutor(options.processes) as pool:
+        compared = pool.map(partial(compare, options.seed), drawn, drawn.values())
+        found = dict(zip(drawn, compared, strict=True))
+    for shape, each in found.items():
+        print_comparison(shape, each)
+    print_table(found)
+    checked = goals(found)
+    print(*checked, sep="\n")
+    if not options.shape:
+        documents = {shape: _document(each) for shape, each in found.items()}
+        common.write("serving_backtest", {"seed": options.seed, "past_days": PAST_DAYS, "shapes": documents})
+    return 1 if common.missed_goals(checked) else 0
 
 
 if __name__ == "__main__":

@@ -116,6 +116,6 @@ def autoscalers() -> dict[str, Policy]:
     found |= {
         f"HPA queue {target:g}{down}": Hpa(_waiting, target, down) for down in SLOW for target in SLOW_QUEUE_TARGETS
     }
-    found |= {f"HPA running {target:g}": Hpa(_running, target) for target in (30, 40, 43, 46, 50, 60)}
+    found |= {f"HPA running {target:g}": Hpa(_running, target) for target in (20, 25, 30, 35, 40, 43, 46, 50, 60)}
     found |= {f"HPA running and waiting {target:g}": Hpa(_running_and_waiting, target) for target in (40, 43, 46, 50)}
     return found

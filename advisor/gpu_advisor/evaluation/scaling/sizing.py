@@ -48,8 +48,8 @@ class CountedDemand:
     """Of a demand that servers count, with the requests that wait: its level, and how it is followed.
 
     `level_half_life_steps` is the half-life of past demand in the level. A replica that starts publishes nothing: what
-    was needed within the stabilization window of a reduction may be starting, and is still requested. No cool-down
-    delays a scale-up, since the shortage is known and not inferred. No deviation is assumed beforehand.
+    was needed within a start-up, or the stabilization window of a reduction, may be starting and is still requested. No
+    cool-down delays a scale-up, since the shortage is known and not inferred. No deviation is assumed beforehand.
     """
 
     level_half_life_steps: float
@@ -123,7 +123,7 @@ def decide_size(
     demand = estimate_demand(points)
     forecast = forecast_estimate(demand, horizon)
     if counted is not None:
-        longest = _steps(evaluation.scale_down_stabilization_seconds, step)
+        longest = max(horizon.ahead_steps, _steps(evaluation.scale_down_stabilization_seconds, step))
         requested = _required_size(forecast, max, longest, limits, headroom)
         if requested.replicas > replicas:
             return requested

@@ -25,7 +25,8 @@ class ServingGroup:
     """Replicas of one server and model in one namespace and cluster. `at` and `window_seconds` are the evaluation's;
     `demand` is empty where several groups have the same server and model.
 
-    `prefills`: they compute prompts for others that generate the answers (disaggregated serving)."""
+    `prefills`: they compute prompts for others that generate the answers. `disaggregated`: one or the other of these.
+    """
 
     server: str
     model: str
@@ -38,6 +39,7 @@ class ServingGroup:
     window_seconds: float
     demand: tuple[DemandSample, ...] = ()
     prefills: bool = False
+    disaggregated: bool = False
 
     @property
     def name(self) -> str:
@@ -82,8 +84,10 @@ def serving_groups(serving: ServingFacts, at: float) -> tuple[ServingGroup, ...]
         if prefills and any(each.value("output_tokens") is not None for each in replicas if each not in prefills):
             # The history's means over both kinds of replicas are of neither.
             generate = [each for each in replicas if each not in prefills]
-            found.append(make_group(generate, (), at, serving.window_seconds))
-            found.append(replace(make_group(prefills, (), at, serving.window_seconds), prefills=True))
+            found += [
+                replace(make_group(part, (), at, serving.window_seconds), prefills=part is prefills, disaggregated=True)
+                for part in (generate, prefills)
+            ]
             continue
         group = make_group(replicas, serving.histories.get(key, ()), at, serving.window_seconds)
         found.append(replace(group, demand=serving.demand.get(key, ()) if same == 1 else ()))

@@ -30,6 +30,13 @@ def size_obstacle(
     evaluation: EvaluationSettings,
 ) -> Obstacle | None:
     """What stands against a size, or against having found none; None: nothing."""
+    if found is None and group.disaggregated:
+        return Obstacle(
+            Reason.UNSUPPORTED,
+            f"{group.name} is one part of disaggregated serving: prompts and answers are computed by different "
+            "servers, whose history has one name. Scale both by their router's planner (llm-d, Dynamo), or give each "
+            "part a served name of its own",
+        )
     if found is None:
         return _unreachable(group, objectives) or Obstacle(
             Reason.INSUFFICIENT_HISTORY,
