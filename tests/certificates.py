@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.servers import require_binary
 
 
 def self_signed(folder: Path, address: str = "127.0.0.1") -> ssl.SSLContext:
     """A server's TLS context, from cert.pem and key.pem, which it creates in the folder for this IP address."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificate; on Debian: apt-get install openssl")
     command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", f"/CN={address}", "-addext", f"subjectAltName=IP:{address}",
+        require_binary("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+        "-nodes", "-days", "2", "-subj", f"/CN={address}", "-addext", f"subjectAltName=IP:{address}",
         "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"),
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)

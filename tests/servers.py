@@ -44,6 +44,7 @@ _PACKAGES = {
     "amtool": "prometheus-alertmanager",
     "prometheus-node-exporter": "prometheus-node-exporter",
     "chromium": "chromium",
+    "systemd-analyze": "systemd",
 }
 
 #: Those of which `make test` tests the sources: one with the windows of Prometheus 2, one with those of Prometheus 3.

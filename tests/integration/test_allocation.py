@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 import yaml
 
@@ -18,7 +16,7 @@ from benchmarks.allocation import LeaseLoad, run_with_kills
 from benchmarks.allocation_clients import ClientWorkload
 from tests.own_processes import Program, advisor, up
 from tests.polling import wait_until
-from tests.servers import free_port
+from tests.servers import free_port, require_binary
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "allocation.md"
@@ -55,8 +53,7 @@ def script(page: str) -> str:
 
 def test_the_lines_of_the_page_do_what_it_says(tmp_path: Path) -> None:
     """Every operation, from curl, against a service over a simulated fleet."""
-    if not shutil.which("curl"):
-        pytest.skip("no curl here")
+    require_binary("curl")
     there = address()
     with up(tmp_path, address(), there, FLEET) as program:
         wait_until(lambda: gpus_discovered(program), "GPUs", program)

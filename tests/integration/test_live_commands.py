@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import pytest
 from tests.doc_blocks import all_blocks
 from tests.own_processes import Program, exporter, up
 from tests.polling import wait_until
-from tests.servers import free_port
+from tests.servers import free_port, require_binary
 
 COMMAND = (sys.executable, "-m", "gpu_advisor")
 FLEET = "1xH100-80GB:throttled,2xT4-16GB:idle-hoarder,1xL40S-48GB:lost"
@@ -149,7 +148,6 @@ def test_top_once_tells_what_the_exporter_says(tmp_path: Path) -> None:
     assert 0 <= found["host"]["cpu_ratio"] <= 1
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes(tmp_path: Path) -> None:
     program = tmp_path / "gpu-advisor"
     program.write_text(f"#!{sys.executable}\nimport sys\nfrom gpu_advisor.cli import main\nsys.exit(main())\n")
@@ -161,7 +159,8 @@ def test_bash_completes(tmp_path: Path) -> None:
         printf '%s\\n' "${COMPREPLY[@]}"
     """
     settings = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False, env=settings)
+    command = [require_binary("bash"), "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=settings)
     assert (done.stdout.split(), done.stderr) == (["met", "missed"], "")
 
 
@@ -178,8 +177,7 @@ def requests_in_pages() -> list[Any]:
 
 @pytest.mark.parametrize("line", requests_in_pages())
 def test_requests_in_the_pages_succeed(node: tuple[Program, str], line: str) -> None:
-    if not shutil.which("curl"):
-        pytest.skip("no curl here")
+    require_binary("curl")
     program, exporter_url = node
     for port, url in (("9817", program.url), ("9816", exporter_url)):
         line = re.sub(rf"http://[\w.]+:{port}", url, line)

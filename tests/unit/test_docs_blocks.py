@@ -105,9 +105,7 @@ def test_every_block_has_a_class() -> None:
 
 @pytest.mark.parametrize("block", cases("sh"))
 def test_bash_accepts_the_block(block: Block) -> None:
-    bash = shutil.which("bash")
-    if not bash:
-        pytest.skip("no bash here")
+    bash = require_binary("bash")
     done = subprocess.run([bash, "-n"], input=block.text, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -304,9 +302,7 @@ def test_what_the_yaml_is_for_accepts_it(block: Block, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted({block.page for block in all_blocks("ini")}))
 def test_systemd_accepts_the_units(page: str, tmp_path: Path) -> None:
-    program = shutil.which("systemd-analyze")
-    if not program:
-        pytest.skip("systemd-analyze is not on PATH; on Debian: apt-get install systemd")
+    program = require_binary("systemd-analyze")
     paths = []
     for block in (each for each in all_blocks("ini") if each.page == page):
         name = block.text.splitlines()[0].removeprefix("# ")

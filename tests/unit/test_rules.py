@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from gpu_advisor.notify.alert_owners import owner_labels
 from gpu_advisor.state.view import alert_name
 
 from tests.preview.dashboard_queries import metrics_in
+from tests.servers import require_binary
 from tests.unit.test_dashboards import known_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,13 +35,9 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 def run(tool: str, *arguments: str) -> str:
     """Output of the tool. Without it the test is skipped, or fails if servers are required."""
-    if not shutil.which(tool):
-        package = {"amtool": "prometheus-alertmanager", "promtool": "prometheus"}[tool]
-        message = f"{tool} is missing: apt-get install {package}"
-        if os.environ.get("GPU_ADVISOR_REQUIRE_SERVERS") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    done = subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=120, cwd=PROMETHEUS, check=False)
+    done = subprocess.run(
+        [require_binary(tool), *arguments], capture_output=True, text=True, timeout=120, cwd=PROMETHEUS, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

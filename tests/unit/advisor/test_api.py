@@ -5,7 +5,6 @@ import dataclasses
 import html
 import io
 import re
-import shutil
 import sqlite3
 import subprocess
 from collections import Counter
@@ -24,6 +23,7 @@ from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api.app import ApiContext, create_app
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.servers import require_binary
 from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec
 
 SENDERS = (AlertmanagerStatus("http://a:9093", True, 3), AlertmanagerStatus("http://b:9093"))
@@ -319,11 +319,9 @@ def test_a_stale_view_has_no_measurement(view: View, how: str) -> None:
     assert {"gpu_advisor_replicas", "gpu_advisor_hpa_replicas", "gpu_advisor_check_status"} <= withheld
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 def test_promtool_has_nothing_to_say(client: FlaskClient) -> None:
-    checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=client.get("/metrics").data, capture_output=True, check=False
-    )
+    command = [require_binary("promtool"), "check", "metrics"]
+    checked = subprocess.run(command, input=client.get("/metrics").data, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -13,6 +12,8 @@ import yaml
 from gpu_exporter import config
 from gpu_exporter.devices import DRIVERS
 from gpu_exporter.host import COLLECTORS
+
+from tests.servers import require_binary
 
 ROOT = Path(__file__).parents[3]
 UNIT = ROOT / "exporter" / "gpu-exporter.service"
@@ -111,9 +112,7 @@ def test_unit_does_not_restart_after_a_usage_error() -> None:
 
 @pytest.mark.parametrize("path", [UNIT, ADVISOR_UNIT], ids=lambda path: path.stem)
 def test_systemd_accepts_the_unit(path: Path, tmp_path: Path) -> None:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("systemd-analyze is not on PATH; on Debian: apt-get install systemd")
+    program = require_binary("systemd-analyze")
     [start] = unit(path)["Service"]["ExecStart"]
     copy = tmp_path / path.name
     # The only accepted error: the command is not installed here.

@@ -19,6 +19,8 @@ from gpu_exporter.webconfig import WebConfig, WebConfigError, WebConfigReloader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.servers import require_binary
+
 # In the form of hashes, at costs of 4 and 6.
 ALICE = "$2y$04$abcdefghijklmnopqrstuuGbKkD2m3bVW7pYkFpIFBi2yJJcYyIEq"
 BOB = "$2b$06$abcdefghijklmnopqrstuu" + "B" * 31
@@ -274,8 +276,7 @@ class CertificateAuthority:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not shutil.which("openssl"):
-        pytest.skip("makes certificates with openssl")
+    require_binary("openssl")
     authority = CertificateAuthority(tmp_path_factory.mktemp("tls"))
     authority.make("server", san="DNS:localhost,IP:127.0.0.1")
     authority.make("other", san="DNS:localhost,IP:127.0.0.1")
