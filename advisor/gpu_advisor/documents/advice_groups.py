@@ -55,6 +55,11 @@ class AdviceGroup:
         return f"{len(self.members)}{of_all} GPUs of {self.node} {self.advice.of_several}"
 
     @property
+    def explanation(self) -> str:
+        """What the members say, each sentence once."""
+        return " ".join(dict.fromkeys(each.recommendation.explanation for each in self.members))
+
+    @property
     def current(self) -> float:
         """Of `advice.unit`, as `recommended`."""
         return sum(each.recommendation.current for each in self.members)

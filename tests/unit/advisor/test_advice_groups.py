@@ -63,6 +63,20 @@ def test_several_of_a_node_are_one_with_one_set_of_steps() -> None:
     assert first.apply.index(drains[0]) < first.apply.index(returned[0])
 
 
+def test_a_group_explains_each_reason_once() -> None:
+    view = view_with_lost({"node-a": 3})
+    assert lost_groups(view)[0].explanation == "The driver of node-a reports: fell off the bus."
+    assert view.evaluation
+    known = view.evaluation.facts
+    reasons = {
+        uuid: "hung" if number == 1 else reason for number, (uuid, reason) in enumerate(known.down_reasons.items())
+    }
+    [group] = lost_groups(view_of(decided(replace(known, down_reasons=reasons))))
+    assert group.explanation.split(": ")[1:] == [
+        "fell off the bus. The driver of node-a reports", "does not answer its driver.",
+    ]  # fmt: skip
+
+
 def test_ids_and_alerts_are_of_each_gpu() -> None:
     view = view_with_lost({"node-a": 3})
     [group] = lost_groups(view)

@@ -37,9 +37,8 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
     node = gpus[0].node
     whole = scope.kind == "node"
     remedy = f"drain {node} and power-cycle it"
-    why = f"{'They' if whole else 'It'} {' or '.join(reasons)}."
-    if whole:
-        why = f"The driver of {node} reports: {' or '.join(reasons)}, for all of its GPUs: look at what they share."
+    why = f"The driver of {node} reports: {' or '.join(reasons)}"
+    why += ", for all of its GPUs: look at what they share." if whole else "."
     return Recommendation(
         kind=KIND,
         direction="change",
