@@ -1,4 +1,4 @@
-"""Pools that are not many small replicas of one model: what number of replicas the advisor asks for, and what it says."""
+"""Pools that are not many small replicas of one model: the number of replicas asked for, and what is said."""
 
 from __future__ import annotations
 
