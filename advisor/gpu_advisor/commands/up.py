@@ -76,7 +76,7 @@ def progress_text(gpus: int) -> Callable[[int, float], str]:
 )
 @click.option(
     "--state-dir", type=click.Path(file_okay=False, path_type=Path), default=default_state_dir,
-    show_default="~/.local/state/gpu-advisor", help="Directory of history and ledger.",
+    help="Directory of history and ledger.  [default: ~/.local/state/gpu-advisor]",
 )  # fmt: skip
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Targets, pools, prices (YAML).")
 def command(simulate: str, exporter_address: str, advisor_address: str, state_dir: Path, config: Path | None) -> None:
