@@ -102,7 +102,7 @@ def _gemma(layers: int, hidden: int, heads: int, kv_heads: int, ffn: int) -> Tra
 
 _BF16 = OPTIMIZERS["adamw-bf16"]
 #: What a table leaves open that names its tool: not its library of adapters.
-_OPEN = ("loss", "kernels", "lora_dropout", "optimizer_step", "gradient_sync")
+_OPEN = ("loss", "kernels", "lora_dropout", "optimizer_step", "gradient_sync", "fsdp_root")
 _PAGED = replace(OPTIMIZERS["sgd-bf16"], in_backward=True)  # the paged states are in host memory
 
 
@@ -161,7 +161,7 @@ def _litgpt() -> Iterator[FreshRun]:
     llama = replace(KNOWN_SHAPES["Llama-3-8B"], sequence=512)
     yield run("Llama 3 8B, LoRA", 19.73, llama, 1, 8, _lora(32, "query-value", code=_LITGPT_CODE))
     yield run("Llama 3 8B, QLoRA", 17.41, llama, 2, 4, _lora(32, "query-value", "nf4", _LITGPT_CODE))
-    sharded = {"zero": 3, "checkpointing": "full", "gradient_sync": "last"}
+    sharded = {"zero": 3, "checkpointing": "full", "gradient_sync": "last", "fsdp_root": "whole"}
     yield run("Llama 3 8B, 4 GPUs", None, llama, 4, 4, _BF16, data=4, **sharded)
     shapes = {name: shape for name, shape, *_ in _LITGPT_ADAPTERS}
     for name, gpus, micro, steps, published in _LITGPT_FULL:
@@ -208,7 +208,7 @@ def _fsdp_qlora() -> Iterator[FreshRun]:
     for name, quantized, tokens, batch, sharded, offloaded, published in _FSDP_QLORA:
         layout = ParallelLayout(
             data=2, zero=3 if sharded else 0, micro_batch=batch, checkpointing="full", kernels="eager",
-            offload="all" if offloaded else "none", loss="float32",
+            offload="all" if offloaded else "none", loss="float32", fsdp_root="whole",
         )  # fmt: skip
         how = f"{'FSDP' if sharded else 'DDP'}{', off-loaded' if offloaded else ''}"
         what = f"fsdp_qlora, {name}, {'QLoRA' if quantized else 'LoRA'}, {tokens} tokens, batch {batch}, {how}"

@@ -118,7 +118,7 @@ def _peft_guides() -> Iterator[FreshRun]:
         offload: str = "none",
     ) -> FreshRun:  # fmt: skip
         of = ParallelLayout(data=gpus, zero=3, micro_batch=batch, accumulation=steps, checkpointing="full",
-                            kernels="eager", loss="float32", offload=offload)  # type: ignore[arg-type]  # fmt: skip
+                            kernels="eager", loss="float32", offload=offload, fsdp_root="whole")  # type: ignore[arg-type]  # fmt: skip
         return FreshRun(f"PEFT, Llama 2 70B, {what}", f"{PEFT}/docs/source/accelerate/{page}", published, shape, of,
                         recipe, 80 if gpus > 2 else 40, comment="what the device shows", unstated=_STATED_DROPOUT,
                         counted="shown")  # fmt: skip

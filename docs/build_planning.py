@@ -85,7 +85,8 @@ and beside a bitsandbytes base embeddings, norms, output layer and residual stre
 `prepare_model_for_kbit_training` makes them. `litgpt` has one matrix for queries, keys and values. These are the
 tensors that PyTorch keeps of PEFT 0.21, LitGPT 0.5 and bitsandbytes 0.50; bitsandbytes 0.42 also kept the inputs of
 quantized matrices. `--gradient-sync last` is gradient accumulation under `no_sync`, as accelerate and Fabric do it:
-FSDP then keeps whole gradients.
+FSDP then keeps whole gradients. `--fsdp-root whole`: only the layers are wrapped, as by accelerate's policies, so
+embedding and output layer stay gathered with the root module.
 
 Sources: [ZeRO](https://arxiv.org/abs/1910.02054), [activations](https://arxiv.org/abs/2205.05198),
 [FlashAttention](https://arxiv.org/abs/2205.14135), [pipelines](https://arxiv.org/abs/2104.04473),
@@ -166,12 +167,12 @@ are within 10 %, {REST[0]} of the other {REST[1]}. Fit or no fit, with the plann
 right in {FIT} of {len(fresh_runs.FRESH)}. As first planned, 6 of
 LitGPT's 25 and 5 of the other 26 were within 10 %.
 
-LitGPT's table led to what adapters keep (`--lora-library`, `--lora-dropout`) and to `--gradient-sync`; that its
-bitsandbytes kept inputs in float32 is inferred from two of its rows. The other tables were compared once, and nothing
-was changed for them. What separates: fsdp_qlora gives what PyTorch reserved, a quarter more than what it allocated
-where it gives both (of those two runs the plans are 1 and 3 % too low); torchtune's samples are shorter or longer
-than its table says; Gemma's vocabulary of 256,000 takes more than the planner's loss in LitGPT's chunks, and FSDP
-keeps a root module with both embeddings gathered.
+LitGPT's table led to what adapters keep (`--lora-library`, `--lora-dropout`), to `--gradient-sync` and to
+`--fsdp-root`; that its bitsandbytes kept inputs in float32 is inferred from two of its rows. The other tables were
+compared once, and nothing was changed for them. What separates: fsdp_qlora gives what PyTorch reserved, a quarter more
+than what it allocated where it gives both (of those two runs the plans are 1 % too low and 3 % too high); torchtune's
+samples are shorter or longer than its table says; Gemma's vocabulary of 256,000 takes more than the planner's loss in
+LitGPT's chunks.
 
 [Qwen's fine-tuning table](https://github.com/QwenLM/Qwen/blob/03cd81f5e4da6ab60fc8f97f3b8aa1206fdb08a9/README.md),
 1.8B to 72B, 256 to 8,192 tokens: planned before its code was read, with pure bfloat16 weights and no overhead, 7 of

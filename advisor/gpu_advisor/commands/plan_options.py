@@ -82,6 +82,9 @@ _OPTIONS = (
                  help="Plain attention keeps its scores in memory, FlashAttention does not."),
     click.option("--gradient-sync", type=click.Choice(["each", "last"]), default="each", show_default=True,
                  help="Reduce gradients after each micro-batch, or unsharded after the last one (no_sync)."),
+    click.option("--fsdp-root", type=click.Choice(["split", "whole"]), default="split", show_default=True,
+                 help="whole: only the layers are wrapped, as by accelerate's policies, so embedding and output layer "
+                      "stay gathered with the root."),
     click.option("--network", type=click.FloatRange(0, min_open=True), metavar="GBIT",
                  help="Network between nodes, Gbit/s for each GPU.  [default: usual for the type]"),
     click.option("--tokens", callback=parse_amount, metavar="N",
@@ -141,7 +144,7 @@ def build_request(given: dict[str, Any], shape: TransformerShape, hardware: Clus
         given["margin"] / 100, given["attention"] == "flash", not given["no_offload"], given["overhead_gib"] * GIB,
         pinned=PinnedLayout(**{name: given[name] for name in pins}), loss=given["loss"], kernels=given["kernels"],
         checkpoint_ratio=given["checkpoint_fraction"], offload_activations=given["offload_activations"],
-        gradient_sync=given["gradient_sync"],
+        gradient_sync=given["gradient_sync"], fsdp_root=given["fsdp_root"],
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ AdapterTargets = Literal["query-value", "attention", "all"]
 AdapterLibrary = Literal["plain", "peft", "litgpt"]
 GradientSync = Literal["each", "last"]
 OptimizerStep = Literal["fused", "foreach"]
+FsdpRoot = Literal["split", "whole"]
 
 #: Bytes per frozen parameter. NF4: 4 bits and a float32 scale for each block of 64; with double quantization, 8-bit
 #: scales in blocks of 256 (Dettmers et al., 2023, section 3, https://arxiv.org/abs/2305.14314).
@@ -130,6 +131,7 @@ class ParallelLayout:
     output and every second matrix product. It applies to `checkpoint_ratio` of the layers. `loss`: how
     logits become a loss; `kernels`: whether norms and the like are compiled or fused. `gradient_sync`: whether
     gradients are reduced after each micro-batch or, unsharded until then, after the last one (PyTorch's `no_sync`).
+    `fsdp_root`: whether embedding and output layer are units of ZeRO-3 of their own, or one with the root module.
     """
 
     tensor: int = 1
@@ -150,6 +152,7 @@ class ParallelLayout:
     loss: Loss = "eager"
     kernels: Kernels = "fused"
     gradient_sync: GradientSync = "each"
+    fsdp_root: FsdpRoot = "split"
 
     @property
     def gpus(self) -> int:

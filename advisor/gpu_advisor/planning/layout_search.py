@@ -14,6 +14,7 @@ from gpu_advisor.hardware.cluster_spec import ClusterSpec
 from gpu_advisor.hardware.errors import PlanError
 from gpu_advisor.planning.layout import (
     Checkpointing,
+    FsdpRoot,
     GradientSync,
     Kernels,
     Loss,
@@ -95,6 +96,7 @@ class PlanRequest:
     checkpoint_ratio: float = 1.0
     offload_activations: bool = False
     gradient_sync: GradientSync = "each"
+    fsdp_root: FsdpRoot = "split"
 
 
 def search_layouts(request: PlanRequest, max_plans: int = 3) -> LayoutPlans:
@@ -185,6 +187,7 @@ def _layouts(request: PlanRequest) -> Iterator[ParallelLayout]:
                     tensor, pipeline, data, flash_attention=request.flash_attention, context=context,
                     loss=request.loss, kernels=request.kernels, checkpoint_ratio=request.checkpoint_ratio,
                     offload_activations=request.offload_activations, gradient_sync=request.gradient_sync,
+                    fsdp_root=request.fsdp_root,
                 )  # fmt: skip
                 yield from _variants(split, request)
 

@@ -7,6 +7,10 @@ Three moments compete. At the loss, all activations and the logits exist, but in
 gradients yet. At the end of the backward pass, all gradients exist, and of the activations those of one layer,
 recomputed or not. In the optimizer's step, no activations, but the temporaries of a foreach implementation. The
 breakdown is that of the largest one. Activations: `activation_model`.
+
+FSDP gathers a unit's weights while it runs, those of the root from its forward to the end of its backward pass
+(https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html): with a policy that wraps the layers alone, as
+accelerate's, embedding and output layer are the root's.
 """
 
 from __future__ import annotations
@@ -160,6 +164,10 @@ def memory(
         layer *= expert_split
         at_loss = 2 * gathered * layer + value * output * (1 + trained)
         at_end = 2 * gathered * layer + trained * (value + _FLOAT32_BYTES) * layer
+        if layout.zero >= 3 and layout.fsdp_root == "whole":
+            root = (shape.embedding_parameters + shape.output_parameters) / layout.tensor
+            at_loss += value * (root - output)
+            at_end += value * root * (1 + trained)
     if recipe.adapters and recipe.adapters.copies_output_layer:
         at_loss += value * output
     if layout.tensor > 1 and layout.sequence_parallel:

@@ -15,6 +15,7 @@ from typing import get_args
 
 from gpu_advisor.planning.layout import (
     ADAPTER_CODE,
+    FsdpRoot,
     GradientSync,
     Kernels,
     Loss,
@@ -58,6 +59,10 @@ def _gradient_sync(way: _Way) -> Iterator[_Way]:
     return ((replace(way[0], gradient_sync=each), way[1]) for each in get_args(GradientSync))
 
 
+def _fsdp_root(way: _Way) -> Iterator[_Way]:
+    return ((replace(way[0], fsdp_root=each), way[1]) for each in get_args(FsdpRoot))
+
+
 def _optimizer_step(way: _Way) -> Iterator[_Way]:
     return ((way[0], replace(way[1], step=each)) for each in get_args(OptimizerStep))
 
@@ -89,6 +94,7 @@ WAYS: Mapping[str, Callable[[_Way], Iterable[_Way]]] = MappingProxyType(
         "lora_dropout": _lora_dropout,
         "optimizer_step": _optimizer_step,
         "gradient_sync": _gradient_sync,
+        "fsdp_root": _fsdp_root,
     }
 )
 

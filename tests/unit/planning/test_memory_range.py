@@ -87,6 +87,19 @@ def test_the_step_counts_where_it_is_the_fullest_moment_and_is_sharded_with_the_
         )
 
 
+def test_a_whole_root_keeps_the_embedding_gathered_beside_the_output_layer() -> None:
+    sharded = ParallelLayout(data=8, zero=3, checkpointing="full", loss="fused")
+    whole = replace(sharded, fsdp_root="whole")
+    recipe = OPTIMIZERS["adamw-bf16"]
+    more = memory(SHAPE, whole, recipe, 0.0).total - memory(SHAPE, sharded, recipe, 0.0).total
+    embedding, output = SHAPE.embedding_parameters, SHAPE.output_parameters
+    assert embedding > 0 < output
+    # At the loss the embedding's weights, at the end of the backward pass all weights of the root and their gradients.
+    assert 2 * embedding <= more <= 4 * (embedding + output)
+    unsharded = replace(whole, zero=2)
+    assert memory(SHAPE, unsharded, recipe, 0.0) == memory(SHAPE, replace(unsharded, fsdp_root="split"), recipe, 0.0)
+
+
 def test_the_command_shows_the_range_of_what_is_not_given() -> None:
     plan = ["plan", "--params", "7b", "--gpus", "1xA100-80GB", "--optimizer", "adamw-bf16", "--checkpoint", "full",
             "--micro-batch", "8", "--global-batch", "8", "--no-offload"]  # fmt: skip
