@@ -115,7 +115,7 @@ def _serves(replicas: str) -> tuple[Condition, ...]:
         unless(above(f"{replicas}_ttft", 1.0, 0.95)),
         below(f"{replicas}_kv", 1.0, 1.05),
         below(f"{replicas}_limit", 0.80, 0.90),
-        below(f"{replicas}_beyond", 3.5, 3.7),
+        below(f"{replicas}_beyond", 3.0, 3.2),
     )
 
 
