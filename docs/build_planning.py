@@ -170,7 +170,7 @@ LitGPT's 25 and 5 of the other 26 were within 10 %.
 LitGPT's table led to what adapters keep (`--lora-library`, `--lora-dropout`), to `--gradient-sync` and to
 `--fsdp-root`; that its bitsandbytes kept inputs in float32 is inferred from two of its rows. The other tables were
 compared once, and nothing was changed for them. What separates: fsdp_qlora gives what PyTorch reserved, a quarter more
-than what it allocated where it gives both (of those two runs the plans are 1 % too low and 3 % too high); torchtune's
+than what it allocated where it gives both (of those two runs the plans are 1 and 3 % too high); torchtune's
 samples are shorter or longer than its table says; Gemma's vocabulary of 256,000 takes more than the planner's loss in
 LitGPT's chunks.
 
