@@ -1,8 +1,8 @@
 """The same truth from anybody's telemetry: `python -m benchmarks.telemetry`.
 
-Every situation of tests/telemetry_situations.py, _changes.py and _stacks.py on every engine, expected against got; then
-drawn histories against an oracle that knows the truth, on the embedded source and on the engines. Engines that are not
-installed are left out, and named: tests/get_servers.sh fetches them.
+Every situation of tests/telemetry_situations.py, _changes.py, _stacks.py and _scrapes.py on every engine, expected
+against got; then drawn histories against an oracle that knows the truth, on the embedded source and on the engines.
+Engines that are not installed are left out, and named: tests/get_servers.sh fetches them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from gpu_advisor.observation.evaluate import evaluate
 from benchmarks import common
 from tests.telemetry_changes import CHANGES
 from tests.telemetry_oracle import AT, Verdict, evaluate_embedded, evaluate_on, loaded_server, selecting
+from tests.telemetry_scrapes import SCRAPES
 from tests.telemetry_situations import SITUATIONS, differences
 from tests.telemetry_stacks import STACKS
 
 ENGINES = ("prometheus-2.42", "prometheus-2.53", "prometheus-3.5", "victoriametrics-1.145", "victoriametrics-1.79")
 MAX_ABSTAINED_RATIO = 0.05
-EVERY = (*SITUATIONS, *CHANGES, *STACKS)
+EVERY = (*SITUATIONS, *CHANGES, *STACKS, *SCRAPES)
 
 
 def situations_on(engine: str, folder: Path) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Each situation of tests/telemetry_situations.py, _changes.py and _stacks.py gives what is true, on each engine."""
+"""Each situation of tests/telemetry_situations.py and its three companions gives what is true, on each engine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from gpu_advisor.sources.prometheus.source import PrometheusSource
 from tests.servers import engines_under_test
 from tests.telemetry_changes import CHANGES
 from tests.telemetry_oracle import AT, loaded_server, selecting
+from tests.telemetry_scrapes import SCRAPES
 from tests.telemetry_situations import SITUATIONS, Situation, differences
 from tests.telemetry_stacks import STACKS
 
-EVERY = (*SITUATIONS, *CHANGES, *STACKS)
+EVERY = (*SITUATIONS, *CHANGES, *STACKS, *SCRAPES)
 
 pytestmark = pytest.mark.servers
 

@@ -16,6 +16,7 @@ from gpu_advisor.evaluation.prices import Prices, billable
 from gpu_advisor.evaluation.recommendation import Abstention, Check, CheckStatus, Evidence, Reason, Scope, Severity
 from gpu_advisor.evaluation.serving.unmapped import unread_servers
 from gpu_advisor.evaluation.signals import (
+    IDLE_UTILIZATION,
     JOB_PEAK_MEMORY,
     MEMORY_TOTAL,
     MEMORY_USED,
@@ -322,7 +323,12 @@ def _outage(facts: Facts, gpu: Gpu) -> tuple[bool | None, str | None, str, bool]
 def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope, several: str = "") -> Abstention:
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid)
     if gpu.up and coverage is None and facts.value(UTILIZATION, gpu.uuid) is not None and signal is UTILIZATION:
-        message = "the scrape interval is not known yet, or longer than a sixth of the idle window: wait"
+        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, facts.explain_unknown_interval())
+    if gpu.up and signal is UTILIZATION and _has_few_scrapes(facts, gpu):
+        message = (
+            f"fewer than two scrapes in the window of {facts.evaluation.window_seconds} s: scrape more often, or raise "
+            "evaluation.window_seconds"
+        )
         return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
     if gpu.up and coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
         message = (
@@ -338,6 +344,12 @@ def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope, sever
         )
         return Abstention(Reason.UNSUPPORTED, signal.name, scope, message)
     return facts.explain_missing(signal, scope, gpu, several)
+
+
+def _has_few_scrapes(facts: Facts, gpu: Gpu) -> bool:
+    """Whether a counter has a mean over the long window only."""
+    known = (facts.value(signal, gpu.uuid) is not None for signal in (UTILIZATION, IDLE_UTILIZATION))
+    return tuple(known) == (False, True)
 
 
 def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:

@@ -237,6 +237,11 @@ class Facts:
         why = self.down_reasons.get(gpu.uuid)
         return f"{subject} {are} down" + (f": {why}" if why else ": see gpu_down_info of the exporter for the reason")
 
+    def explain_unknown_interval(self) -> str:
+        """Why there is a value and no coverage: an interval needs five gaps between the samples of the idle window."""
+        longest = self.evaluation.idle_window_seconds // 6
+        return f"the scrape interval is not known yet: wait; if it is longer than {longest} s, scrape more often"
+
     def explain_missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None, several: str = "") -> Abstention:
         """Why there is no value, as far as known, and how to fix it. `several`: the subject of the sentence where `gpu`
         is the first of several GPUs of the same reason, as in "8 of 8 GPUs"."""

@@ -63,6 +63,10 @@ POD_STARTS = "pod_starts"
 IDENTITY_LEAVES_PER_QUERY = 32
 
 
+#: Selectors of pods in one query: each may have half of an engine's limit, and few have many results.
+POD_LEAVES_PER_QUERY = 2
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryCaches:
     """What one evaluation read of completed steps: the next need not. For one thread."""
@@ -208,9 +212,9 @@ def _read_pool_histories(
 
 
 def _read_if_accepted(source: Source, selectors: Mapping[str, Expression], at: float) -> Mapping[str, Vector]:
-    """Nothing if the source refuses the query, as for its length: what it reads is not needed for the rest."""
+    """Nothing if the source refuses a query, as for its length: what it reads is not needed for the rest."""
     try:
-        return source.instant(selectors, at)
+        return plan_queries(selectors, POD_LEAVES_PER_QUERY).read(source, at)
     except SourceError as error:
         if error.kind not in demand.QUERY_ERROR_KINDS:
             raise

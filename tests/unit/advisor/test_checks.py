@@ -104,6 +104,13 @@ def test_what_no_exporter_gives_is_unsupported() -> None:
     assert gpu(GpuSpec("a"), "gpu_memory", without=["gpu_memory_used"]).reason is Reason.UNSUPPORTED
     uncounted = gpu(GpuSpec("a", 0.95, coverage=None), without=["gpu_utilization_coverage"])
     assert uncounted.reason is Reason.INSUFFICIENT_HISTORY  # its scrape interval is not known yet
+    assert "longer than 300 s, scrape more often" in uncounted.message
+
+
+def test_a_counter_scraped_once_in_the_window_is_no_missing_support() -> None:
+    rarely = gpu(GpuSpec("a", 0.95, coverage=None), without=["gpu_utilization", "gpu_utilization_coverage"])
+    assert rarely.reason is Reason.INSUFFICIENT_HISTORY
+    assert "fewer than two scrapes in the window of 300 s" in rarely.message
 
 
 @pytest.mark.parametrize("silent", range(12))

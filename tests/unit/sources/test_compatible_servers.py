@@ -47,6 +47,28 @@ def test_results_are_read(shape: str) -> None:
         source.close()
 
 
+def test_native_histograms_have_no_value_and_spoil_no_other() -> None:
+    """A query may select them besides: a name that was a counter's is a histogram's after an upgrade."""
+    whole = '{"count":"3","sum":"1.5","buckets":[[0,"0.5","1","3"]]}'
+    name = '{"metric":{"__name__":"up","cluster":"a","replica":"0"},'
+    for kind, histogram in (
+        ("vector", f'"histogram":[1700000000,{whole}]'), ("matrix", f'"histograms":[[1700000000,{whole}]]')
+    ):  # fmt: skip
+        results = ",".join(
+            f'{{"metric":{{"__name__":"up","cluster":"a","replica":"{replica}"}},{BY_KIND[kind]}}}' for replica in "12"
+        )
+        for every in (f"{name}{histogram}}},{results}", f"{results},{name}{histogram}}}"):
+            body = SHAPES["prometheus-3"].replace("KIND", kind).replace("RESULTS", f"[{every}]")
+            with fake_http(reply(200, body)) as server:
+                source = source_of(server.url)
+                if kind == "vector":
+                    assert source.instant({"x": UP}, AT) == {"x": dict.fromkeys(LABELS, 1.0)}
+                else:
+                    assert set(source.range(UP, AT - 15, AT, 15)) == set(LABELS)
+                    assert set(source.samples({"x": Selector("up", "count", 60)}, AT)["x"]) == set(LABELS)
+                source.close()
+
+
 def plain(samples: Samples) -> list[tuple[int, float]]:
     return list(zip(samples[0].tolist(), samples[1].tolist(), strict=True))
 
@@ -70,6 +92,16 @@ def source_of(url: str) -> PrometheusSource:
         pytest.param(
             reply(503, '{"status":"error","errorType":"503","error":"cannot fetch results from vmstorage nodes"}'),
             SourceErrorKind.UNREACHABLE, "vmstorage", id="all-vmstorage-away",
+        ),
+        pytest.param(
+            reply(429, '{"status":"error","errorType":"too_many_requests","error":"too many outstanding requests"}',
+                  **{"Retry-After": "30"}),
+            SourceErrorKind.UNREACHABLE, "Too Many Requests and asks to wait 30 s. Query less often",
+            id="mimir-queue-full",
+        ),
+        pytest.param(
+            reply(429, "slow down", "text/plain", **{"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}),
+            SourceErrorKind.UNREACHABLE, "Too Many Requests. Query less often", id="retry-after-a-date",
         ),
         pytest.param(
             reply(401, "no org id", "text/plain"), SourceErrorKind.UNAUTHORIZED, "X-Scope-OrgID", id="mimir-tenant"

@@ -8,10 +8,12 @@ import pytest
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.activity import MAX_GPUS, STEP_SECONDS, read_activity
 from gpu_advisor.observation.controllers import controller_selectors
+from gpu_advisor.observation.evaluate import POD_LEAVES_PER_QUERY
 from gpu_advisor.observation.owners import MAX_PODS_BY_NAME, pod_start_selector
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.query_plan import plan_queries
 
 AT = 1_800_000_000.0
 
@@ -62,3 +64,6 @@ def test_queries_of_pods_stay_short(count: int) -> None:
     for selector in selectors.values():
         assert selector is not None
         assert len(to_promql(selector)) < LIMIT_BYTES / 2
+    plan = plan_queries({name: each for name, each in selectors.items() if each}, POD_LEAVES_PER_QUERY)
+    assert len(plan.queries) == 3
+    assert all(len(to_promql(query)) < LIMIT_BYTES for query in plan.queries.values())

@@ -79,7 +79,7 @@ PAIRS = [[AT, "1"], [AT + 15, "2"]]
         (body([(ONE, PAIRS)]).replace(b'"2"', b"null"), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
         (body([(ONE, PAIRS)]).replace(b',"2"', b',"2","3"'), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
         (body([(ONE, PAIRS)]).replace(b'"1"}', b"5}"), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
-        (body([(ONE, PAIRS)]).replace(b"values", b"histograms"), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
+        (body([(ONE, PAIRS)]).replace(b"values", b"points"), SourceErrorKind.BAD_RESPONSE, "shape of a matrix"),
         (b"<html>", SourceErrorKind.BAD_RESPONSE, "web page"),
         (b'{"status":"error","errorType":"execution","error":"no"}', SourceErrorKind.QUERY_ERROR, "no"),
     ],

@@ -40,6 +40,9 @@ from gpu_advisor.settings import Settings
 
 KIND = "idle_reclaim"
 
+#: Reasons why idle GPUs are left to their owners that are stated one by one: with many owners, nearly each differs.
+MAX_REASONS = 4
+
 #: Owners named in a summary.
 MAX_SHOWN_OWNERS = 2
 
@@ -66,16 +69,29 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 
 def _phases(scope: Scope, phases: Mapping[Gpu, IdleVerdict]) -> Iterator[Abstention]:
-    """Why idle GPUs are left to their owners, one abstention per reason."""
-    by_reason: dict[tuple[str, bool], list[Gpu]] = {}
-    for gpu, found in phases.items():
-        by_reason.setdefault((found.why, found.observed), []).append(gpu)
-    for (why, observed), gpus in sorted(by_reason.items()):
-        left = (
-            "1 idle GPU is left to its owner" if len(gpus) == 1 else f"{len(gpus)} idle GPUs are left to their owners"
-        )
-        message, uuids = f"{left}: {why}", tuple(gpu.uuid for gpu in gpus)
-        yield Abstention(Reason.CONFLICTING, KIND, scope, message, uuids, (KIND,), resolves=observed)
+    """Why idle GPUs are left to their owners. What is observed, and what follows from missing data, apart."""
+    for observed in (True, False):
+        by_reason: dict[str, list[Gpu]] = {}
+        for gpu, found in phases.items():
+            if found.observed == observed:
+                by_reason.setdefault(found.why, []).append(gpu)
+        for why, gpus in _stated_reasons(by_reason):
+            count = len(gpus)
+            left = "1 idle GPU is left to its owner" if count == 1 else f"{count} idle GPUs are left to their owners"
+            message, uuids = f"{left}: {why}", tuple(gpu.uuid for gpu in gpus)
+            yield Abstention(Reason.CONFLICTING, KIND, scope, message, uuids, (KIND,), resolves=observed)
+
+
+def _stated_reasons(by_reason: Mapping[str, list[Gpu]]) -> Iterator[tuple[str, list[Gpu]]]:
+    """The commonest reasons, and all others in one."""
+    ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    alone = ordered if len(ordered) <= MAX_REASONS else ordered[: MAX_REASONS - 1]
+    yield from alone
+    others = ordered[len(alone) :]
+    if others:
+        shown = "; ".join(why for why, _ in others[:MAX_REASONS])
+        more = f"; and {len(others) - MAX_REASONS} more reasons" if len(others) > MAX_REASONS else ""
+        yield shown + more, [gpu for _, gpus in others for gpu in gpus]
 
 
 def _abstain(facts: Facts, scope: Scope, unobserved: list[Gpu], of: int) -> Iterator[Abstention]:
@@ -95,9 +111,10 @@ def _abstain(facts: Facts, scope: Scope, unobserved: list[Gpu], of: int) -> Iter
 
 def _explain_unobserved(facts: Facts, scope: Scope, gpu: Gpu, several: str = "") -> tuple[Reason, str]:
     if gpu.up and facts.value(IDLE_UTILIZATION, gpu.uuid) is not None:
-        observed = (facts.value(IDLE_COVERAGE, gpu.uuid) or 0.0) * facts.evaluation.idle_window_seconds
-        why = f"{observed:.0f} of {facts.evaluation.idle_window_seconds} s observed: wait"
-        return Reason.INSUFFICIENT_HISTORY, why
+        coverage, window = facts.value(IDLE_COVERAGE, gpu.uuid), facts.evaluation.idle_window_seconds
+        if coverage is None:
+            return Reason.INSUFFICIENT_HISTORY, facts.explain_unknown_interval()
+        return Reason.INSUFFICIENT_HISTORY, f"{coverage * window:.0f} of {window} s observed: wait"
     missing = facts.explain_missing(IDLE_UTILIZATION, scope, gpu, several)
     return missing.reason, missing.message
 
@@ -175,8 +192,10 @@ def _units(facts: Facts, idle: Sequence[Gpu]) -> list[frozenset[str]]:
 
 
 def _is_all_idle(facts: Facts, node: str, idle: Set[str]) -> bool:
-    """Whether all GPUs of a node that work are idle."""
-    return all(gpu.uuid in idle for gpu in without_lost(facts, facts.gpus_of_node(node)))
+    """Whether all GPUs of a node that work are idle: of a board in MIG mode, its slices."""
+    gpus = without_lost(facts, facts.gpus_of_node(node))
+    boards = {gpu.parent for gpu in gpus if gpu.parent}
+    return all(gpu.uuid in idle for gpu in gpus if gpu.uuid not in boards)
 
 
 def _single_owner(facts: Facts, uuid: str) -> GpuOwner | None:
@@ -190,7 +209,8 @@ def _wholly_idle_owners(facts: Facts, idle: Set[str]) -> frozenset[GpuOwner]:
     held: dict[GpuOwner, set[str]] = {}
     for uuid, owners in facts.owners.items():
         for owner in owners:
-            if owner.kind == SLURM or (owner.pod and not _is_bound_to_node(owner)):
+            is_job = owner.kind == SLURM and bool(owner.job)
+            if is_job or owner.pod_uid or (owner.pod and not _is_bound_to_node(owner)):
                 held.setdefault(owner.workload, set()).add(uuid)
     return frozenset(
         owner
@@ -248,7 +268,7 @@ def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Itera
     yield from commands
     yield from notes(*(more_gpus(asked) if commands else ()))
     yield from notes(
-        "ask their users, then stop those processes, or delete the pods that requested the GPUs",
+        "ask their users, then stop their processes, or delete the pods that requested the GPUs",
         "GPUs without an owner: keep new work off the nodes first (kubectl cordon, or drain them in Slurm), look again "
         "whether any came, then remove them or stop the instances",
     )

@@ -32,6 +32,9 @@ _GAUGE_FUNCTIONS: dict[Reduction, Function] = {
     "last": "last", "mean": "mean", "min": "min", "max": "max", "quantile": "quantile",
 }  # fmt: skip
 
+#: Floating-point tolerance of a whole number.
+ROUNDING = 1e-9
+
 #: Windows from this length on are read from recorded series if present: a day has too many raw samples.
 LONG_WINDOW_SECONDS = 6 * 3600
 
@@ -169,8 +172,10 @@ class _ExpressionBuilder:
             return count
         if self.dialect.interval_seconds is None or self.window_seconds is None:
             return None
-        # A window with closed edges may have one sample more than intervals.
-        return Affine(count, self.dialect.interval_seconds / self.window_seconds, upper=1.0)
+        # Of a window that is no multiple of the interval, a whole number of scrapes: at two minutes, five have two or
+        # three. A window with closed edges may have one more.
+        scrapes = max(1, int(self.window_seconds / self.dialect.interval_seconds + ROUNDING))
+        return Affine(count, 1 / scrapes, upper=1.0)
 
     def _counter(self, reduction: Reduction) -> Expression | None:
         counter = self.quantity.counter

@@ -17,9 +17,10 @@ from gpu_advisor.promql.expressions import Labels, Matcher, any_of_values, metri
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Metrics with one of these words in their names are of GPUs or other accelerators. Syntax common to RE2 and Python.
+#: Prometheus 3 stores OpenTelemetry's names with their dots, if it is told to.
 GPU_METRIC = (
-    r"(?i)(.*[_:])?(gpus?|npu|mlu|dcu|gcu|xpu|hpu|tpu|xpum|amdgpu|nvidia|nvml|dcgm|rocm|rsmi|habana[a-z]*|neuron[a-z]*"
-    r"|ascend|accelerator)(_.*)?"
+    r"(?i)(.*[_:.])?(gpus?|npu|mlu|dcu|gcu|xpu|hpu|tpu|xpum|amdgpu|nvidia|nvml|dcgm|rocm|rsmi|habana[a-z]*|neuron[a-z]*"
+    r"|ascend|accelerator)([_.].*)?"
 )
 
 #: What a GPU exporter publishes, by words in its metrics' names.
@@ -41,6 +42,12 @@ _is_gpu_metric = re.compile(GPU_METRIC).fullmatch
 
 #: The label of the query's results that has the metric's name.
 NAME_LABEL = "metric_name"
+
+#: https://prometheus.io/docs/guides/opentelemetry/
+HOW_TO_UNDOT = (
+    "let Prometheus write underscores for dots (otlp.translation_strategy: UnderscoreEscapingWithSuffixes, or"
+    " metric_name_validation_scheme: legacy for the scrape)"
+)
 
 #: Metrics shown for an exporter.
 MAX_SHOWN_METRICS = 5
@@ -65,7 +72,7 @@ class UnmappedExporter:
         more = f" and {self.count - len(self.metrics)} more" if self.count > len(self.metrics) else ""
         return (
             f"job {self.job or '(none)'} publishes {', '.join(self.metrics)}{more}, which no mapping reads, so its"
-            f" GPUs are missing: {HOW_TO_MAP}"
+            f" GPUs are missing: {HOW_TO_UNDOT if any('.' in name for name in self.metrics) else HOW_TO_MAP}"
         )
 
 

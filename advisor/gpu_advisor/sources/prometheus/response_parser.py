@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from gpu_advisor.promql.expressions import Labels, TimeSeries
@@ -41,6 +41,8 @@ def response_data(response: HttpResponse, server: str) -> Any:
         _raise_redirect(response, server)
     if len(response.body) > _MAX_DOCUMENT_BYTES:
         raise bad_response_error(server, "it returned a large document that is no result of a query")
+    if response.status == 429:  # Mimir has a JSON error as well, which is not of the query
+        _raise_too_many_requests(response, server)
     document = _document(response)
     if isinstance(document, dict) and document.get("status") == "error":
         _raise_error(document, server)
@@ -110,8 +112,13 @@ def _stream(response: HttpResponse, start: int, server: str) -> Iterator[Any]:
 
 
 def parse_vector(data: Any, server: str) -> dict[Labels, float]:
-    """An instant vector, with NaN and infinities. Raises SourceError(BAD_RESPONSE) for any other shape."""
-    return parse_results(data, "vector", lambda item: float(item["value"][1]), server)
+    """An instant vector, with NaN and infinities. Raises SourceError(BAD_RESPONSE) for any other shape.
+
+    Native histograms have no value: they are left out.
+    """
+    return parse_results(
+        data, "vector", lambda item: None if is_histogram(item, "value") else float(item["value"][1]), server
+    )
 
 
 def parse_matrix(data: Any, server: str) -> dict[Labels, TimeSeries]:
@@ -121,6 +128,8 @@ def parse_matrix(data: Any, server: str) -> dict[Labels, TimeSeries]:
 
     def series(item: Mapping[str, Any]) -> TimeSeries | None:
         nonlocal count
+        if is_histogram(item, "values"):
+            return None
         count += len(item["values"])
         if count > MAX_SAMPLES:
             raise bad_response_error(server, f"more than {MAX_SAMPLES} samples, which would fill the memory")
@@ -148,6 +157,13 @@ def parse_results(data: Any, kind: str, read: Callable[[Mapping[str, Any]], T | 
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise bad_response_error(server, f"the results do not have the shape of a {kind}") from error
     return found
+
+
+def is_histogram(item: Mapping[str, Any], values: Literal["value", "values"]) -> bool:
+    """Whether a result has native histograms instead of values:
+    https://prometheus.io/docs/prometheus/latest/querying/api/#native-histograms
+    """
+    return values not in item and values.replace("value", "histogram") in item
 
 
 def parse_labels(metric: Mapping[str, Any]) -> Labels:
@@ -238,12 +254,17 @@ def _raise_redirect(response: HttpResponse, server: str) -> NoReturn:
     raise bad_response_error(server, f"it redirects ({response.status}) to {place}: a login page, or a moved address")
 
 
+def _raise_too_many_requests(response: HttpResponse, server: str) -> NoReturn:
+    wait = response.headers.get("Retry-After", "")
+    asks = f" and asks to wait {wait} s" if wait.isdigit() else ""
+    raise SourceError(
+        SourceErrorKind.UNREACHABLE,
+        f"{server} returned 429 Too Many Requests{asks}. Query less often (evaluation.interval_seconds), or raise the"
+        " tenant's limit there.",
+    )
+
+
 def _raise_status(response: HttpResponse, server: str) -> NoReturn:
-    if response.status == 429:
-        raise SourceError(
-            SourceErrorKind.UNREACHABLE,
-            f"{server} returned 429 Too Many Requests. Query less often, or raise the tenant's limit there.",
-        )
     if response.status in (502, 503, 504):
         raise SourceError(
             SourceErrorKind.UNREACHABLE,

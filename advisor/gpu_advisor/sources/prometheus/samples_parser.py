@@ -22,6 +22,7 @@ from gpu_advisor.sources.prometheus.http_client import HttpResponse
 from gpu_advisor.sources.prometheus.label_cache import LabelCache
 from gpu_advisor.sources.prometheus.response_parser import (
     bad_response_error,
+    is_histogram,
     parse_labels,
     parse_results,
     response_data,
@@ -129,6 +130,8 @@ def _labels(metric: bytes, label_cache: LabelCache) -> Labels:
 
 
 def _samples(item: Mapping[str, Any]) -> Samples | None:
+    if is_histogram(item, "values"):
+        return None
     pairs = [(float(time), float(value)) for time, value in item["values"]]
     table = np.array(pairs, np.float64).reshape(-1, 2)
     return _in_order(np.rint(table[:, 0] * 1000).astype(np.int64), table[:, 1]) if pairs else None
