@@ -67,7 +67,7 @@ R = TypeVar("R")
 
 
 class GPUResourceManager:
-    """Methods raise subclasses of AllocationError."""
+    """GPU leases of one backend. Methods raise subclasses of AllocationError."""
 
     def __init__(self, backend: AllocationBackend) -> None:
         self.backend = backend
@@ -77,10 +77,11 @@ class GPUResourceManager:
         return self.backend.validate(config.fields())
 
     def nodes(self, gpu_type: str = "", min_memory_gb: float | None = None) -> list[dict[str, Any]]:
-        """Nodes with free GPUs that match."""
+        """Nodes with free GPUs that match: see `get_available_gpu_nodes`."""
         return [each for each in self.backend.nodes(gpu_type, min_memory_gb) if each["available_gpus"]]
 
     def monitoring(self) -> dict[str, Any]:
+        """Utilization and changes of the inventory, as GET /api/v1/gpu/monitoring."""
         return self.backend.monitoring()
 
     def allocate(self, config: TrainingGPUConfig, on_lost: Callable[[str], None] | None = None) -> Session:
@@ -105,6 +106,7 @@ class GPUResourceManager:
                 return self._fall_back_to_cpu(config, token, on_lost, error)
 
     def close(self) -> None:
+        """Close the backend. Sessions that are not released keep their GPUs until their leases expire."""
         self.backend.close()
 
     def _allocate_first_available(
@@ -192,6 +194,7 @@ def allocate_gpu_resources(config: TrainingGPUConfig, manager: GPUResourceManage
 
 
 def cleanup_gpu_resources(session: Session) -> None:
+    """Release the GPUs: see Session.release."""
     session.release()
 
 
@@ -203,6 +206,7 @@ def get_available_gpu_nodes(
 
 
 def get_gpu_monitoring_data(manager: GPUResourceManager | None = None) -> dict[str, Any]:
+    """See GPUResourceManager.monitoring."""
     return (manager or get_gpu_resource_manager()).monitoring()
 
 

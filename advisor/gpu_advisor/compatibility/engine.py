@@ -56,6 +56,7 @@ class AlgorithmTrainingEngine:
         self._algorithms: dict[Any, Algorithm] = {}
 
     def register(self, algorithm_type: Any, algorithm: Algorithm) -> None:
+        """Run this algorithm for the type, in place of the small network."""
         self._algorithms[algorithm_type] = algorithm
 
     async def train_algorithm(self, algorithm_type: Any, config: TrainingConfig, data: Any) -> TrainingResult:

@@ -51,6 +51,8 @@ class _Integration:
 
 
 class PyTorchGPUIntegration(_Integration):
+    """Leases GPUs for PyTorch; without any, the CPU is used."""
+
     def setup_pytorch_gpu(self, config: TrainingGPUConfig) -> dict[str, Any]:
         """Lease GPUs, and return the settings for them, as POST /api/v1/gpu/setup-pytorch does.
 
@@ -75,6 +77,8 @@ class PyTorchGPUIntegration(_Integration):
 
 
 class TensorFlowGPUIntegration(_Integration):
+    """Leases GPUs for TensorFlow; without any, the CPU is used."""
+
     def setup_tensorflow_gpu(self, config: TrainingGPUConfig) -> dict[str, Any]:
         """Lease GPUs, and return the settings for them, as POST /api/v1/gpu/setup-tensorflow does."""
         session = self._set_up(config)

@@ -38,6 +38,7 @@ class GPUMonitor:
             threading.Thread(target=self._sample_repeatedly, name="gpu-monitor", daemon=True).start()
 
     def stop_monitoring(self) -> None:
+        """Stop sampling. The summary stays."""
         self._stopped.set()
 
     def get_metrics_summary(self) -> Summary:
@@ -74,6 +75,7 @@ class PerformanceMonitor:
         self.gpu_monitor.start_monitoring(async_mode=True)
 
     def stop_monitoring(self) -> None:
+        """Stop sampling the GPU."""
         self.gpu_monitor.stop_monitoring()
 
     def log_metric(self, name: str, value: SupportsFloat) -> None:
@@ -82,6 +84,7 @@ class PerformanceMonitor:
         self.metrics.setdefault(name, []).append({"value": number, "timestamp": time.time() - self.start_time})
 
     def get_performance_report(self) -> dict[str, Any]:
+        """Statistics of the GPU and of the logged metrics, and the host's present state."""
         return {
             "gpu_metrics": self.gpu_monitor.get_metrics_summary(),
             "training_metrics": self.summarize_training_metrics(),

@@ -130,6 +130,7 @@ class GPUResourceManager:
             fitting[-1].release()
 
     def get_available_gpu_nodes(self, gpu_type: str = "", min_memory_gb: float | None = None) -> list[GPUNode]:
+        """Nodes with free GPUs of this type ("" for any) and of at least this memory."""
         rows = self.manager.nodes(gpu_type, min_memory_gb)
         return [
             GPUNode(
@@ -145,6 +146,7 @@ class GPUResourceManager:
         return {**found, "utilization": {name: _known(value) for name, value in found["utilization"].items()}}
 
     def close(self) -> None:
+        """Release all GPUs, and close the manager."""
         for sessions in self._sessions.values():
             for session in sessions:
                 session.release()
@@ -193,22 +195,26 @@ def validate_gpu_requirements(config: TrainingGPUConfig, manager: GPUResourceMan
 def allocate_gpu_resources(
     config: TrainingGPUConfig, manager: GPUResourceManager | None = None
 ) -> AllocatedNode | None:
+    """See GPUResourceManager: the node, or None if no GPU is available."""
     return _manager(manager).allocate_gpu_resources(config)
 
 
 def cleanup_gpu_resources(
     node: str | None, gpu_count: int | None = None, manager: GPUResourceManager | None = None
 ) -> None:
+    """See GPUResourceManager: release the latest allocation on the node."""
     _manager(manager).cleanup_gpu_resources(node, gpu_count)
 
 
 def get_available_gpu_nodes(
     gpu_type: str = "", min_memory_gb: float | None = None, manager: GPUResourceManager | None = None
 ) -> list[GPUNode]:
+    """See GPUResourceManager: nodes with free GPUs."""
     return _manager(manager).get_available_gpu_nodes(gpu_type, min_memory_gb)
 
 
 def get_gpu_monitoring_data(manager: GPUResourceManager | None = None) -> dict[str, Any]:
+    """See GPUResourceManager: as GET /api/v1/gpu/monitoring."""
     return _manager(manager).get_gpu_monitoring_data()
 
 

@@ -232,19 +232,26 @@ class TrainingMonitor:
         finally:
             self._clock.end_pause()
 
+    # The same as pairs of calls, for callbacks of trainers.
+
     def begin_step(self) -> None:
+        """Begin a step, unless one is open: see `step`."""
         self._clock.begin_step()
 
     def begin_wait(self) -> None:
+        """Begin a wait for data: see `data_wait`."""
         self._clock.begin_wait()
 
     def end_wait(self) -> None:
+        """End the wait for data, if there is one."""
         self._clock.end_wait()
 
     def begin_pause(self) -> None:
+        """Begin a pause: see `pause`."""
         self._clock.begin_pause()
 
     def end_pause(self) -> None:
+        """End the pause, if there is one."""
         self._clock.end_pause()
 
     def cancel_step(self) -> None:
@@ -339,6 +346,7 @@ class TrainingMonitor:
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called: nothing is published any more."""
         return self._closed
 
     def collector(self) -> TrainingCollector:

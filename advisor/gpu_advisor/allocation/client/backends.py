@@ -47,16 +47,31 @@ class GrantedLease:
 
 
 class AllocationBackend(Protocol):
-    """Thread-safe. Methods raise subclasses of AllocationError."""
+    """Thread-safe. Methods raise subclasses of AllocationError. `lease_seconds`: None for the service's default."""
 
-    def status(self) -> dict[str, Any]: ...
-    def nodes(self, gpu_type: str, min_memory_gb: float | None) -> list[dict[str, Any]]: ...
-    def validate(self, body: Mapping[str, Any]) -> dict[str, Any]: ...
-    def allocate(self, body: Mapping[str, Any], token: str, lease_seconds: float | None) -> GrantedLease: ...
-    def renew(self, id_: str, lease_seconds: float | None, within_seconds: float) -> GrantedLease: ...
-    def release(self, id_: str) -> None: ...
-    def monitoring(self) -> dict[str, Any]: ...
-    def close(self) -> None: ...
+    def status(self) -> dict[str, Any]:
+        """As GET /api/v1/gpu/status."""
+
+    def nodes(self, gpu_type: str, min_memory_gb: float | None) -> list[dict[str, Any]]:
+        """The rows of GET /api/v1/gpu/nodes; "" and None match all."""
+
+    def validate(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """As POST /api/v1/gpu/validate. Changes nothing."""
+
+    def allocate(self, body: Mapping[str, Any], token: str, lease_seconds: float | None) -> GrantedLease:
+        """As POST /api/v1/gpu/allocate. Idempotent by token."""
+
+    def renew(self, id_: str, lease_seconds: float | None, within_seconds: float) -> GrantedLease:
+        """Extend the lease from now on. Raises ServiceUnavailableError without an answer within that time."""
+
+    def release(self, id_: str) -> None:
+        """End the lease. Raises UnknownAllocationError if it has ended."""
+
+    def monitoring(self) -> dict[str, Any]:
+        """As GET /api/v1/gpu/monitoring."""
+
+    def close(self) -> None:
+        """Release what the backend itself holds; leases stay."""
 
 
 class HttpBackend:

@@ -69,6 +69,7 @@ class Session:
 
     @property
     def on_cpu(self) -> bool:
+        """Whether the training runs without GPUs: as allocated, or after `fall_back_to_cpu`."""
         return self.allocation.on_cpu or self._on_cpu_fallback
 
     @property
@@ -90,9 +91,11 @@ class Session:
             raise LeaseLostError(f"lease {self.allocation.id}: {self.lost_reason}: stop, and allocate again")
 
     def pytorch(self, options: SetupOptions | None = None) -> PyTorchSettings:
+        """The settings for PyTorch, as data. Raises InvalidRequestError."""
         return pytorch_settings(self._effective_allocation, options)
 
     def tensorflow(self, options: SetupOptions | None = None) -> TensorFlowSettings:
+        """The settings for TensorFlow, as data. Raises InvalidRequestError."""
         return tensorflow_settings(self._effective_allocation, options)
 
     def apply_pytorch(self, options: SetupOptions | None = None, node: str | None = None) -> AppliedPyTorch:
