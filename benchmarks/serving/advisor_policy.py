@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gpu_advisor.evaluation.scaling.headroom import SLO_HISTORY_SECONDS, TUNING_SECONDS, Headroom, TunedHeadroom
+from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS, TUNING_SECONDS, Headroom, TunedHeadroom
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
@@ -29,7 +29,7 @@ WINDOW_SCRAPES = HISTORY_WINDOW_STEPS * EvaluationSettings().step_seconds // wee
 
 #: Scrapes of a window of the objectives, and steps of the history that a tuning needs.
 OBJECTIVE_SCRAPES = EvaluationSettings().window_seconds // week.STEP_SECONDS
-DAY_STEPS = (SLO_HISTORY_SECONDS + TUNING_SECONDS) // EvaluationSettings().step_seconds
+DAY_STEPS = READ_SECONDS // EvaluationSettings().step_seconds
 
 OBJECTIVES = Objectives(week.TTFT, week.ITL)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from gpu_advisor.evaluation.history import DemandSignal, step_bounds
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.evaluation.scaling.headroom import SLO_HISTORY_SECONDS
+from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS
 from gpu_advisor.settings import EvaluationSettings, PoolSettings
 from gpu_advisor.sources.base import PromqlSource, Source, SourceError, SourceErrorKind
 
@@ -26,7 +26,7 @@ def read_demand_signals(
 
 def _bounds(pool: PoolSettings, at: float, evaluation: EvaluationSettings) -> tuple[float, float]:
     """The first and the last step to read: a day where the headroom is tuned."""
-    seconds = max(evaluation.history_seconds, 0 if pool.unserved_ratio is None else SLO_HISTORY_SECONDS)
+    seconds = max(evaluation.history_seconds, 0 if pool.unserved_ratio is None else READ_SECONDS)
     return step_bounds(at, evaluation.model_copy(update={"history_seconds": seconds}))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from gpu_advisor.evaluation.scaling.headroom import SLO_HISTORY_SECONDS, TUNING_SECONDS
+from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS
 from gpu_advisor.evaluation.serving.facts import DemandSample
 
 #: By server and model, oldest step first.
@@ -40,7 +40,7 @@ class ServingDayCache:
 
         An hour more than a day is kept: a tuning uses the day before the last whole hour. Raises what `read` raises.
         """
-        wanted, before = min(first, last - (SLO_HISTORY_SECONDS + TUNING_SECONDS) // step * step), first - step
+        wanted, before = min(first, last - READ_SECONDS // step * step), first - step
         is_known = (self._kinds, self._step) == (kinds, step) and self._first <= wanted and self._until >= before
         older = self._demands if is_known else read(wanted, before) if wanted <= before else {}
         self._demands = {

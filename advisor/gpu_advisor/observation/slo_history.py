@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from gpu_advisor.evaluation.history import PoolSample, step_bounds
-from gpu_advisor.evaluation.scaling.headroom import SLO_HISTORY_SECONDS
+from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS
 from gpu_advisor.observation.utilization_history import PoolHistories, history_query, read_range
 from gpu_advisor.promql.expressions import Expression
 from gpu_advisor.settings import EvaluationSettings
@@ -52,13 +52,13 @@ class SloHistoryCache:
         at: float,
         evaluation: EvaluationSettings,
     ) -> PoolHistories:
-        """The last day of each of `pools`, oldest step first; `recent` is their regular history.
+        """The last day of each of `pools`, and an hour, oldest step first; `recent` is their regular history.
 
         At most one query. Raises SourceError.
         """
         step = evaluation.step_seconds
         recent_first, last = step_bounds(at, evaluation)
-        first = min(recent_first, last - (SLO_HISTORY_SECONDS // step - 1) * step)
+        first = min(recent_first, last - (READ_SECONDS // step - 1) * step)
         wanted = {name: _ReadSteps(frozenset(uuids), step, first, ()) for name, uuids in pools.items()}
         before = recent_first - step
         missing = {

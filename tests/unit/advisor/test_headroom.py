@@ -14,7 +14,7 @@ from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO, Dema
 from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand, record_demand
 from gpu_advisor.evaluation.scaling.forecast import Horizon
 from gpu_advisor.evaluation.scaling.frontier import frontiers_of
-from gpu_advisor.evaluation.scaling.headroom import FRONTIER_RATIOS, Headroom, TunedHeadroom, tuning_time
+from gpu_advisor.evaluation.scaling.headroom import FRONTIER_RATIOS, READ_SECONDS, Headroom, TunedHeadroom, tuning_time
 from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
 from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_persistence
 from gpu_advisor.evaluation.scaling.replay_steps import prepare_steps
@@ -109,6 +109,16 @@ def test_without_enough_history_the_headroom_is_the_default(minutes: int, missin
     text = describe_headroom(found, 1)
     assert "default of 3.5" in text
     assert f"{missing} more minutes" in text
+
+
+def test_a_day_is_replayed_once_an_hour() -> None:
+    """Of what is read, no step of the day before the last tuning is dropped until the next."""
+    history = points(demand(3, READ_SECONDS // STEP + 59), 12)
+    found = set()
+    for minute in range(0, 59, 7):
+        read = history[minute : minute + READ_SECONDS // STEP]
+        found.add((tuning_time(read[-1].at, STEP), tune(read, 0.002)))
+    assert len(found) == len({tuned_at for tuned_at, _ in found})
 
 
 def test_gaps_are_not_history() -> None:

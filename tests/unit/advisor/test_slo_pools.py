@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.history import PoolSample, step_bounds
 from gpu_advisor.evaluation.policies import scale_pool
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
-from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
+from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS, TunedHeadroom
 from gpu_advisor.evaluation.scaling.sizing import tuned_headroom
 from gpu_advisor.observation.evaluate import HistoryCaches
 from gpu_advisor.observation.evaluate import evaluate as evaluate_source
@@ -142,8 +142,8 @@ def test_each_completed_step_is_read_once_and_the_result_is_that_of_reading_it_a
         return dict(found), source.steps - before
 
     whole, steps = read(cache, AT)
-    assert steps == max(0, (24 * 3600 - history_seconds) // 300)
-    assert all(len(samples) == max(24 * 3600, history_seconds) // 300 for samples in whole.values())
+    assert steps == max(0, (READ_SECONDS - history_seconds) // 300)
+    assert all(len(samples) == max(READ_SECONDS, history_seconds) // 300 for samples in whole.values())
     for minutes in (1, 7, 60, 200):
         found, steps = read(cache, AT + 60 * minutes)
         assert steps == 0
@@ -170,7 +170,7 @@ def test_an_evaluation_reads_the_day_of_pools_with_an_slo_once() -> None:
     again = evaluate_source(source, tuned, AT, caches)
     without = evaluate_source(source, plain, AT)
     assert first.queries == again.queries + 1 == without.queries + 1
-    assert len(first.facts.slo_histories["p"]) == steps
+    assert len(first.facts.slo_histories["p"]) == READ_SECONDS // step
     assert first.facts.slo_histories == again.facts.slo_histories
     assert without.facts.slo_histories == {}
     headroom = first.pools[0].headroom

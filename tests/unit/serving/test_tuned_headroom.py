@@ -11,7 +11,7 @@ import pytest
 from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.scaling.headroom import SLO_HISTORY_SECONDS, TUNING_SECONDS, Headroom, TunedHeadroom
+from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS, Headroom, TunedHeadroom
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingFacts
 from gpu_advisor.observation.serving_day import Demands, ServingDayCache
 from gpu_advisor.settings import Settings
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from tests.unit.serving.test_situations_of_scaling import AT, LAST, SLO, STEP, WORK, curve, replicas, wanted
 
 KEY = ("vllm", "llama")
-STEPS = (SLO_HISTORY_SECONDS + TUNING_SECONDS) // STEP
+STEPS = READ_SECONDS // STEP
 
 
 def past(loads: np.ndarray, size: int = 12, limit: float = 1.0) -> tuple[DemandSample, ...]:

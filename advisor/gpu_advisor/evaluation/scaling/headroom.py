@@ -34,6 +34,9 @@ WHOLE_DAY_SECONDS = 0.9 * SLO_HISTORY_SECONDS
 #: The headroom is tuned this often (seconds): a function of the past before a whole hour, not of the evaluation.
 TUNING_SECONDS = 3600
 
+#: The past that is read (seconds): the day before a tuning of up to an hour ago, so that it stays whole until the next.
+READ_SECONDS = SLO_HISTORY_SECONDS + TUNING_SECONDS
+
 #: Objectives for which the frontier is stated besides the pool's own: shares of the demand, and of windows.
 FRONTIER_RATIOS = (0.0005, 0.001, 0.0025, 0.005, 0.01)
 WINDOW_FRONTIER_RATIOS = (0.001, 0.0025, 0.005, 0.01, 0.02)
