@@ -12,6 +12,7 @@ import yaml
 from gpu_advisor.commands.autoscale import command
 from gpu_advisor.notify.metrics import METRIC_FAMILIES
 from gpu_advisor.settings import Settings
+from gpu_advisor.sources.exporters.serving.mapping import server_mappings
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 
@@ -51,8 +52,12 @@ def test_the_hpa_with_zero_tolerance_is_valid_too() -> None:
     kubernetes_validate.validate(hpa, "1.35", strict=True)
 
 
-def test_the_scaled_object_has_only_documented_fields() -> None:
-    (found,) = documents("keda-scaledobject.yaml")
+KEDA_FILES = ("keda-scaledobject.yaml", "keda-running-requests.yaml")
+
+
+@pytest.mark.parametrize("name", KEDA_FILES)
+def test_the_scaled_object_has_only_documented_fields(name: str) -> None:
+    (found,) = documents(name)
     assert (found["apiVersion"], found["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
     for path in filter(lambda each: not each.startswith("trigger"), KEDA):
         part = found
@@ -68,13 +73,27 @@ def test_the_scaled_object_has_only_documented_fields() -> None:
     kubernetes_validate.validate(hpa, "1.33", strict=True)
 
 
-def test_missing_data_is_never_zero() -> None:
-    (found,) = documents("keda-scaledobject.yaml")
+@pytest.mark.parametrize("name", KEDA_FILES)
+def test_missing_data_is_never_zero(name: str) -> None:
+    (found,) = documents(name)
     spec = found["spec"]
     assert spec["triggers"][0]["metadata"]["ignoreNullValues"] == "false"
     assert spec["minReplicaCount"] >= 1
     assert spec["fallback"]["behavior"] == "currentReplicasIfHigher"
-    assert "or vector(0)" not in (FOLDER / "keda-scaledobject.yaml").read_text()
+    assert "or vector(0)" not in (FOLDER / name).read_text()
+
+
+def test_requests_are_counted_by_metrics_that_the_server_has_and_a_start_outlasts_no_window() -> None:
+    (found,) = documents("keda-running-requests.yaml")
+    query = found["spec"]["triggers"][0]["metadata"]["query"]
+    (vllm,) = (each for each in server_mappings() if each.name == "vllm")
+    names = set(re.findall(r"vllm:\w+", query))
+    assert names == {"vllm:num_requests_running", "vllm:num_requests_waiting"} <= vllm.metric_names
+    assert re.findall(r"\{(\w+)=", query) == [vllm.labels["model"]] * 2
+    behavior = found["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    (pool,) = Settings.model_validate(documents("serving-pool.yaml")[0]).pools
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] > pool.start_delay_seconds
+    assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
 
 
 def test_the_pool_of_a_language_model_is_that_of_the_autoscalers() -> None:
