@@ -91,7 +91,7 @@ class ServiceProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it gives out GPUs."""
+        """Returns when it leases GPUs."""
         command = [sys.executable, "-m", "gpu_advisor", "serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -49,8 +49,8 @@ labelled with the `uuid` of the rank's GPU, `training_job` and `rank`:
 | family | type | meaning |
 | --- | --- | --- |
 | `training_step_seconds_total` | counter | time in training steps, including waiting |
-| `training_data_wait_seconds_total` | counter | thereof waiting for the next batch |
-| `training_communication_seconds_total` | counter | thereof waiting for other ranks |
+| `training_data_wait_seconds_total` | counter | of it, waiting for the next batch |
+| `training_communication_seconds_total` | counter | of it, waiting for other ranks |
 | `training_steps_total`, `training_samples_total` | counter | completed steps and samples |
 | `training_batch_size` | gauge | samples per step on this rank |
 | `training_peak_memory_bytes` | gauge | peak memory allocated by tensors |

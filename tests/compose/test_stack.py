@@ -132,7 +132,7 @@ def missing_from_the_story() -> set[str]:
     return {what for what, shown in shown_by.items() if not shown}
 
 
-def test_the_demo_tells_its_story(stack: ComposeStack) -> None:
+def test_the_demo_shows_every_kind_of_trouble(stack: ComposeStack) -> None:
     try:
         wait_until(
             lambda: not missing_from_the_story(), "the story", timeout_seconds=ADVICE_TIMEOUT_SECONDS,

@@ -1,4 +1,4 @@
-"""GPUs given out by a real service: the pages' curl lines, two services on one database, kill -9 under load."""
+"""GPU leases of a real service: the pages' curl lines, two services on one database, kill -9 under load."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def script(page: str) -> str:
     return "\n".join(re.findall(r"^(?:curl|ID=)(?:.*\\\n(?:.*(?:\n(?=  ))?)*|.*)$", text, re.MULTILINE))
 
 
-def test_the_lines_of_the_page_do_what_it_says(tmp_path: Path) -> None:
+def test_the_lines_of_the_page_work(tmp_path: Path) -> None:
     """Every operation, from curl, against a service over a simulated fleet."""
     require_binary("curl")
     there = address()

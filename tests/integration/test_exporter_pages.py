@@ -75,7 +75,7 @@ def near(value: float | None) -> object:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_an_evaluation_has_what_the_page_says(pages: PagesInPrometheus, name: str) -> None:
+def test_an_evaluation_has_the_values_of_the_page(pages: PagesInPrometheus, name: str) -> None:
     page = PAGES[name]
     evaluation = pages.evaluated(name)
     facts = evaluation.facts

@@ -217,7 +217,7 @@ def test_what_an_exporter_lacks_is_unsupported_and_not_guessed(histories: Promet
 
 
 @pytest.mark.parametrize("name", EXPOSITIONS)
-def test_a_gauge_tells_how_much_of_the_window_was_seen(histories: PrometheusHistories, name: str) -> None:
+def test_a_gauge_gives_the_coverage_of_the_window(histories: PrometheusHistories, name: str) -> None:
     facts = histories.evaluated(name).facts
     for signal in (UTILIZATION_COVERAGE, IDLE_COVERAGE):
         for card in CARDS:
@@ -284,7 +284,7 @@ def test_readings_that_cannot_be_true_are_not_used_and_reported(histories: Prome
 
 
 @pytest.mark.parametrize(("history", "seen"), [("young", 0.2), ("returned", 0.41)])
-def test_what_was_not_seen_is_not_idle(histories: PrometheusHistories, history: str, seen: float) -> None:
+def test_unobserved_time_is_not_idle(histories: PrometheusHistories, history: str, seen: float) -> None:
     """Two GPUs did nothing in all samples that there are: of a window with a gap, that is not enough."""
     evaluation = histories.evaluated(history)
     assert evaluation.facts.value(IDLE_COVERAGE, "GPU-0001") == pytest.approx(seen, abs=0.03)

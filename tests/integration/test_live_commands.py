@@ -131,7 +131,7 @@ def test_who_reads_no_more_is_no_error(node: tuple[Program, str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_top_once_tells_what_the_exporter_says(tmp_path: Path) -> None:
+def test_top_once_shows_what_the_exporter_publishes(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with exporter(tmp_path, address, "--simulate", FLEET):
         done = subprocess.run(

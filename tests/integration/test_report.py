@@ -137,7 +137,7 @@ def test_waste_is_what_the_dashboard_shows(prometheus_pair: RuledAndRaw) -> None
         assert float(found["value"][1]) == pytest.approx(at(report, f"/groups/0/{path}"), rel=0.01), path
 
 
-def test_the_embedded_history_tells_the_same(tmp_path: Path) -> None:
+def test_the_embedded_history_gives_the_same(tmp_path: Path) -> None:
     lines = list(generate_samples(8, END, 5 * HOUR, INTERVAL))
     write_openmetrics(iter(lines), tmp_path / "week.txt", tmp_path / "data")
     kept = History(tmp_path / "history.db")

@@ -104,7 +104,7 @@ def test_recommend(call: Call, live: RunningAdvisor) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+def test_the_list_of_commands_has_the_help_of_each(name: str) -> None:
     found = LazyGroup().get_command(click.Context(click.Command("gpu-advisor")), name)
     assert found is not None
     assert COMMANDS[name].about == found.get_short_help_str(200)
@@ -217,7 +217,7 @@ def test_contradictions_are_usage_errors(call: Call, arguments: list[str]) -> No
     assert call("recommend", *arguments)[0] == 2
 
 
-def test_one_look_says_what_a_running_advisor_says(
+def test_one_evaluation_prints_what_a_running_advisor_does(
     call: Call, live: RunningAdvisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_shot, "one_shot_source", lambda settings: live.source)

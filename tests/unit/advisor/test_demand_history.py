@@ -179,7 +179,7 @@ def test_a_run_is_what_the_history_ends_with() -> None:
         ([], True, False),
     ],
 )
-def test_what_a_past_says_of_a_run(before: list[float], short: bool, informative: bool) -> None:
+def test_what_the_past_shows_about_a_run(before: list[float], short: bool, informative: bool) -> None:
     run = saturated_run(saturated_history([2.0], before), 1e9)
     assert run is not None
     fields = dataclasses.astuple(run)

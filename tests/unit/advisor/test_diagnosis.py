@@ -139,7 +139,7 @@ def test_of_nothing_nothing_is_concluded() -> None:
 
 
 @pytest.mark.parametrize(("value", "truth"), [(0.05, "no"), (0.12, "borderline"), (0.2, "yes"), (None, "yes")])
-def test_what_is_missing_speaks_against_nothing(value: float | None, truth: str) -> None:
+def test_missing_data_excludes_nothing(value: float | None, truth: str) -> None:
     assert unless(below("communication", 0.10, 0.15)).truth({"communication": value}) is Truth(truth)
 
 

@@ -63,7 +63,7 @@ def test_the_owner_is_a_band_of_half_the_day() -> None:
 @pytest.mark.parametrize(
     ("ask", "shown"), [(range_failing, "see what keeps it busy"), (range_empty, "no samples in this period")]
 )
-def test_without_history_the_reason_stands_once(ask: RangeQuery, shown: str) -> None:
+def test_without_history_the_reason_is_shown_once(ask: RangeQuery, shown: str) -> None:
     text = text_of(client_of(whole(), ask=ask), ADDRESS)
     assert text.count(shown) == 1
     assert "Memory used" in text

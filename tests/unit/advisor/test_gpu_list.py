@@ -139,7 +139,7 @@ def test_a_heading_has_the_mean_of_what_its_rows_show() -> None:
         ([], "–"),
     ],
 )
-def test_a_mean_says_of_how_many_it_is(values: Sequence[float | None], text: str) -> None:
+def test_a_mean_has_its_number_of_gpus(values: Sequence[float | None], text: str) -> None:
     assert mean_text(PartialMean.of(values)) == text
 
 

@@ -400,7 +400,7 @@ def test_of_many_stragglers_the_first_are_listed_and_the_rest_of_the_job_waits(s
     assert f"{16 - slow} GPUs" in advice.summary
 
 
-def test_without_a_known_job_nobody_is_said_to_wait() -> None:
+def test_without_a_known_job_no_one_waits() -> None:
     assert "0 GPUs" in straggler.advise(finding(found=gpus(3))).summary
 
 

@@ -35,7 +35,7 @@ def count(view: View) -> RenderedResponse:
 
 class CountingRenderer:
     """Renders how many evaluations there were, and counts how often it is asked to. In the background it waits until
-    it is let go, so that what is given meanwhile does not hang on luck."""
+    it is released, so that what is served meanwhile does not depend on timing."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -71,7 +71,7 @@ def test_what_few_ask_for_is_of_the_newest_view_at_once() -> None:
     assert renderings.get(next_view(UP), "k", render).body == b"2"
 
 
-def test_what_many_ask_for_stands_in_until_the_new_one_is_made_without_being_asked_for() -> None:
+def test_a_popular_rendering_is_served_until_the_new_one_is_ready() -> None:
     renderings, render = ResponseCache(), CountingRenderer()
     request_concurrently(renderings, UP, render)
     after = next_view(UP)

@@ -237,7 +237,7 @@ def test_a_tree_has_every_gpu_below_its_owner() -> None:
 
 
 @given(st.none() | st.floats(-1, 2), st.integers(0, 40), st.booleans())
-def test_a_bar_is_as_wide_as_it_is_told(ratio: float | None, width: int, unicode: bool) -> None:
+def test_a_bar_has_the_width_it_is_given(ratio: float | None, width: int, unicode: bool) -> None:
     assert len(bar(ratio, width, unicode)) == width
     assert len(sparkline([ratio, None, ratio], width, unicode)) == width
 

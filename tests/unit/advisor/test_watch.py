@@ -97,7 +97,7 @@ def test_no_line_of_a_label_can_pass_for_another(call: Call, live: RunningAdviso
     assert all(line.isprintable() for line in changes)
 
 
-def test_top_tells_who_does_not_answer(call: Call, tmp_path: Path) -> None:
+def test_top_names_an_exporter_that_does_not_answer(call: Call, tmp_path: Path) -> None:
     code, _, err = call("top", "--once", f"http://127.0.0.1:{free_port()}")
     assert (code, "gpu-advisor top http://NODE:9816" in err) == (1, True)
     for body in ("<html>", "# TYPE up gauge\nup 1\n"):

@@ -123,7 +123,7 @@ def test_before_anything_is_known(view: View) -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 12), st.floats(61, 85))
-def test_the_answer_is_what_the_engine_says_with_these_settings(least: int, most: int, up: float) -> None:
+def test_the_answer_is_the_engines_with_these_settings(least: int, most: int, up: float) -> None:
     least, most = sorted((least, most))
     limits = {"min": least, "max": most, "scale_up_threshold": up}
     other = apply_changes(CHOSEN, {"pools": {"chat": {"gpu": limits}}})

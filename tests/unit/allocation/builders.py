@@ -1,4 +1,4 @@
-"""Machines as tables, and desks that give out their GPUs: what the tests of allocation are written with."""
+"""Builders of the allocation tests: inventories as tables, allocators and services."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def test_the_template_is_left_as_it_was_and_its_wishes_stay_in_force():
             {"name": "a", "resources": {"requests": {"nvidia.com/gpu": 4}}}]}}), 1, "remove it from the Job"),
     ],
 )  # fmt: skip
-def test_a_job_that_says_otherwise_is_refused(template, pods, words):
+def test_a_job_that_contradicts_the_plan_is_refused(template, pods, words):
     with pytest.raises(InvalidJobError, match=words):
         build_manifest(template, PodPlan("nvidia.com/gpu", "nvidia", pods, 2, (), True, ()))
 
@@ -234,7 +234,7 @@ def test_settings_in_a_pod_name_no_device():
     assert keras.memory.limit_mib is not None
 
 
-def test_what_is_not_the_same_on_all_nodes_is_not_said_of_the_pods():
+def test_settings_that_differ_between_nodes_are_not_in_the_pods():
     found = plan_pods("nvidia.com/gpu: 1", node("a", 2), node("b", 2, "Tesla-T4", 15360))
     assert (found.gpu_type, found.memory_gb) == ("", 16)
     found = plan_pods("nvidia.com/gpu: 1", node("a", 2), node("b", 2, "", None))

@@ -74,7 +74,7 @@ def test_a_gpu_that_is_not_there_for_pytorch_is_given_back(service):
     assert _free(service) == 3
 
 
-def test_no_gpu_and_no_word_of_the_cpu(service):
+def test_no_gpu_and_no_cpu_fallback(service):
     done = run("train.py", "--gpu", "H100", "--advisor", service.url)
     assert done.returncode == 1
     assert "H100" in done.stderr

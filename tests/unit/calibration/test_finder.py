@@ -72,7 +72,7 @@ def test_a_straight_line_takes_few_trials_and_no_failure(reported: bool, most: i
     weights=st.integers(1000, 5000), a_sample=st.integers(1, 100), backward=st.floats(1, 2), free=st.integers(0, 3000)
 )
 @example(weights=4000, a_sample=10, backward=1.2, free=100)
-def test_where_the_optimizer_makes_the_peak_the_forward_pass_tells_what_a_batch_takes(
+def test_where_the_optimizer_makes_the_peak_the_forward_pass_shows_what_a_batch_takes(
     weights: int, a_sample: int, backward: float, free: int
 ) -> None:
     """Adam: three copies held, gradients and temporaries in its step, and the batch of inputs."""
@@ -132,7 +132,7 @@ def test_no_step_is_larger_than_one_may_trust() -> None:
 
 
 def test_the_allocator_gives_its_cache_back_before_it_gives_up() -> None:
-    """A block of 100 MiB is let go of; the next, of 120 MiB, does not fit it, and no more than one fits the device."""
+    """A block of 100 MiB is freed; the next, of 120 MiB, does not fit it, and no more than one fits the device."""
     events = [(1, 100 * MIB), (1, -1), (2, 120 * MIB)]
     assert replay(events).reserved_bytes == 220 * MIB
     assert replay(events).retries == 0

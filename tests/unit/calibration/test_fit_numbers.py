@@ -208,7 +208,7 @@ def test_candidates_are_all_small_sizes_then_multiples_of_eight() -> None:
     assert largest_safe_size(tiny, 100 * GIB) == 16
 
 
-def test_sizes_that_are_asked_for_are_tried_as_far_as_can_be_said() -> None:
+def test_requested_sizes_are_tried_as_far_as_the_fit_extrapolates() -> None:
     measured = points((8, 1.0), (16, 2.0))
     for asked, best in (((12,), 16), ((128, 40), 128), ((129, 40), 40), ((200,), 16)):
         request = BatchSizeRequest(1000 * GIB, 1.0, asked)

@@ -247,7 +247,7 @@ def test_the_page_is_right(tmp_path: Path) -> None:
         (("--catalogue", "none.csv", "--rate", "L4=1"), "give the path of a readable"),
     ],
 )
-def test_slips_of_the_pen(arguments: tuple[str, ...], reported: str) -> None:
+def test_typing_mistakes(arguments: tuple[str, ...], reported: str) -> None:
     found = cost(*arguments)
     assert found.exception is not None
     message = getattr(found.exception, "message", str(found.exception))

@@ -98,7 +98,7 @@ def test_on_gcp_the_host_and_its_accelerators_are_added() -> None:
     assert [count for _, count in found.rejected_rows] == [1]
 
 
-def test_on_azure_the_name_says_the_memory() -> None:
+def test_on_azure_the_name_has_the_memory() -> None:
     text = AZURE + "\n".join(
         [
             "Standard_NC24ads_A100_v4,A100-80GB,1,24.0,220,A100-80GB,3.673,0.44,eastus,V2",

@@ -766,7 +766,7 @@ def test_why_a_gpu_cannot_be_opened_is_logged_once(machine: SimulatedMachine, ca
     assert messages == ["GPU 1 cannot be opened: Insufficient External Power"]
 
 
-def test_a_container_that_lost_its_devices_is_told_how_to_get_them_back(
+def test_the_reason_of_a_container_that_lost_its_devices_has_the_fix(
     machine: SimulatedMachine, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine.control.gpus = [SimulatedGpu()]

@@ -92,7 +92,7 @@ def test_a_gpu_without_memory_of_its_own_has_the_machines(machine: SimulatedMach
     assert device.processes == (GpuProcess(11, 30_000 * MIB), GpuProcess(12, 30_000 * MIB))
 
 
-def test_what_nvml_says_of_its_memory_does_not_count(machine: SimulatedMachine) -> None:
+def test_its_memory_by_nvml_does_not_count(machine: SimulatedMachine) -> None:
     """Some drivers report all memory of the machine, none of it used (Syllo/nvtop#463)."""
     device = read(machine, gb10(errors={}, memory_total=122_000, memory_used=0))
     assert values(device)["gpu_memory_used_bytes"] == 32 * GIB

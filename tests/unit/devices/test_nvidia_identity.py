@@ -133,7 +133,7 @@ def test_a_twin_that_is_found_later_renames_the_other(machine: SimulatedMachine)
     assert down_reasons(devices) == [None, None]
 
 
-def test_gpus_without_an_address_are_told_apart_by_their_index(machine: SimulatedMachine, file: Path) -> None:
+def test_gpus_without_an_address_differ_by_their_index(machine: SimulatedMachine, file: Path) -> None:
     gpus = [SimulatedGpu(uuid=f"GPU-{letter}", errors={ADDRESS: NOT_SUPPORTED}) for letter in "ab"]
     assert uuids(start(machine, *gpus)) == ["GPU-a", "GPU-b"]
     machine.driver.close()

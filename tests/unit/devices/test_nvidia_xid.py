@@ -261,7 +261,7 @@ def test_what_cannot_be_written_is_written_later(
         '{"format": 1, "gpus": {"GPU-1": {"79": [1, NaN]}}}', '{"format": 1, "gpus": {"GPU-1": {"x": [1, 1.0]}}}',
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_counts_is_said_and_counts_start_over(
+def test_an_unreadable_file_of_counts_is_logged_and_counts_start_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     path = tmp_path / "xids.json"

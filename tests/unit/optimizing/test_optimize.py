@@ -57,7 +57,7 @@ def run(monkeypatch: pytest.MonkeyPatch, answers: FakeAdvisorClient, *arguments:
     return CliRunner().invoke(command, [*arguments], standalone_mode=False)
 
 
-def test_it_says_what_is_missed_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_prints_missed_targets_and_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(monkeypatch, FakeAdvisorClient(), "--target-gpu", "90", "--exit-code")
     assert "Targets: GPU 90 %" in done.output
     assert "missed   pool rest: GPU utilization 0.0 %, target 90.0 % to 100.0 %" in done.output

@@ -1,4 +1,4 @@
-"""The quick way reads what the careful way reads, or nothing."""
+"""The fast parser reads what the general one reads, or nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def serialize(results: list[tuple[dict[str, str], str]], **more: Any) -> bytes:
 
 
 @given(RESULTS)
-def test_both_ways_give_the_same(results: list[tuple[dict[str, str], str]]) -> None:
+def test_both_parsers_agree(results: list[tuple[dict[str, str], str]]) -> None:
     body = serialize(results)
     quick = parse_combined_response(body, LabelCache())
     try:
@@ -44,7 +44,7 @@ def test_both_ways_give_the_same(results: list[tuple[dict[str, str], str]]) -> N
     assert quick is None or str(quick) == str(careful)
 
 
-def test_plain_answers_are_read_the_quick_way() -> None:
+def test_plain_responses_take_the_fast_parser() -> None:
     results = [({INDEX_LABEL: "0", "uuid": f"GPU-{n} é, 🚀: {{x}}"}, str(n / 7)) for n in range(100)]
     [part] = (parse_combined_response(serialize(results), LabelCache()) or {}).values()
     assert len(part) == 100
@@ -133,7 +133,7 @@ PLAIN = serialize([({**TAG, "x": "y"}, "1"), ({**TAG, "x": "z"}, "2")])
         PLAIN + b"x",
     ],
 )
-def test_anything_else_is_left_to_the_careful_way(body: bytes) -> None:
+def test_anything_else_takes_the_general_parser(body: bytes) -> None:
     assert parse_combined_response(body, LabelCache()) is None
 
 

@@ -45,7 +45,7 @@ def plain(found: dict[Labels, Samples]) -> dict[Labels, list[tuple[int, str]]]:
 
 @given(st.lists(SERIES, max_size=5))
 def test_both_ways_give_the_same(results: list[tuple[dict[str, str], list[Any]]]) -> None:
-    """An indented response goes the careful way."""
+    """An indented response takes the general parser."""
     outcomes: list[object] = []
     for text in (body(results), body(results, infos=["x"]), body(results, indent=1)):
         try:

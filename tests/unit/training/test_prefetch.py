@@ -174,7 +174,7 @@ def test_the_loaders_attributes_are_passed_on():
 
 
 class ResumableLoader(NumberedLoader):
-    """As torchdata's StatefulDataLoader: its state is the number of batches that it has given out."""
+    """As torchdata's StatefulDataLoader: its state is the number of batches that it has yielded."""
 
     def __init__(self, count: int, fails_at: int | None = None) -> None:
         super().__init__(count, fails_at)
