@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from gpu_advisor.evaluation.activity import Pauses, find_pauses
 from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
+from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.owners import date_owners, owners_from_info, owners_from_pods, pod_start_selector
+from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey
 from gpu_advisor.sources.exporters.mapping import mappings
 
@@ -107,3 +109,15 @@ def test_why_an_idle_gpu_is_left_to_its_owner(shares: tuple[float, ...], why: st
     past = tuple((AT - STEP * (len(shares) - 1 - n), share) for n, share in enumerate(shares))
     known = facts([GpuSpec("a", 0.0)], activity={"a": past})
     assert judge_idle_gpu(known, known.gpus[0]).why == why
+
+
+@pytest.mark.parametrize(("owners", "lines"), [(1, 1), (4, 4), (5, 4), (300, 4)])
+def test_the_reasons_of_many_owners_are_few_lines(owners: int, lines: int) -> None:
+    cards = [GpuSpec(f"g{number}", 0.0) for number in range(2 * owners)]
+    held = {
+        card.uuid: (GpuOwner("ml", f"p-{n // 2}", started=AT - 60 * (n // 2 % 25)),) for n, card in enumerate(cards)
+    }
+    found = [each for each in decide(facts(cards, owners=held), Settings()).abstentions if "left to" in each.message]
+    assert len(found) == lines
+    assert sorted(uuid for each in found for uuid in each.gpus) == sorted(held)
+    assert all(len(each.message) < 300 for each in found)

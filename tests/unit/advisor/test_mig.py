@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
+from gpu_advisor.evaluation.policies.idle_reclaim import releasable_shares
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.recommendation import CheckStatus
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION
@@ -65,6 +66,14 @@ def test_a_lost_board_is_reported() -> None:
     gpus = tuple(replace(gpu, up=False) if gpu.uuid == "board-1" else gpu for gpu in known.gpus)
     known = lost(replace(known, gpus=gpus, down_reasons={"board-1": "lost"}), ["board-1"])
     assert [each.gpus for each in decided(known).recommendations if each.kind == "lost_gpu"] == [("board-1",)]
+
+
+@pytest.mark.parametrize(("busy", "surely"), [((), 6), (("slice-1-2",), 0)])
+def test_a_node_of_idle_slices_is_saved_as_a_whole(busy: tuple[str, ...], surely: int) -> None:
+    known = partitioned(2, 3)
+    idle = [gpu for gpu in known.gpus if gpu.parent and gpu.uuid not in busy]
+    shares = list(releasable_shares(known, idle, len(idle)))
+    assert sum(len(each.gpus) * each.low for each in shares) == surely
 
 
 @pytest.mark.parametrize("slices", [0, 3])

@@ -50,6 +50,13 @@ POD = GpuOwner("ml", "p")
         ({"g0": (replace(POD, controller=Controller("Node", "node-a")),)}, "g0", 0),  # a static pod
         ({"g0": (replace(POD, controller=Controller("Workflow", "p")),)}, "g0", 1),
         ({"g0": (GpuOwner(job="7", kind="slurm", partition="x"),)}, "g0", 1),
+        (
+            {"g0": (GpuOwner(kind="kubernetes", pod_uid="u"),), "g1": (GpuOwner(kind="kubernetes", pod_uid="v"),)},
+            "g0",
+            1,
+        ),
+        ({"g0": (GpuOwner(kind="kubernetes"),)}, "g0", 0),  # nobody knows what else belongs to it
+        ({"g0": (GpuOwner(kind="slurm"),)}, "g0", 0),
         ({"g0": (GpuOwner(container="0123456789ab", kind="container"),)}, "g0", 0),  # no scheduler takes it back
         ({"g0": (GpuOwner(user="ada", kind="user"),)}, "g0", 0),
         ({"g0": ()}, "g0", 0),
