@@ -107,7 +107,7 @@ def _runbook(kind: str) -> str:
 
 def _questions() -> Iterator[str]:
     yield "## Questions\n"
-    yield "Without a diagnosis, the first row that fits asks for its first input that is missing and can be had.\n"
+    yield "Without a diagnosis, the first row that fits asks for its first input that is missing but available.\n"
     rows = ((_asked(each), _names(each.causes), _names(each.inputs)) for each in (*QUESTIONS, *SECONDARY_QUESTIONS))
     yield from table(("GPUs that", "possible causes", "inputs"), rows)
     yield ""

@@ -4,7 +4,7 @@ Sizes in bytes. The rules and constants are those of the allocator's own descrip
 (https://zdevito.github.io/2022/08/04/cuda-caching-allocator.html, and c10/cuda/CUDACachingAllocator.h in
 https://github.com/pytorch/pytorch): blocks are rounded up to 512 B; up to 1 MiB they are cut from segments of 2 MiB,
 below 10 MiB from segments of 20 MiB, above that a segment is the request rounded up to 2 MiB; a free block is reused by
-best fit, its rest split off, and neighbours that are both free are joined. Before it gives up for want of memory, it
+best fit, its rest split off, and neighbours that are both free are joined. Before it fails with out of memory, it
 gives the segments back in which nothing is used, and asks once more.
 """
 

@@ -12,7 +12,7 @@ Status = Literal["ok", "warning", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The state of one part. `fix` is empty if nothing is to be fixed."""
+    """The state of one part. `fix` is empty if nothing is broken."""
 
     part: str
     status: Status

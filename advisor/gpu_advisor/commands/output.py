@@ -128,7 +128,7 @@ def format_ratio(value: float | None, unit: str = "ratio") -> str:
 
 
 def marks(each: schema.RecommendationDocument) -> list[str]:
-    """What else is to be known about a recommendation."""
+    """`stale` and `snoozed`, as far as they apply."""
     return [word for word, applies in (("stale", each["held"]), ("snoozed", each["snoozed"])) if applies]
 
 

@@ -15,7 +15,7 @@ MAX_COMPARED, MAX_LENGTH = 200, 256
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """The nearest known name, or what there is; to append to a message."""
+    """The nearest known name, or all names; to append to a message."""
     names = sorted(known)
     near = difflib.get_close_matches(name, _comparable(name, names), n=1) if len(name) <= MAX_LENGTH else []
     if near:

@@ -13,7 +13,7 @@ from gpu_advisor.evaluation.diagnosis.conditions import Condition, above, any_of
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`kinds` are the kinds of recommendation that follow; empty if nothing is to be changed on the GPU itself."""
+    """`kinds` are the kinds of recommendation that follow; empty if the GPU itself needs no change."""
 
     name: str
     explanation: str

@@ -1,7 +1,7 @@
 """What to ask for where no diagnosis is possible: candidate causes -> the one cheapest input that splits them.
 
 Pure data and one function. Rows are tried from the top: the first whose conditions hold, if only within their dead
-bands, and whose input is missing and can be had, is asked.
+bands, and whose input is missing but available, is asked.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def batch_limit(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         signals=("running", "running_max", "waiting", "kv_usage_max", "ttft_p95", "itl_mean"),
         actions=options.configure(found.group.name, "max_num_seqs", target),
         rejected=(
-            Alternative("add replicas", "the GPU has room for more requests at a time: first use what is there"),
+            Alternative("add replicas", "the GPUs in use have room for more requests at a time"),
             Alternative("a larger step", f"bounded by {bound}; look at the curve again after this one"),
         ),
         projection=project_load(found, min(target, running + waiting)),

@@ -32,7 +32,7 @@ DEFAULT_LIMIT = 256.0
 def surplus_features(
     group: ServingGroup, loads: Sequence[ReplicaLoad], objectives: Objectives
 ) -> dict[str, float | None]:
-    """Of half of the replicas, and of one fewer, with more load: latency and cache as shares of what there is."""
+    """Of half of the replicas, and of one fewer, with more load: latency and cache as shares of their limits."""
     count = len(loads)
     found: dict[str, float | None] = {"curve_error": None if group.curve is None else group.curve.error_ratio}
     found["doubled_step"] = _doubled_step(group.curve, loads)

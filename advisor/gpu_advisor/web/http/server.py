@@ -44,7 +44,7 @@ TURN_SECONDS = 0.02
 BUSY_EVENTS = 16
 CATCH_UP_SECONDS = 0.1
 DEADLINE_CHECK_SECONDS = 0.25
-#: After an accept that failed for want of descriptors or memory.
+#: After an accept that failed without free descriptors or memory.
 ACCEPT_BACKOFF_SECONDS = 0.2
 STOP_SECONDS = 3.0
 SWITCH_INTERVAL_SECONDS = 0.0005
