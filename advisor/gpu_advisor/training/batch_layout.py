@@ -99,6 +99,8 @@ def find_sample_count(batch: Any) -> int:
     possible = {count: cost for count in _candidates(batch) if (cost := _cost(batch, count)) is not None}
     if not possible:
         raise BatchLayoutError(_why_none(batch))
+    # Arrays of one sample fit any number: `[inputs, labels]` of one sample are not two.
+    possible = {count: cost for count, cost in possible.items() if _has_samples(batch, count)} or possible
     least = min(possible.values())
     best = sorted(count for count, cost in possible.items() if cost == least)
     if len(best) > 1:
@@ -170,6 +172,21 @@ def _cost(value: Any, count: int) -> int | None:
         costs = [cost for cost in (_field_cost(value, count), _sample_cost(value, count)) if cost is not None]
         return min(costs, default=None)
     return None if kind is NodeKind.OPAQUE else 0
+
+
+def _has_samples(value: Any, count: int) -> bool:
+    """Whether an array, or a list of samples, has this number."""
+    kind = node_kind(value)
+    if kind is NodeKind.ARRAY:
+        return first_dimension(value) == count
+    if kind is NodeKind.FIELDS:
+        return any(_has_samples(each, count) for each in fields(value))
+    if kind is NodeKind.LIST:
+        by_field, by_sample = _field_cost(value, count), _sample_cost(value, count)
+        if by_sample is not None and (by_field is None or by_sample <= by_field):
+            return True
+        return any(_has_samples(each, count) for each in value)
+    return kind is NodeKind.PLAIN_LIST and len(value) == count
 
 
 def _sum_costs(values: Sequence[Any], count: int) -> int | None:

@@ -47,6 +47,9 @@ class Custom:
         ([torch.zeros(5, 2), torch.zeros(5)], 5),
         ((torch.zeros(2, 2), torch.zeros(2, 1)), 2),
         ((torch.zeros(2, 3), torch.zeros(2, 3)), 2),
+        ((torch.zeros(1, 6), torch.zeros(1)), 1),  # the last batch of an epoch
+        ([torch.zeros(1, 3, 9, 9), torch.zeros(1, 4), torch.zeros(1)], 1),
+        (({"ids": torch.zeros(1, 4)}, torch.zeros(1)), 1),
         ((torch.zeros(8, 3), torch.zeros(8, 3), torch.zeros(8, 3)), 8),  # a triplet
         ([torch.zeros(16, 3, 9, 9)] * 2 + [torch.zeros(16, 3, 5, 5)] * 6, 16),  # views of different sizes
         (({"ids": torch.zeros(6, 4)}, {"ids": torch.zeros(6, 7)}), 6),  # two encodings

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-from gpu_advisor.training import MemoryManager  # noqa: E402
-from gpu_advisor.training.memory.simulated_memory import SimulatedMemory  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402, N812
-
-Step = Callable[[nn.Module, nn.Module, tuple[torch.Tensor, torch.Tensor]], torch.Tensor]
+import torch
+from gpu_advisor.training import MemoryManager
+from gpu_advisor.training.memory.simulated_memory import SimulatedMemory
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 
 def networks() -> tuple[nn.Module, nn.Module]:
@@ -92,6 +88,7 @@ def test_a_step_that_runs_out_of_memory_leaves_nothing_in_other_gradients() -> N
     found = criterion.weight.grad.clone()
     criterion.weight.grad = None
     loss_of(model, criterion, batch).backward()
+    assert criterion.weight.grad is not None
     torch.testing.assert_close(found, earlier + criterion.weight.grad)
 
 
@@ -115,6 +112,30 @@ def test_gradients_that_are_never_cleared_are_reported_once(caplog: pytest.LogCa
     [message] = [each for each in caplog.messages if "not in the model" in each]
     assert "a tensor of 4x4" in message
     assert "nn.ModuleList([model, criterion])" in message
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_that_are_cleared_are_not_reported(to_none: bool, caplog: pytest.LogCaptureFixture) -> None:
+    model, criterion = networks()
+    optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], 0.1)
+    manager = MemoryManager(model)
+    for batch in batches(4):
+        optimizer.zero_grad(set_to_none=to_none)
+        manager.backward(batch, lambda model, part: loss_of(model, criterion, part))
+        optimizer.step()
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("size", [None, 1, 3])
+def test_inputs_that_require_gradients_get_those_of_the_whole_batch(size: int | None) -> None:
+    model, criterion = networks()
+    manager = MemoryManager(nn.ModuleList([model, criterion]))
+    manager.micro_batch_size = size
+    for inputs, labels in batches(6, ignored=2):
+        expected, *_ = torch.autograd.grad(loss_of(model, criterion, (inputs.requires_grad_(), labels)), inputs)
+        manager.backward((inputs, labels), lambda _models, part: loss_of(model, criterion, part))
+        manager.model.zero_grad()
+        torch.testing.assert_close(inputs.grad, expected)
 
 
 def test_two_networks_with_a_manager_each_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:

@@ -100,13 +100,17 @@ def _take_from_array(array: Any, samples: Samples) -> Any:
     if is_nested_tensor(array):
         return torch.nested.as_nested_tensor(_take_from_list(list(array.unbind()), samples), layout=array.layout)
     try:
-        return array[samples if isinstance(samples, slice) else list(samples)]
+        if isinstance(samples, slice):
+            return array[samples]
+        taken = array[list(samples)]
     except (RuntimeError, NotImplementedError, TypeError, IndexError) as error:  # sparse tensors cannot be sliced
         if memory_failure(error) is not None:
             raise
         raise MemoryManagerError(
             f"a {type(array).__name__} of the batch cannot be sliced ({error}); {HOW_TO_SPLIT}"
         ) from error
+    # Copies serve several passes: a graph back to the batch would be freed by the first one.
+    return taken.detach().requires_grad_() if getattr(array, "requires_grad", False) else taken
 
 
 def _take_from_fields(batch: Any, samples: Samples, count: int) -> Any:

@@ -19,7 +19,8 @@ from torch import nn
 
 log = logging.getLogger(__name__)
 
-#: Losses of one kind whose graph is searched: the first parts and batches of a program show what it trains.
+#: Steps of one kind whose losses' graphs are searched in vain, and steps after which gradients are looked at: the first
+#: batches of a program show what it does.
 MAX_SEARCHES = 3
 
 
@@ -38,26 +39,31 @@ class OtherGradients:
         self._known: dict[int, weakref.ref[torch.Tensor]] = {}
         self._aside: dict[int, torch.Tensor | None] = {}
         self._left: dict[int, _Left] = {}
-        self._searched: Counter[Hashable] = Counter()
+        self._in_vain: Counter[Hashable] = Counter()
+        self._kinds: set[Hashable] = set()
+        self._found = False
         self._running = self._warned = False
+        self._checks = 0
 
     def set_aside(self, own: Sequence[nn.Parameter]) -> None:
         """Before a step: until `put_back`, the tensors have only the gradients of this step. `own`: the model's."""
         self._own = set(map(id, own))
-        self._running = True
+        self._running, self._found = True, False
+        self._known = {key: reference for key, reference in self._known.items() if reference() is not None}
         for tensor in self.tensors():
             self._warn_if_not_cleared(tensor)
             self._take(tensor)
 
     def note(self, loss: torch.Tensor, kind: Hashable) -> None:
         """Before the backward pass of a loss of this kind."""
-        if not self._running or self._searched[kind] >= MAX_SEARCHES:
+        if not self._running or self._in_vain[kind] >= MAX_SEARCHES:
             return
-        self._searched[kind] += 1
+        self._kinds.add(kind)
         for tensor in _leaves(loss):
             if id(tensor) not in self._own and id(tensor) not in self._aside:
                 self._known[id(tensor)] = weakref.ref(tensor)
                 self._take(tensor)
+                self._found = True  # the next batch may have others: inputs that require gradients
 
     def tensors(self) -> list[torch.Tensor]:
         """Those found so far that still exist and are not the model's."""
@@ -81,6 +87,9 @@ class OtherGradients:
                 tensor.grad = new * new_share
             if tensor.grad is not None:
                 self._left[id(tensor)] = _Left(weakref.ref(tensor.grad), tensor._version)
+        for kind in self._kinds:
+            self._in_vain[kind] = 0 if self._found else self._in_vain[kind] + 1
+        self._kinds.clear()
         self._aside.clear()
         self._running = False
 
@@ -93,7 +102,10 @@ class OtherGradients:
         left = self._left.pop(id(tensor), None)
         if self._warned or left is None or tensor.grad is None:
             return
-        if left.gradient() is tensor.grad and left.version != tensor._version:
+        if left.gradient() is not tensor.grad or left.version == tensor._version or self._checks >= MAX_SEARCHES:
+            return
+        self._checks += 1  # the next line waits for the device
+        if bool(torch.count_nonzero(_dense(tensor.grad))):
             self._warned = True
             log.warning(
                 "the loss trains a tensor of %s that is not in the model, and its gradient was not cleared since the "
@@ -101,6 +113,10 @@ class OtherGradients:
                 "both, such as nn.ModuleList([model, criterion])",
                 "x".join(map(str, tensor.shape)) or "one element",
             )
+
+
+def _dense(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def _leaves(loss: torch.Tensor) -> Iterator[torch.Tensor]:
