@@ -12,9 +12,11 @@ from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS, Headroom, TunedHeadroom
+from gpu_advisor.evaluation.scaling.sizing import ScalingLimits
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingFacts
+from gpu_advisor.evaluation.serving.headroom import group_headroom
 from gpu_advisor.observation.serving_day import Demands, ServingDayCache
-from gpu_advisor.settings import Settings
+from gpu_advisor.settings import EvaluationSettings, Settings
 from pydantic import ValidationError
 
 from tests.unit.serving.test_situations_of_scaling import AT, LAST, SLO, STEP, WORK, curve, replicas, wanted
@@ -128,6 +130,22 @@ def test_within_an_hour_the_headroom_stays() -> None:
     later[-3:] = 11.0
     tuned = [headroom(evaluated(past(each))) for each in (loads, later)]
     assert tuned[0] == tuned[1]
+
+
+def test_a_day_is_replayed_once_an_hour() -> None:
+    """Though the curve, and with it the work of a replica, is fitted anew at each evaluation."""
+    whole = past(bursts(6, STEPS + 10))
+    (served,) = evaluated(whole).served
+    assert served.group.curve is not None
+    limits, evaluation = ScalingLimits(1, 40, 0.85, 0.6, 180), EvaluationSettings()
+    first = whole[STEPS - 1].at
+    found = set()
+    for minute in range(10):
+        curve_now = replace(served.group.curve, base=served.group.curve.base * (1 + 1e-5 * minute))
+        group = replace(served.group, demand=whole[minute : STEPS + minute], curve=curve_now)
+        at = first + minute * STEP
+        found.add(group_headroom(group, served.objectives, served.pool.settings, limits, evaluation, at, first % 3600))
+    assert len(found) == 1
 
 
 def test_the_document_is_of_windows() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from operator import attrgetter
 
 from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.policies.scale_pool import scaling_limits, tuning_phase
@@ -81,9 +83,9 @@ def group_headroom(
         return default
     work, output = found
     step, until = evaluation.step_seconds, tuning_time(at, evaluation.step_seconds, phase_seconds)
-    if len(_until(group.demand, until, step)) * step < MIN_SLO_HISTORY_SECONDS:  # a new pool is tuned at each step
-        until = at
     past = _until(group.demand, until, step)
+    if len(past) * step < MIN_SLO_HISTORY_SECONDS:  # a new pool is tuned at each step
+        until, past = at, _until(group.demand, at, step)
     half_life = level_half_life_steps(past or group.demand, output, evaluation)
     return _tune(
         _pack(past),
@@ -101,8 +103,9 @@ def group_headroom(
 
 
 def _until(demand: Sequence[DemandSample], at: float, step_seconds: float) -> tuple[DemandSample, ...]:
-    """The past that is replayed."""
-    return tuple(each for each in demand if at - SLO_HISTORY_SECONDS + step_seconds <= each.at <= at)
+    """The past that is replayed; `demand` is ordered by time."""
+    first = bisect_left(demand, at - SLO_HISTORY_SECONDS + step_seconds, key=attrgetter("at"))
+    return tuple(demand[first : bisect_right(demand, at, key=attrgetter("at"))])
 
 
 @lru_cache(maxsize=KEPT_TUNINGS)
