@@ -189,7 +189,9 @@ def child(url: str) -> None:
     class Recording(PrometheusSource):
         """Records the queries that it sends."""
 
-        asked: SentQueries = []  # noqa: RUF012
+        def __init__(self, config: PrometheusClientConfig) -> None:
+            super().__init__(config)
+            self.asked: SentQueries = []
 
         def _request_with_retries(self, method: str, path: str, form: Mapping[str, str] | None) -> HttpResponse:
             if form:  # not the detection of the engine, once per connection

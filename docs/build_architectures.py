@@ -256,13 +256,8 @@ def _list_changes(base: Config) -> list[Config]:
 
 
 def _try(prober: Prober, config: Config) -> tuple[Config, dict[str, tuple[tuple[int, ...], int]]] | None:
-    try:
-        built, groups, _ = prober.build(config)
-    except TimeoutError:
-        raise
-    except Exception:  # noqa: BLE001 - an invalid combination of fields, of whatever kind
-        return None
-    return flatten(built), groups
+    found = _try_raw(prober, config)
+    return found and (flatten(found[0]), found[1])
 
 
 def _smaller(prober: Prober, default: Config, groups: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
@@ -271,14 +266,9 @@ def _smaller(prober: Prober, default: Config, groups: dict[str, Any]) -> tuple[C
         if isinstance(default.get(name), int):
             for layers in (4, 6, 8, 12):
                 if layers < default[name]:
-                    try:
-                        built, found, _ = prober.build(None, **{name: layers})
-                    except TimeoutError:
-                        raise
-                    except Exception:  # noqa: BLE001
-                        continue
-                    if found.keys() == groups.keys():
-                        return built, found
+                    found = _try_raw(prober, None, **{name: layers})
+                    if found is not None and found[1].keys() == groups.keys():
+                        return found
     return default, groups
 
 
@@ -299,12 +289,12 @@ def _resolved(prober: Prober, base: Config, groups: dict[str, Any]) -> tuple[Con
     return base, groups
 
 
-def _try_raw(prober: Prober, config: Config) -> tuple[Config, dict[str, Any]] | None:
+def _try_raw(prober: Prober, config: Config | None, **fields: Any) -> tuple[Config, dict[str, Any]] | None:
     try:
-        built, groups, _ = prober.build(config)
+        built, groups, _ = prober.build(config, **fields)
     except TimeoutError:
         raise
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - an invalid combination of fields, of whatever kind
         return None
     return built, groups
 
@@ -464,7 +454,7 @@ def _check(prober: Prober, base: Config, relevant: dict[str, list[int]], entry: 
             found = _counted(entry, built) / total - 1
         except TimeoutError:
             break
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - as in _try_raw
             continue
         errors.append(abs(found))
         if len(errors) == 5:

@@ -66,7 +66,7 @@ XID_MEANINGS: Mapping[int, str] = {
 REBOOT_XIDS = frozenset({79})
 
 
-def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
+def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:
     for gpu in pool.devices:
         found = next((each for each in FAILURES if (facts.value(each.signal, gpu.uuid) or 0.0) >= each.threshold), None)
         if found is not None:

@@ -16,7 +16,7 @@ from gpu_advisor.settings import Settings
 KIND = "lost_gpu"
 
 
-def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:  # noqa: ARG001
+def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:
     """One recommendation for each lost GPU, and one for each faulty node, from the pool of its first GPU."""
     if not any(is_lost(facts, gpu) for gpu in pool.devices):
         return  # nearly always: what follows looks at the whole fleet, once per pool

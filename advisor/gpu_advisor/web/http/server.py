@@ -257,8 +257,8 @@ class HttpServer:
     def _advance(self, client: Client) -> None:
         """Go on with a client whose socket is ready."""
         try:
-            if client.phase is Phase.HANDSHAKE:
-                client.socket.do_handshake()  # type: ignore[attr-defined]
+            if client.phase is Phase.HANDSHAKE and isinstance(client.socket, ssl.SSLSocket):
+                client.socket.do_handshake()
                 client.phase = Phase.RECEIVING
             if client.phase is Phase.RECEIVING:
                 self._receive(client)
