@@ -57,7 +57,8 @@ _HTML = "text/html; charset=utf-8"
 #: Stands for the rows of the list of GPUs, which are UTF-8 already. No text on the page has it: their `<` is escaped.
 _ROWS_HERE = Markup("<!-- rows -->")
 
-#: Recommendations in full on the overview, and in short below them; /recommendations has all.
+#: Recommendations in full on the overview, and in short below them; /recommendations has all. A longer list of like
+#: ones than there are cards is folded.
 MAX_CARDS, MAX_RECOMMENDATIONS = 10, 100
 
 #: Outcomes on the page; /outcomes has all.
@@ -171,6 +172,7 @@ class _Pages:
             "total": model.total,
             "items": model.checklist,
             "advice": advice_list(model.groups, MAX_CARDS, MAX_RECOMMENDATIONS),
+            "max_open": MAX_CARDS,
             "advice_count": len(model.open),
             "gpu_names": model.gpus.by_uuid,
             "snoozed": model.snoozed[:MAX_RECOMMENDATIONS],
