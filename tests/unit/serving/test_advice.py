@@ -199,6 +199,32 @@ def test_projections_are_as_much_wider_as_they_leave_the_loads_observed(target: 
     assert (high - low) / (high + low) == pytest.approx(0.1 * factor, rel=0.02)
 
 
+@given(st.floats(1, 200), st.floats(1, 200), st.floats(0, 100), st.booleans())
+def test_the_lower_end_of_a_projection_is_below_the_upper(
+    running: float, target: float, waiting: float, known: bool
+) -> None:
+    curve = StepModel(0.01, 0.0005, 0.0, 0.01, 40) if known else None
+    projected = project(curve, 10, LoadChange(running, target, 0.02, 0.0, waiting, 2.0))
+    assert all(0 <= low <= high for low, high in projected.intervals.values())
+    low, high = projected.intervals["throughput_ratio"]
+    assert projected.throughput_ratio is not None
+    assert 0.99 * low <= projected.throughput_ratio <= 1.01 * high
+
+
+def test_more_replicas_have_no_throughput_of_their_own() -> None:
+    """Half of the requests a replica: less throughput of each, and the same of all."""
+    late = {**CALM, "running": 16.0, "running_max": 18.0, "itl_mean": 0.06}
+    advice = advice_of(diagnosed(late, loads=(1, 2, 4, 9, 20)))["decode_bandwidth_bound"]
+    assert advice.projection.throughput_ratio is None
+    assert set(advice.projection.intervals) == {"itl_seconds"}
+    assert advice.projection.intervals["itl_seconds"][1] < 0.06
+    assert (advice.confidence, advice.note) == ("high", "")
+    unproven = {**late, "running_p50": 18.0}
+    one_load = advice_of(diagnosed(unproven))["decode_bandwidth_bound"]
+    assert one_load.confidence == "medium"
+    assert "one load only" in one_load.note
+
+
 @pytest.mark.parametrize("shared", [True, None])
 def test_a_shared_gpu_never_gives_the_server_more_of_its_memory(shared: bool | None) -> None:
     advice = advice_of(diagnosed(FULL_CACHE), shared)["kv_cache_bound"]

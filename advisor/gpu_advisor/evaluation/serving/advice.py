@@ -122,5 +122,12 @@ def project_load(found: GroupDiagnosis, target: float) -> Projection:
     return project(found.group.curve, span_of_loads(found), change)
 
 
+def project_latency(found: GroupDiagnosis, target: float) -> Projection:
+    """With `target` requests running on each replica, of another number of replicas or other routing: seconds between
+    tokens. Throughput is the demand, and the queue is for other replicas."""
+    intervals = project_load(found, target).intervals
+    return Projection(intervals={name: ends for name, ends in intervals.items() if name == "itl_seconds"})
+
+
 def is_extrapolated(found: GroupDiagnosis, target: float) -> bool:
     return found.group.curve is None or target > found.group.curve.seen

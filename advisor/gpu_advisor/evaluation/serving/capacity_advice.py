@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.serving.advice import (
     Advice,
     ServerOptions,
     gpus_of_replica,
-    project_load,
+    project_latency,
     prompt_ratio,
     tensor_parallel,
     value_of,
@@ -20,10 +20,15 @@ from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
 from gpu_advisor.evaluation.serving.projection import MOST_STEP
 from gpu_advisor.evaluation.serving.surplus import GROWTH
 
+ONE_LOAD = (
+    "The server has shown one load only. If its steps hardly depend on the load, even a request alone is late, and no "
+    "number of replicas helps: look at the inter-token latency after one replica more."
+)
+
 
 def decode(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
-    count, load = len(found.group.replicas), found.features["itl_load"]
-    needed = replicas_for(found, 1.0)
+    count, load, lone = len(found.group.replicas), found.features["itl_load"], found.features["lone_itl"]
+    needed, unproven = replicas_for(found, 1.0), lone is None or lone > 1
     target = max(count + 1, needed or 0)
     target = min(target, math.ceil(MOST_STEP * count))
     running = value_of(found, "running") or 0.0
@@ -44,7 +49,9 @@ def decode(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
             Alternative("run fewer requests at a time", "tokens come faster, but requests wait for longer"),
             Alternative("run more requests at a time", "each token would take longer still"),
         ),
-        projection=project_load(found, running * count / target),
+        projection=project_latency(found, running * count / target),
+        confidence="medium" if unproven else "high",
+        note=ONE_LOAD if unproven else "",
     )  # fmt: skip
 
 
@@ -78,7 +85,7 @@ def _fewer(found: GroupDiagnosis, options: ServerOptions, target: int) -> Advice
         signals=("running", "itl_mean", "ttft_p95", "kv_usage_max", "generation_token_rate"),
         actions=options.configure(found.group.name, "replicas", target),
         rejected=(Alternative("keep them", "the objectives hold with a fifth more load on fewer"),),
-        projection=project_load(found, running * count / target),
+        projection=project_latency(found, running * count / target),
         severity="info",
     )
 
@@ -129,7 +136,7 @@ def imbalance(found: GroupDiagnosis, _options: ServerOptions) -> Advice | None:
             "long-lived connections of HTTP/2 clients stick to one pod of a Service: balance requests, not connections",
         ),
         rejected=(Alternative("more replicas", f"{count} serve this load if it is even"),),
-        projection=project_load(found, running / uneven),
+        projection=project_latency(found, running / uneven),
     )  # fmt: skip
 
 

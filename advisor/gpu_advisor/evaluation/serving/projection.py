@@ -45,7 +45,7 @@ def project(curve: StepModel | None, span: float, change: LoadChange) -> Project
         low, high = growth * (1 - width), growth * (1 + width)
     else:
         ratio = change.target / change.running
-        low, high = (share + (1 - share) * ratio for share in reversed(BASE_SHARES))
+        low, high = sorted(share + (1 - share) * ratio for share in BASE_SHARES)
     ratio = change.target / change.running
     throughput = (ratio / high, ratio / low)
     intervals = {"throughput_ratio": _rounded(throughput)}
