@@ -54,7 +54,7 @@ STATE_FILES: dict[str, MetricFamily] = {
 CONFIGURATION_FILES: dict[str, MetricFamily] = {
     "mtu": _interface_family("mtu_bytes", "MTU of the interface."),
     "addr_assign_type": _interface_family("address_assign_type", "How the address was assigned."),
-    "dev_id": _interface_family("device_id", "Number that tells apart interfaces of one address."),
+    "dev_id": _interface_family("device_id", "Number that distinguishes interfaces of one address."),
     "ifindex": _interface_family("iface_id", "Index of the interface."),
     "iflink": _interface_family("iface_link", "Index of the interface that this one is linked to."),
     "link_mode": _interface_family("iface_link_mode", "Link mode of the interface."),

@@ -133,7 +133,7 @@ def test_within_an_hour_the_headroom_stays() -> None:
 
 
 def test_a_day_is_replayed_once_an_hour() -> None:
-    """Though the curve, and with it the work of a replica, is fitted anew at each evaluation."""
+    """Though the curve, and with it the work of a replica, is fitted again at each evaluation."""
     whole = past(bursts(6, STEPS + 10))
     (served,) = evaluated(whole).served
     assert served.group.curve is not None

@@ -17,7 +17,7 @@ from gpu_advisor.promql.expressions import Labels, Matcher, any_of_values, metri
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
 #: Metrics with one of these words in their names are of GPUs or other accelerators. Syntax common to RE2 and Python.
-#: Prometheus 3 stores OpenTelemetry's names with their dots, if it is told to.
+#: Prometheus 3 stores OpenTelemetry's names with their dots, if configured to.
 GPU_METRIC = (
     r"(?i)(.*[_:.])?(gpus?|npu|mlu|dcu|gcu|xpu|hpu|tpu|xpum|amdgpu|nvidia|nvml|dcgm|rocm|rsmi|habana[a-z]*|neuron[a-z]*"
     r"|ascend|accelerator)([_.].*)?"
