@@ -150,7 +150,7 @@ class KnownGpus:
     def of(cls, facts: Facts, gpus: Sequence[Gpu]) -> KnownGpus:
         return cls(
             _with_coverage(facts).intersection(gpu.uuid for gpu in gpus),
-            frozenset(gpu.uuid for gpu in gpus if _is_memory_need_known(facts, gpu.uuid)),
+            _with_memory_need(facts).intersection(gpu.uuid for gpu in gpus),
         )
 
 
@@ -293,12 +293,15 @@ def _of_unified_memory(check: Check, total: float | None) -> Check:
     return check._replace(title="unified memory", message="; ".join(filter(None, (check.message, shared))))
 
 
-def _is_memory_need_known(facts: Facts, uuid: str) -> bool:
-    """Whether the memory used is the memory needed: if all of it is used, a framework may have preallocated it."""
-    used, coverage = facts.value(MEMORY_USED, uuid), facts.value(UTILIZATION_COVERAGE, uuid)
-    if used is None or (coverage is not None and coverage < facts.evaluation.min_coverage_ratio):
-        return False
-    return used < PREALLOCATED_MEMORY_RATIO or facts.value(JOB_PEAK_MEMORY, uuid) is not None
+def _with_memory_need(facts: Facts) -> frozenset[str]:
+    """The GPUs whose memory used is the memory needed: if all of it is used, a framework may have preallocated it."""
+    coverages, reported = facts.column(UTILIZATION_COVERAGE), facts.column(JOB_PEAK_MEMORY)
+    least = facts.evaluation.min_coverage_ratio
+    return frozenset(
+        uuid
+        for uuid, used in facts.column(MEMORY_USED).items()
+        if coverages.get(uuid, 1.0) >= least and (used < PREALLOCATED_MEMORY_RATIO or uuid in reported)
+    )
 
 
 def _with_coverage(facts: Facts) -> frozenset[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from gpu_advisor.evaluation.actions import Action, notes
 from gpu_advisor.evaluation.diagnosis.idle import Idleness, idleness
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.signals import JOB_STEP_TIME
+from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, JOB_STEP_TIME
 
 #: A job that spends this share of the window in training steps is running.
 ACTIVE_STEP_RATIO = 0.1
@@ -17,7 +18,10 @@ IDLE_STATES = frozenset({Idleness.IDLE, Idleness.HOLDING_MEMORY})
 
 def idle_gpus(facts: Facts, gpus: Iterable[Gpu]) -> list[Gpu]:
     """Those, of the given ones, whose window has enough data."""
-    return [gpu for gpu in gpus if idleness(facts, gpu) in IDLE_STATES]
+    used, limit = facts.column(IDLE_UTILIZATION), facts.evaluation.idle_utilization
+    # Few are idle: of all others, one look suffices.
+    few = (gpu for gpu in gpus if 100 * used.get(gpu.uuid, math.inf) / limit < 1.0)
+    return [gpu for gpu in few if idleness(facts, gpu) in IDLE_STATES]
 
 
 def running_job_notes(facts: Facts, idle: list[Gpu]) -> Iterator[Action]:
