@@ -46,7 +46,9 @@ def gauges(page: Mapping[str, float], kv_usage: float) -> dict[str, float]:
     }
 
 
-def replayed(page: Mapping[str, float], under_load: Mapping[str, float], folder: Path) -> Evaluation:
+def replayed(
+    page: Mapping[str, float], under_load: Mapping[str, float], folder: Path, settings: Settings | None = None
+) -> Evaluation:
     """The page's load, again and again for two windows."""
 
     def lines() -> Iterator[str]:
@@ -61,7 +63,7 @@ def replayed(page: Mapping[str, float], under_load: Mapping[str, float], folder:
             yield from scraped(text, START + step * STEP_SECONDS, {"job": "vllm", "instance": "h:8000"})
 
     with closing(history_of(lines(), folder)) as history:
-        return evaluate(EmbeddedSource(history), Settings(), START + STEPS * STEP_SECONDS)
+        return evaluate(EmbeddedSource(history), settings or Settings(), START + STEPS * STEP_SECONDS)
 
 
 @pytest.mark.parametrize("name", ["vllm-0.32.0.txt", "vllm-0.32.0-small-cache.txt"])
@@ -98,6 +100,14 @@ def test_the_same_server_with_room_is_not(tmp_path: Path) -> None:
     page = samples_of("vllm-0.32.0.txt")
     found = replayed(page, gauges(page, 0.2), tmp_path)
     assert "kv_cache_bound" not in {each.diagnosis for each in found.recommendations}
+
+
+def test_first_tokens_that_wait_for_a_place_are_not_waiting_for_prompts(tmp_path: Path) -> None:
+    """Of the page's first tokens, 95 % of the time is in the queue of a server at its limit, 5 % is their prompts'."""
+    page = samples_of("vllm-0.32.0.txt")
+    pool = {"name": "tiny", "kind": "serving", "slo": {"ttft_p95": "500ms", "itl_p95": "50ms"}}
+    found = replayed(page, gauges(page, 0.2), tmp_path, Settings.model_validate({"pools": [pool]}))
+    assert {each.diagnosis for each in found.recommendations} == {"batch_limit_bound"}
 
 
 #: Of servers with --max-num-seqs 16, 4 and 64, and with 16 blocks of KV cache: clients, requests running (mean, most)

@@ -95,6 +95,11 @@ _PREFILL_HELPS = (
     above("computing_share", 0.030, 0.025),
 )
 
+#: First tokens wait for their prompts, not for a place in a batch that stays at its limit.
+_NOT_FOR_A_PLACE = any_of(
+    below("plateau", 0.96, 0.97), above("itl_load", 0.60, 0.55), above("computing_share", 0.20, 0.18)
+)
+
 #: A server at its limit shows one load: what a request alone would take is not in its curve.
 _ONE_LOAD = above("plateau", 0.98, 0.97)
 
@@ -135,7 +140,7 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
     CauseRow("prefill_bound", "", (
-        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS,
+        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS, _NOT_FOR_A_PLACE,
         any_of(above("itl_load", 0.60, 0.55), below("computing_share", 0.80, 0.82)))),
     CauseRow("prefill_bound", "prompts take long while tokens are late", (
         _PRESSED, *_ALL_ALIKE, above("fast_prefill_itl", 1.05, 1.0), above("prefill_load", 0.30, 0.28), _CAN_KEEP_UP)),
