@@ -72,7 +72,7 @@ def verbs(found: list[str]) -> set[str]:
 )
 def test_ask_first_then_a_whole_command(owner: GpuOwner, command: str) -> None:
     first, *others = lines({"g0": (owner,)})
-    begins = "# ask " if owner.names else "# find which "
+    begins = "# ask " if owner.names else "# find the "
     assert first.startswith(begins if owner.deletion_due is None else f"# {owner} was to end by ")
     assert command in others[-1]
     assert bool(verbs(others)) == bool(ENDS_WORK & set(command.split()))

@@ -79,7 +79,7 @@ def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
     since = "" if owner.started is None else f", running since {utc_time(owner.started)}"
     if not owner.names:
         what = "Slurm job" if owner.kind == SLURM else "pod"
-        return notes(f"find which {what} has {names}, and ask its user first{since}")[0]
+        return notes(f"find the {what}{since}, that has {names}, and ask its user first")[0]
     return notes(f"ask {owner}{team} first{since}: does it still need {names}?")[0]
 
 
