@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from gpu_advisor.evaluation.recommendation import Check
 from gpu_advisor.rendering.names import humanize
 from gpu_advisor.state.view import PublishedRecommendation
+from gpu_advisor.text_cache import cache_texts
 from gpu_advisor.web.page import evidence_charts
 from gpu_advisor.web.page.gpu_list import (
     COLUMNS,
@@ -128,7 +129,7 @@ def group_row(group: GpuGroup) -> str:
     )
 
 
-@lru_cache(4096)
+@cache_texts(4096)
 def _group_name(name: str) -> str:
     return str(escape(name or UNKNOWN))
 
