@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from click.testing import CliRunner
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.serving_probe import ServingProbe, run_serving_probe
 from gpu_advisor.commands.probe import command
+
+from tests.local_http import serve
 
 
 @dataclass
@@ -53,15 +55,8 @@ def served(model: Model) -> Iterator[str]:
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve(Handler) as url:
+        yield url
 
 
 def test_levels_rise_and_never_generate_more_than_the_cap() -> None:
@@ -126,16 +121,8 @@ def hostile(models: Iterator[bytes] | bytes, answer: Iterator[bytes] | bytes, st
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve(Handler) as url:
+        yield url
 
 
 ONE_MODEL = b'{"data": [{"id": "tiny"}]}'

@@ -6,11 +6,10 @@ import gzip
 import json
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -50,16 +49,10 @@ def answering(body: Callable[[], Iterator[bytes]] | bytes, coding: str = "", sta
             else:
                 self.do_POST()
 
-        def log_message(self, *_: object) -> None:
-            return
+        def log_message(self, format: str, *args: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serve(Handler) as url:
+        yield url
 
 
 def fetch(url: str, max_bytes: int = MIB) -> bytes:
@@ -109,6 +102,8 @@ MEASURE = """
 import resource, sys, time
 from gpu_advisor.sources.base import SourceError
 from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+
+from tests.local_http import serve
 
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
