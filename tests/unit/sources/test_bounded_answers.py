@@ -21,6 +21,8 @@ from gpu_advisor.sources.prometheus.response_parser import read_matrix, read_vec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.local_http import serve
+
 HEAD = b'{"status":"success","data":{"resultType":"%s","result":['
 MIB = 1 << 20
 
