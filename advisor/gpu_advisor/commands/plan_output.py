@@ -136,8 +136,8 @@ def show(job: PlannedJob, found: LayoutPlans, by: ProfileCorrection | None) -> N
         click.echo(f"\nStart plan 1 with: {launch_configs.torchrun_command(hardware)}")
         click.echo("Settings for DeepSpeed, FSDP2, Megatron-LM and torchtitan: --format json")
         click.echo(
-            f"nvidia-smi shows up to {RESERVED_RATIO - 1:.0%} more than is allocated (PyTorch's cache), and with samples "
-            "of several lengths up to the whole memory."
+            f"nvidia-smi shows up to {RESERVED_RATIO - 1:.0%} more than is allocated (PyTorch's cache), and with "
+            "samples of several lengths up to the whole memory."
         )
 
 
