@@ -235,6 +235,7 @@ def test_a_shared_gpu_never_gives_the_server_more_of_its_memory(shared: bool | N
 
 def test_what_changes_answers_or_must_divide_heads_is_said() -> None:
     text = text_of(advice_of(diagnosed(FULL_CACHE))["kv_cache_bound"])
+    assert "max-num-seqs: 0.75 times the present value" in text
     assert "changes answers" in text
     assert "divide the model's number of attention heads" in text
 

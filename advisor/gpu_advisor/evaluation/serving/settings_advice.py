@@ -127,9 +127,16 @@ def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
             "other processes use the GPU" if options.shared else "whether others use the GPU is not known",
         ),
     )  # fmt: skip
-    preempted = ", and sequences are preempted" if value_of(found, "preemption_rate") else ""
+    preempted = bool(value_of(found, "preemption_rate"))
+    # https://docs.vllm.ai/en/latest/configuration/optimization/ (preemption)
+    less_again = (
+        options.multiply(name, "max_num_seqs", 0.75, None, "instead: fewer sequences are computed twice, and more wait")
+        if preempted
+        else ()
+    )  # fmt: skip
     return Advice(
-        summary=f"Give {name} a larger KV cache: it is full, {waiting:.0f} requests wait{preempted}",
+        summary=f"Give {name} a larger KV cache: it is full, {waiting:.0f} requests wait"
+        + (", and sequences are preempted" if preempted else ""),
         current=round(tokens or running),
         recommended=round(MOST_STEP * (tokens or running)),
         unit="tokens of KV cache" if tokens else "requests at a time",
@@ -138,6 +145,7 @@ def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
             *more_memory,
             *options.multiply(name, "tensor_parallel_size", 2, gpus_of_replica(found), tensor_parallel(found)),
             *options.configure(name, "kv_cache_dtype", "fp8", CHANGES_ANSWERS),
+            *less_again,
             *notes("or more replicas, or a smaller maximum length of the context, if requests allow it"),
         ),
         rejected=(
@@ -146,7 +154,7 @@ def kv_cache(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
         ),
         projection=project_load(found, min(target, running + waiting)),
         confidence="medium",
-        note="Each of the actions alone gives about twice the cache, the share of memory less.",
+        note="Twice the GPUs or the smaller type alone give about twice the cache, a larger share of memory less.",
     )
 
 
