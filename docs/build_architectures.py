@@ -489,6 +489,9 @@ def main(argv: list[str]) -> int:
     # Types of both mappings have two entries: their decoder alone, and the whole.
     whole = [*auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, "whisper"]
     types |= {name + (SEQ2SEQ if name in types else ""): True for name in whole}
+    if unknown := [name for name in argv if name not in types]:
+        print(f"{', '.join(unknown)}: no model type of transformers; usage: {__doc__.splitlines()[2]}", file=sys.stderr)
+        return 2
     table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {"types": {}, "exceptions": {}}
     _as_text(table)
     table["source"] = f"transformers {transformers.__version__}"
