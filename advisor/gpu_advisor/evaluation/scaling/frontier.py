@@ -67,7 +67,7 @@ MINIMUM_QUANTILES, WINDOW_MINIMUM_QUANTILES = (0.5, 0.9, 0.98, 1.0), (0.9, 0.98,
 _MINIMUM_DEVIATIONS = tuple(each for each in UNSERVED_BY_DEVIATIONS if each[0] in (0.0, 1.5, 3.0, 5.0))
 
 #: In a part of a day, a minimum size costs at most this share of what headroom alone costs.
-FAR_LESS = 0.8
+CLEARLY_LESS = 0.95
 
 #: Points between two candidates that are replayed before the stricter of the two is taken.
 REFINEMENTS = 3
@@ -108,13 +108,13 @@ def frontiers_of(found: CandidateReplay, strictest_ratio: float) -> list[tuple[F
 
 
 def of_part_of_a_day(frontiers: list[tuple[FrontierPoint, ...]], ratio: float) -> list[tuple[FrontierPoint, ...]]:
-    """The frontiers of a past that is shorter than a day: with minimum sizes only if these cost far less.
+    """The frontiers of a past that is shorter than a day: with minimum sizes only if these cost clearly less.
 
     The demand of the other hours is not known yet, and a minimum size does not follow it as headroom does.
     """
     alone, best = cheapest(frontiers[:1], ratio), cheapest(frontiers, ratio)
     is_reached = alone.unserved_ratio <= ratio * (1 + 1e-9)
-    return frontiers[:1] if is_reached and best.replicas > FAR_LESS * alone.replicas else frontiers
+    return frontiers[:1] if is_reached and best.replicas > CLEARLY_LESS * alone.replicas else frontiers
 
 
 def cheapest(frontiers: Sequence[Sequence[FrontierPoint]], ratio: float) -> FrontierPoint:
