@@ -71,7 +71,7 @@ def build_report(
         "models": list(_models(usage_by_gpu, prices)),
         "projection": project_month(ObservedTime.of(past), groups),
         "comparison": _comparison(past, usage_by_gpu, before, view, settings) if before else None,
-        "first_actions": first_actions(view, valued, settings.web.external_url),
+        "first_actions": first_actions(view, settings.web.external_url),
         "queries": promql_queries.fleet_queries(past),
         "checks": first_page["checks"],
         "recommendations": first_page["recommendations"],

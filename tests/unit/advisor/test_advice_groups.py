@@ -14,6 +14,7 @@ from gpu_advisor.documents import schema, serialize
 from gpu_advisor.documents.advice_groups import AdviceGroup, group_by_node, merge_steps
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.signals import FATAL_ERRORS, LAST_ERROR, ROW_REMAP_FAILED, ROW_REMAP_PENDING, Signal
+from gpu_advisor.report.first_actions import first_actions
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
@@ -218,6 +219,13 @@ def test_savings_of_a_group_are_those_of_its_members() -> None:
     [group] = answer["groups"]
     each = [one["savings_gpus"] or 0.0 for one in answer["recommendations"]]
     assert group["savings_gpus"] == pytest.approx(sum(each)) == 3
+
+
+def test_the_report_starts_with_a_group_as_one_action() -> None:
+    view = view_with_lost({"node-a": 3, "node-b": 1})
+    first, second = (each for each in first_actions(view, "") if "lost" in each["summary"])
+    assert (first["summary"].split(":")[0], first["savings_gpus"]) == ("3 of 8 GPUs of node-a are lost", 3)
+    assert "node-b" in second["summary"]
 
 
 def test_a_response_of_an_older_advisor_has_no_groups() -> None:
