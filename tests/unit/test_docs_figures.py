@@ -54,7 +54,16 @@ def memory_mib(exporter: str) -> Callable[[Result], float]:
     return lambda result: float(result["figures"][exporter]["rss_bytes"]) / MIB
 
 
+def verdicts(name: str) -> Callable[[Result], float]:
+    """How many values of the SLO back-test are judged so."""
+    return lambda result: float(sum(list(found.values()).count(name) for found in result["verdicts"].values()))
+
+
 FIGURES = (
+    Figure("docs/scaling.md", r"(\d+) of the 60 are within", "slo_backtest", verdicts("within")),
+    Figure("docs/scaling.md", r"(\d+) are as near as whole GPUs allow", "slo_backtest", verdicts("whole GPUs")),
+    Figure("docs/scaling.md", r"(\d+) are below and \d+ above", "slo_backtest", verdicts("below")),
+    Figure("docs/scaling.md", r"\d+ are below and (\d+) above", "slo_backtest", verdicts("above")),
     Figure("docs/scale.md", r"an evaluation takes ([\d.]+) s", "advisor", size("evaluation_seconds")),
     Figure("docs/scale.md", r"an evaluation takes [\d.]+ s and (\d+) MiB", "advisor", size("advisor_mib")),
     Figure("docs/scale.md", r"the same queries alone ([\d.]+) s", "advisor", size("bare_seconds")),
