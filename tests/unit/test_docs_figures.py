@@ -166,3 +166,13 @@ def test_the_table_of_servers_is_the_measured_one() -> None:
                 assert (slowest, failed) == ("none within 5 s", "all"), name
             else:
                 assert (slowest, failed) == (f"{each['max_seconds']:.2f} s", f"{failures} of {each['probes']}"), name
+
+
+def test_the_table_of_shapes_of_demand_is_the_measured_one() -> None:
+    """Of each shape: what the advisor met and used, over all days and over the later ones."""
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    for shape, found in read_result("serving_backtest")["shapes"].items():
+        for days in ("policies", "later_days"):
+            each = found[days]["advisor"]
+            cell = f"| {100 * each['met']:.2f} %, {each['gpu_hours']:,.0f} |"
+            assert cell in page, (shape, days, cell)
