@@ -36,16 +36,11 @@ def _names(mappings_dir: str) -> dict[str, list[str]]:
     "--mappings-dir", default="", metavar="DIRECTORY",
     help="Directory of your own mapping files, as source.mappings_dir in the settings.",
 )  # fmt: skip
-@click.option(
-    "--scrape-interval", type=click.FloatRange(min=0.1), default=None, hidden=True,
-    help="Not needed any more: the rules do not depend on the scrape interval.",
-)  # fmt: skip
 def command(
     sources: tuple[str, ...],
     jobs: tuple[str, ...],
     cluster_label: str,
     mappings_dir: str,
-    scrape_interval: float | None,
 ) -> None:
     """Print Prometheus recording rules for the series that dashboards and long windows read.
 
@@ -57,8 +52,6 @@ def command(
     from gpu_advisor.sources.exporters.mapping_files import MappingError
     from gpu_advisor.sources.exporters.recording_rules import render_rules
 
-    if scrape_interval is not None:
-        click.echo("--scrape-interval is not needed any more: the rules do not depend on it", err=True)
     try:
         names = _names(mappings_dir)
     except MappingError as error:
