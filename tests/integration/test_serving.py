@@ -60,6 +60,18 @@ def test_each_model_has_its_cause(evaluation: Evaluation) -> None:
     assert evaluation.queries <= 25
 
 
+def test_the_history_has_the_latencies_of_all_requests(evaluation: Evaluation) -> None:
+    """Of a window that ends with a step: between those of the replicas that serve the model."""
+    found = evaluation.facts.serving
+    for server, model in found.demand:
+        last = found.demand[server, model][-1]
+        members = [each for each in found.replicas if each.model == model]
+        for name, latency in (("ttft_p95", last.ttft_p95), ("itl_p95", last.itl_p95)):
+            known = [value for each in members if (value := each.value(name)) is not None]
+            assert latency is not None
+            assert 0.8 * min(known) <= latency <= 1.2 * max(known)
+
+
 def test_pasted_evidence_gives_the_same_number(evaluation: Evaluation, server: Prometheus) -> None:
     shown = [each for advice in evaluation.recommendations for each in advice.evidence]
     assert len(shown) >= 10

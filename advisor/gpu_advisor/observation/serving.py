@@ -68,7 +68,7 @@ DEMAND_PARTS: Mapping[str, tuple[AggregateOp, str]] = {
     "total_waiting": ("sum", "waiting_now"),
 }
 
-#: Of the latencies of all requests of a model, the share and the quantities: the first that the server publishes.
+#: Of the latencies of all requests of a model, the share and the quantities: the first that a server has a value of.
 LATENCY_SHARE = 0.95
 LATENCY_PARTS: Mapping[str, tuple[str, ...]] = {"ttft_p95": ("ttft",), "itl_p95": ("request_itl", "itl")}
 
@@ -306,9 +306,9 @@ def _latency_parts(
             mapping.expression(each, "quantile", LATENCY_SHARE, _by_model(mapping), evaluation.window_seconds, matchers)
             for each in quantities
         )
-        expression = next((each for each in found if each is not None), None)
-        if expression is not None:
-            yield part, expression
+        published = [each for each in found if each is not None]
+        if published:
+            yield part, union(*published)
 
 
 def _history_signals(
