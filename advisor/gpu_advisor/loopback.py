@@ -21,10 +21,10 @@ def proxies_for(url: str) -> dict[str, str] | None:
 
     0.0.0.0, at which a server listens on all addresses, is this machine, too.
     As Go's programs have it (https://pkg.go.dev/net/http#ProxyFromEnvironment). requests asks a proxy for 127.0.0.1,
-    unless NO_PROXY has it.
+    unless NO_PROXY has it. Its own `no_proxy` would be set in the environment during each request, for all threads.
     """
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:
         return None
-    return {"no_proxy": "*"} if is_loopback(host) or host in ("0.0.0.0", "::") else None
+    return {"http": "", "https": ""} if is_loopback(host) or host in ("0.0.0.0", "::") else None

@@ -45,6 +45,7 @@ PLACEHOLDERS = {
     **dict.fromkeys(("ADVISOR", "ALERTMANAGER", "HOST", "NODE", "PROMETHEUS"), "127.0.0.1"),
     **dict.fromkeys(("GAUGE", "METRIC"), "up"),
     **dict.fromkeys(("DIR", "MOUNTPOINT", "PROFILES_DIR", "THAT_FOLDER"), "."),
+    "EXPECTED": "20",
     "FILE": "advisor.yml",
     "ID": "61f0c1",
     "INDEX": "0",

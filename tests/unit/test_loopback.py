@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import requests
 from gpu_advisor.loopback import is_loopback, proxies_for
 from gpu_advisor.runtime import local_exporter
 from gpu_advisor.runtime.local_exporter import READY_POLL_SECONDS, run_exporter
@@ -51,7 +52,21 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> str:
     ],
 )
 def test_which_requests_go_to_this_machine(url: str, direct: bool) -> None:
-    assert proxies_for(url) == ({"no_proxy": "*"} if direct else None)
+    assert proxies_for(url) == ({"http": "", "https": ""} if direct else None)
+
+
+def test_a_request_changes_no_environment_of_other_threads(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[str | None] = []
+
+    def set_environ(_name: str, value: str | None) -> nullcontext[None]:
+        changes.append(value)
+        return nullcontext()
+
+    monkeypatch.setattr(requests.utils, "set_environ", set_environ)
+    url = "http://127.0.0.1:9816/metrics"
+    found = requests.Session().merge_environment_settings(url, proxies_for(url), None, None, None)
+    assert requests.utils.select_proxy(url, found["proxies"]) == ""
+    assert changes == [None]
 
 
 def test_a_host_is_no_url() -> None:

@@ -65,7 +65,7 @@ def test_no_owner_is_stopped_by_a_name_that_stands_for_others(owner: GpuOwner) -
     lines = render(owner_actions(known, known.gpus))
     words = {word for line in lines for word in shlex.split(line, comments=True)}
     assert not words & {"stop", "scancel", "systemctl", "scontrol"}
-    assert lines[0].startswith("# ask ")
+    assert lines[0].startswith("# ask " if owner.names else "# find the owner that has node-a GPU 0 and ask ")
 
 
 @given(st.text(max_size=20))

@@ -15,6 +15,9 @@ from gpu_advisor.evaluation.policies.gpu_processes import list_processes
 #: Owners that gpu-exporter calls so are jobs of Slurm, whose `training_job` is the job's id.
 SLURM = "slurm"
 
+#: What has a GPU, of an owner without a name, by its kind.
+_NAMELESS = {"kubernetes": "pod", SLURM: "Slurm job"}
+
 AGREED = "once its owner agrees"
 
 #: GPUs of an owner that are named one by one.
@@ -78,8 +81,8 @@ def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
     team = f" of team {owner.team}" if owner.team else f" of account {owner.account}" if owner.account else ""
     since = "" if owner.started is None else f", running since {utc_time(owner.started)}"
     if not owner.names:
-        what = "Slurm job" if owner.kind == SLURM else "pod"
-        return notes(f"find the {what}{since}, that has {names}, and ask its user first")[0]
+        what = _NAMELESS.get(owner.kind, "owner")
+        return notes(f"find the {what} that has {names}{since}{',' if since else ''} and ask its user first")[0]
     return notes(f"ask {owner}{team} first{since}: does it still need {names}?")[0]
 
 
