@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.planning.known_models import KNOWN_SHAPES
@@ -149,9 +149,9 @@ def _litgpt() -> Iterator[FreshRun]:
 
     def run(
         what: str, published: float | None, shape: TransformerShape, micro: int, steps: int, recipe: OptimizerSpec,
-        **layout: object,
+        **layout: Any,
     ) -> FreshRun:  # fmt: skip
-        of = ParallelLayout(micro_batch=micro, accumulation=steps, loss="chunked", kernels="eager", **layout)  # type: ignore[arg-type]
+        of = ParallelLayout(micro_batch=micro, accumulation=steps, loss="chunked", kernels="eager", **layout)
         return FreshRun(f"LitGPT, {what}", LITGPT, published, shape, of, recipe)
 
     for name, shape, micro, steps, (rank, quantized_rank), targets, lora, qlora in _LITGPT_ADAPTERS:

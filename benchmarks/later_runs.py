@@ -9,9 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from gpu_advisor.planning.known_models import KNOWN_SHAPES
-from gpu_advisor.planning.layout import ADAPTER_CODE, OPTIMIZERS, Adapters, OptimizerSpec, ParallelLayout
+from gpu_advisor.planning.layout import (
+    ADAPTER_CODE,
+    OPTIMIZERS,
+    Adapters,
+    AdapterTargets,
+    Offload,
+    OptimizerSpec,
+    ParallelLayout,
+    Quantization,
+)
 from gpu_advisor.planning.model_configs import shape_from_config
 from gpu_advisor.planning.transformer_shape import TransformerShape
 
@@ -57,16 +67,16 @@ _LENGTHS = (512, 1024, 2048, 4096, 8192)
 
 
 def _peft(
-    rank: int, targets: str = "attention", quantization: str = "none", recipe: str = "adamw-mixed"
+    rank: int, targets: AdapterTargets = "attention", quantization: Quantization = "none", recipe: str = "adamw-mixed"
 ) -> OptimizerSpec:
-    return replace(OPTIMIZERS[recipe], adapters=Adapters(rank, targets, quantization, code=_PEFT))  # type: ignore[arg-type]
+    return replace(OPTIMIZERS[recipe], adapters=Adapters(rank, targets, quantization, code=_PEFT))
 
 
 def _swift() -> Iterator[FreshRun]:
     """A100, batch 1 of 16, rank 8, samples of 91 to 19548 tokens cut to the length, transformers of 2023."""
 
-    def run(what: str, published: float, shape: TransformerShape, recipe: OptimizerSpec, **more: object) -> FreshRun:
-        of = replace(ParallelLayout(accumulation=16, checkpointing="full", kernels="eager", loss="float32"), **more)  # type: ignore[arg-type]  # fmt: skip
+    def run(what: str, published: float, shape: TransformerShape, recipe: OptimizerSpec, **more: Any) -> FreshRun:
+        of = replace(ParallelLayout(accumulation=16, checkpointing="full", kernels="eager", loss="float32"), **more)
         return FreshRun(f"ms-swift, {what}", SWIFT, published, shape, of, recipe, 80, gib=True, comment="reserved",
                         unstated=_OPEN, counted="reserved", varied=True)  # fmt: skip
 
@@ -82,7 +92,10 @@ def _swift() -> Iterator[FreshRun]:
     for flash, checkpointing, figure in ((True, "none", 37.70), (False, "full", 27.71), (False, "none", 57.67)):
         what = f"Qwen 7B, LoRA, {'flash' if flash else 'plain'} attention, checkpointing {checkpointing}"
         yield run(what, figure, _QWEN_7B, _peft(8), flash_attention=flash, checkpointing=checkpointing)
-    for rank, targets, figure in ((2, "attention", 27.72), (64, "attention", 27.85), (8, "all", 27.87)):
+    ranks: tuple[tuple[int, AdapterTargets, float], ...] = (
+        (2, "attention", 27.72), (64, "attention", 27.85), (8, "all", 27.87),
+    )  # fmt: skip
+    for rank, targets, figure in ranks:
         yield run(f"Qwen 7B, LoRA of rank {rank} on {targets}", figure, _QWEN_7B, _peft(rank, targets))
     for name, shape, figure in (("Qwen 7B", _QWEN_7B, 23.85), ("Qwen 14B", _QWEN_14B, 30.05)):
         yield run(f"{name}, QLoRA (nf4)", figure, shape, _peft(8, quantization="nf4"))
@@ -92,7 +105,9 @@ def _llama_factory() -> Iterator[FreshRun]:
     """Llama 2 7B on an A100 of 40 GB with FlashAttention, rank 8 on all matrices; double quantization and
     checkpointing are the tool's defaults. In whole GB."""
 
-    def run(length: int, published: float | None, quantization: str, batch: int = 1, flash: bool = True) -> FreshRun:
+    def run(
+        length: int, published: float | None, quantization: Quantization, batch: int = 1, flash: bool = True
+    ) -> FreshRun:
         of = ParallelLayout(micro_batch=batch, accumulation=4 if batch == 1 else 2, checkpointing="full",
                             kernels="eager", loss="float32", flash_attention=flash)  # fmt: skip
         method = "LoRA" if quantization == "none" else "QLoRA"
@@ -115,10 +130,10 @@ def _peft_guides() -> Iterator[FreshRun]:
 
     def run(
         what: str, page: str, published: float, gpus: int, batch: int, steps: int, recipe: OptimizerSpec,
-        offload: str = "none",
+        offload: Offload = "none",
     ) -> FreshRun:  # fmt: skip
         of = ParallelLayout(data=gpus, zero=3, micro_batch=batch, accumulation=steps, checkpointing="full",
-                            kernels="eager", loss="float32", offload=offload, fsdp_root="whole")  # type: ignore[arg-type]  # fmt: skip
+                            kernels="eager", loss="float32", offload=offload, fsdp_root="whole")  # fmt: skip
         return FreshRun(f"PEFT, Llama 2 70B, {what}", f"{PEFT}/docs/source/accelerate/{page}", published, shape, of,
                         recipe, 80 if gpus > 2 else 40, comment="what the device shows", unstated=_STATED_DROPOUT,
                         counted="shown")  # fmt: skip

@@ -161,7 +161,7 @@ def _litgpt() -> Iterator[MeasuredRun]:
     """LoRA of rank 8 on queries and values, bfloat16, the longest sample of Alpaca in the batch."""
     phi = TransformerShape(24, 2048, 32, 32, 8192, 51200, 1044, tied=False)
     stable = TransformerShape(16, 4096, 32, 32, 16384, 50688, 1034, tied=False)
-    rows = (
+    rows: tuple[tuple[str, TransformerShape, tuple[tuple[Quantization, int, float], ...]], ...] = (
         ("phi-1.5", phi,
          (("none", 1, 4.82), ("nf4", 1, 3.78), ("nf4-dq", 1, 3.72), ("none", 2, 6.76), ("none", 4, 10.68))),
         ("StableLM Alpha 3B", stable,
@@ -173,7 +173,7 @@ def _litgpt() -> Iterator[MeasuredRun]:
     )  # fmt: skip
     for name, shape, runs in rows:
         for quantization, micro, published in runs:
-            recipe = replace(_BF16, adapters=Adapters(8, "query-value", quantization, True, LITGPT_2023))  # type: ignore[arg-type]
+            recipe = replace(_BF16, adapters=Adapters(8, "query-value", quantization, True, LITGPT_2023))
             layout = ParallelLayout(micro_batch=micro, accumulation=128 // micro, loss="chunked", kernels="eager")
             what = f"LitGPT, {name}, LoRA, {quantization} base, micro-batch {micro}"
             yield MeasuredRun(what, LITGPT, published, "GB", shape, layout, recipe)

@@ -58,14 +58,9 @@ class AdviceEntry:
         return output.marks(self.first)
 
 
-def groups_of(answer: schema.Recommendations) -> list[schema.RecommendationGroupDocument]:
-    """Empty for an advisor older than groups."""
-    return answer.get("groups", [])
-
-
 def entries(answer: schema.Recommendations) -> Iterator[AdviceEntry]:
     """In the response's order; a group stands where its first member does."""
-    groups = {id_: group for group in groups_of(answer) for id_ in group["ids"]}
+    groups = {id_: group for group in answer["groups"] for id_ in group["ids"]}
     by_id = {each["id"]: each for each in answer["recommendations"]}
     shown: set[str] = set()
     for each in answer["recommendations"]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from gpu_advisor.commands import advisor_client, money, output
-from gpu_advisor.commands.advice_entries import entries, groups_of
+from gpu_advisor.commands.advice_entries import entries
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.short_ids import short_ids
 from gpu_advisor.evaluation.recommendation import Severity
@@ -63,7 +63,7 @@ def command(
     elif format_ == "csv":
         output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
     elif id_ is not None:
-        groups = {member: group for group in groups_of(answer) for member in group["ids"]}
+        groups = {member: group for group in answer["groups"] for member in group["ids"]}
         for each in found:
             click.echo("\n".join(_details(each, groups.get(each["id"]))))
     else:

@@ -7,11 +7,11 @@ allocator keeps freed blocks (https://docs.pytorch.org/docs/stable/notes/cuda.ht
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from types import MappingProxyType
-from typing import get_args
+from typing import Any, get_args
 
 from gpu_advisor.planning.layout import (
     ADAPTER_CODE,
@@ -47,54 +47,37 @@ class MemoryRange:
     open: tuple[str, ...] = ()
 
 
-def _loss(way: _Way) -> Iterator[_Way]:
-    return ((replace(way[0], loss=each), way[1]) for each in get_args(Loss))
+def _of_layout(name: str, values: Iterable[Any]) -> Callable[[_Way], list[_Way]]:
+    """The ways that differ in this field of the layout."""
+    return lambda way: [(replace(way[0], **{name: each}), way[1]) for each in values]
 
 
-def _kernels(way: _Way) -> Iterator[_Way]:
-    return ((replace(way[0], kernels=each), way[1]) for each in get_args(Kernels))
+def _of_step(values: Iterable[OptimizerStep]) -> Callable[[_Way], list[_Way]]:
+    return lambda way: [(way[0], replace(way[1], step=each)) for each in values]
 
 
-def _gradient_sync(way: _Way) -> Iterator[_Way]:
-    return ((replace(way[0], gradient_sync=each), way[1]) for each in get_args(GradientSync))
+def _of_adapters(name: str, values: Iterable[Any]) -> Callable[[_Way], list[_Way]]:
+    """The ways that differ in this field of the adapters; the same way without adapters."""
 
+    def ways(way: _Way) -> list[_Way]:
+        layout, recipe = way
+        if recipe.adapters is None:
+            return [way]
+        return [(layout, replace(recipe, adapters=replace(recipe.adapters, **{name: each}))) for each in values]
 
-def _fsdp_root(way: _Way) -> Iterator[_Way]:
-    return ((replace(way[0], fsdp_root=each), way[1]) for each in get_args(FsdpRoot))
-
-
-def _optimizer_step(way: _Way) -> Iterator[_Way]:
-    return ((way[0], replace(way[1], step=each)) for each in get_args(OptimizerStep))
-
-
-def _lora_library(way: _Way) -> Iterator[_Way]:
-    layout, recipe = way
-    if recipe.adapters is None:
-        yield way
-        return
-    for name in ("plain", "peft"):
-        yield layout, replace(recipe, adapters=replace(recipe.adapters, code=ADAPTER_CODE[name]))
-
-
-def _lora_dropout(way: _Way) -> Iterator[_Way]:
-    layout, recipe = way
-    if recipe.adapters is None:
-        yield way
-        return
-    for dropout in (False, True):
-        yield layout, replace(recipe, adapters=replace(recipe.adapters, dropout=dropout))
+    return ways
 
 
 #: By the option of `gpu-advisor plan` that states it.
-WAYS: Mapping[str, Callable[[_Way], Iterable[_Way]]] = MappingProxyType(
+WAYS: Mapping[str, Callable[[_Way], list[_Way]]] = MappingProxyType(
     {
-        "loss": _loss,
-        "kernels": _kernels,
-        "lora_library": _lora_library,
-        "lora_dropout": _lora_dropout,
-        "optimizer_step": _optimizer_step,
-        "gradient_sync": _gradient_sync,
-        "fsdp_root": _fsdp_root,
+        "loss": _of_layout("loss", get_args(Loss)),
+        "kernels": _of_layout("kernels", get_args(Kernels)),
+        "lora_library": _of_adapters("code", (ADAPTER_CODE["plain"], ADAPTER_CODE["peft"])),
+        "lora_dropout": _of_adapters("dropout", (False, True)),
+        "optimizer_step": _of_step(get_args(OptimizerStep)),
+        "gradient_sync": _of_layout("gradient_sync", get_args(GradientSync)),
+        "fsdp_root": _of_layout("fsdp_root", get_args(FsdpRoot)),
     }
 )
 

@@ -227,9 +227,3 @@ def test_the_report_starts_with_a_group_as_one_action() -> None:
     first, second = first_actions(replace(view, issued=only_lost), "")
     assert (first["summary"].split(":")[0], first["savings_gpus"]) == ("3 of 8 GPUs of node-a are lost", 3)
     assert "node-b" in second["summary"]
-
-
-def test_a_response_of_an_older_advisor_has_no_groups() -> None:
-    answer: Any = answer_of(view_with_lost({"node-a": 3}), "lost_gpu")
-    del answer["groups"]
-    assert len(list(entries(answer))) == 3

@@ -541,8 +541,10 @@ def test_the_navigation_marks_the_page_it_is_on(path: str) -> None:
 
 
 def test_what_concerns_all_is_explained_once() -> None:
-    text = text_of(client_of(view_of([ExporterTarget("a:1", [])])), "/")
-    [group] = group_by_reason(view_of([ExporterTarget("a:1", [])]).evaluation.abstentions)  # type: ignore[union-attr]
+    view = view_of([ExporterTarget("a:1", [])])
+    text = text_of(client_of(view), "/")
+    assert view.evaluation is not None
+    [group] = group_by_reason(view.evaluation.abstentions)
     assert group.details == ()
     assert text.count(group.sentence[1:].rstrip(".")) == 1
     assert "1 detail" not in text
