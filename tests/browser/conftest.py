@@ -74,7 +74,8 @@ def open_page(browser: Browser) -> Iterator[Open]:
             return page
 
         yield open_
-    assert complaints == []
+    # A page that is open longer than its test's server refreshes in vain; other hosts are complained of above.
+    assert [each for each in complaints if "net::ERR_CONNECTION_REFUSED" not in each] == []
 
 
 @pytest.fixture(scope="package")
