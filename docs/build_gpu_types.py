@@ -45,10 +45,8 @@ def text() -> str:
     for name, spec in GPU_SPECS.items():
         sizes = f"({', '.join(map(str, spec.sizes))}{',' if len(spec.sizes) == 1 else ''})"
         rows.append(
-            f'    "{name}": GpuType(\n'
-            f'        "{spec.vendor}", {sizes}, {spec.devices}, {spec.watts}, {spec.link_gb_per_second * 1e9!r}, '
-            f'"{spec.generation}",\n'
-            f'        "{spec.driver_name}",\n    ),'
+            f'    "{name}": GpuType("{spec.vendor}", {sizes}, {spec.devices}, {spec.watts}, '
+            f'{spec.link_gb_per_second:g}e9, "{spec.generation}", "{spec.driver_name}"),'
         )
     return TEXT + "\n".join(rows) + "\n}  # fmt: skip\n"
 

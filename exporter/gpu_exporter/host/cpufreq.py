@@ -14,26 +14,18 @@ def _frequency_family(name: str, help_: str) -> MetricFamily:
     return MetricFamily(f"node_cpu_{name}_hertz", "gauge", help_, ("cpu",))
 
 
-FREQUENCY = _frequency_family("frequency", "Frequency reported by the hardware.")
-FREQUENCY_AVERAGE = _frequency_family("frequency_average", "Mean frequency reported by the hardware.")
-FREQUENCY_MIN = _frequency_family("frequency_min", "Lowest frequency of the hardware.")
-FREQUENCY_MAX = _frequency_family("frequency_max", "Highest frequency of the hardware.")
-SCALING_FREQUENCY = _frequency_family("scaling_frequency", "Frequency chosen by the kernel.")
-SCALING_FREQUENCY_MIN = _frequency_family("scaling_frequency_min", "Lowest frequency that the kernel may choose.")
-SCALING_FREQUENCY_MAX = _frequency_family("scaling_frequency_max", "Highest frequency that the kernel may choose.")
+FILES = {
+    "cpuinfo_cur_freq": _frequency_family("frequency", "Frequency reported by the hardware."),
+    "cpuinfo_avg_freq": _frequency_family("frequency_average", "Mean frequency reported by the hardware."),
+    "cpuinfo_min_freq": _frequency_family("frequency_min", "Lowest frequency of the hardware."),
+    "cpuinfo_max_freq": _frequency_family("frequency_max", "Highest frequency of the hardware."),
+    "scaling_cur_freq": _frequency_family("scaling_frequency", "Frequency chosen by the kernel."),
+    "scaling_min_freq": _frequency_family("scaling_frequency_min", "Lowest frequency that the kernel may choose."),
+    "scaling_max_freq": _frequency_family("scaling_frequency_max", "Highest frequency that the kernel may choose."),
+}
 GOVERNOR = MetricFamily(
     "node_cpu_scaling_governor", "gauge", "1 for the governor that chooses the frequency, else 0.", ("cpu", "governor")
 )
-
-FILES = {
-    "cpuinfo_cur_freq": FREQUENCY,
-    "cpuinfo_avg_freq": FREQUENCY_AVERAGE,
-    "cpuinfo_min_freq": FREQUENCY_MIN,
-    "cpuinfo_max_freq": FREQUENCY_MAX,
-    "scaling_cur_freq": SCALING_FREQUENCY,
-    "scaling_min_freq": SCALING_FREQUENCY_MIN,
-    "scaling_max_freq": SCALING_FREQUENCY_MAX,
-}
 HERTZ_PER_KILOHERTZ = 1000.0
 
 

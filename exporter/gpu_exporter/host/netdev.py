@@ -11,47 +11,30 @@ def _network_family(name: str, help_: str) -> MetricFamily:
     return MetricFamily(f"node_network_{name}_total", "counter", help_, ("device",))
 
 
-RECEIVE_BYTES = _network_family("receive_bytes", "Bytes received.")
-RECEIVE_PACKETS = _network_family("receive_packets", "Packets received.")
-RECEIVE_ERRS = _network_family("receive_errs", "Receive errors.")
-RECEIVE_DROP = _network_family(
-    "receive_drop", "Packets dropped on receive, including those missed for lack of a buffer."
-)
-RECEIVE_FIFO = _network_family("receive_fifo", "Receive queue overruns.")
-RECEIVE_FRAME = _network_family(
-    "receive_frame", "Packets received with a wrong length, checksum or alignment (frame errors)."
-)
-RECEIVE_COMPRESSED = _network_family("receive_compressed", "Compressed packets received.")
-RECEIVE_MULTICAST = _network_family("receive_multicast", "Multicast packets received.")
-TRANSMIT_BYTES = _network_family("transmit_bytes", "Bytes sent.")
-TRANSMIT_PACKETS = _network_family("transmit_packets", "Packets sent.")
-TRANSMIT_ERRS = _network_family("transmit_errs", "Transmit errors.")
-TRANSMIT_DROP = _network_family("transmit_drop", "Packets dropped on transmit.")
-TRANSMIT_FIFO = _network_family("transmit_fifo", "Transmit queue underruns.")
-TRANSMIT_COLLS = _network_family("transmit_colls", "Collisions while sending.")
-TRANSMIT_CARRIER = _network_family("transmit_carrier", "Carrier losses and other errors while sending.")
-TRANSMIT_COMPRESSED = _network_family("transmit_compressed", "Compressed packets sent.")
-
 #: By the column names in the two halves of the table.
 RECEIVE_COLUMNS = {
-    b"bytes": RECEIVE_BYTES,
-    b"packets": RECEIVE_PACKETS,
-    b"errs": RECEIVE_ERRS,
-    b"drop": RECEIVE_DROP,
-    b"fifo": RECEIVE_FIFO,
-    b"frame": RECEIVE_FRAME,
-    b"compressed": RECEIVE_COMPRESSED,
-    b"multicast": RECEIVE_MULTICAST,
+    b"bytes": _network_family("receive_bytes", "Bytes received."),
+    b"packets": _network_family("receive_packets", "Packets received."),
+    b"errs": _network_family("receive_errs", "Receive errors."),
+    b"drop": _network_family(
+        "receive_drop", "Packets dropped on receive, including those missed for lack of a buffer."
+    ),
+    b"fifo": _network_family("receive_fifo", "Receive queue overruns."),
+    b"frame": _network_family(
+        "receive_frame", "Packets received with a wrong length, checksum or alignment (frame errors)."
+    ),
+    b"compressed": _network_family("receive_compressed", "Compressed packets received."),
+    b"multicast": _network_family("receive_multicast", "Multicast packets received."),
 }
 TRANSMIT_COLUMNS = {
-    b"bytes": TRANSMIT_BYTES,
-    b"packets": TRANSMIT_PACKETS,
-    b"errs": TRANSMIT_ERRS,
-    b"drop": TRANSMIT_DROP,
-    b"fifo": TRANSMIT_FIFO,
-    b"colls": TRANSMIT_COLLS,
-    b"carrier": TRANSMIT_CARRIER,
-    b"compressed": TRANSMIT_COMPRESSED,
+    b"bytes": _network_family("transmit_bytes", "Bytes sent."),
+    b"packets": _network_family("transmit_packets", "Packets sent."),
+    b"errs": _network_family("transmit_errs", "Transmit errors."),
+    b"drop": _network_family("transmit_drop", "Packets dropped on transmit."),
+    b"fifo": _network_family("transmit_fifo", "Transmit queue underruns."),
+    b"colls": _network_family("transmit_colls", "Collisions while sending."),
+    b"carrier": _network_family("transmit_carrier", "Carrier losses and other errors while sending."),
+    b"compressed": _network_family("transmit_compressed", "Compressed packets sent."),
 }
 
 

@@ -27,25 +27,28 @@ GUEST_MODES = {"guest": "user", "guest_nice": "nice"}
 
 #: Field of psutil -> our family and the factor to its unit: psutil has times in milliseconds.
 DISK_FIELDS: dict[str, tuple[MetricFamily, float]] = {
-    "read_count": (diskstats.READS, 1),
-    "read_merged_count": (diskstats.READS_MERGED, 1),
-    "read_bytes": (diskstats.READ_BYTES, 1),
-    "read_time": (diskstats.READ_TIME, diskstats.SECONDS_PER_MILLISECOND),
-    "write_count": (diskstats.WRITES, 1),
-    "write_merged_count": (diskstats.WRITES_MERGED, 1),
-    "write_bytes": (diskstats.WRITTEN_BYTES, 1),
-    "write_time": (diskstats.WRITE_TIME, diskstats.SECONDS_PER_MILLISECOND),
-    "busy_time": (diskstats.IO_TIME, diskstats.SECONDS_PER_MILLISECOND),
+    field: (diskstats.FAMILIES[name], diskstats.SECONDS_PER_MILLISECOND if "_time" in field else 1)
+    for field, name in {
+        "read_count": "reads_completed_total",
+        "read_merged_count": "reads_merged_total",
+        "read_bytes": "read_bytes_total",
+        "read_time": "read_time_seconds_total",
+        "write_count": "writes_completed_total",
+        "write_merged_count": "writes_merged_total",
+        "write_bytes": "written_bytes_total",
+        "write_time": "write_time_seconds_total",
+        "busy_time": "io_time_seconds_total",
+    }.items()
 }
 NETWORK_FIELDS = {
-    "bytes_recv": netdev.RECEIVE_BYTES,
-    "packets_recv": netdev.RECEIVE_PACKETS,
-    "errin": netdev.RECEIVE_ERRS,
-    "dropin": netdev.RECEIVE_DROP,
-    "bytes_sent": netdev.TRANSMIT_BYTES,
-    "packets_sent": netdev.TRANSMIT_PACKETS,
-    "errout": netdev.TRANSMIT_ERRS,
-    "dropout": netdev.TRANSMIT_DROP,
+    "bytes_recv": netdev.RECEIVE_COLUMNS[b"bytes"],
+    "packets_recv": netdev.RECEIVE_COLUMNS[b"packets"],
+    "errin": netdev.RECEIVE_COLUMNS[b"errs"],
+    "dropin": netdev.RECEIVE_COLUMNS[b"drop"],
+    "bytes_sent": netdev.TRANSMIT_COLUMNS[b"bytes"],
+    "packets_sent": netdev.TRANSMIT_COLUMNS[b"packets"],
+    "errout": netdev.TRANSMIT_COLUMNS[b"errs"],
+    "dropout": netdev.TRANSMIT_COLUMNS[b"drop"],
 }
 
 
@@ -104,8 +107,7 @@ def _cpufreq(psutil: Any) -> list[FamilySamples]:
     for number, of in enumerate(found or ()):
         values = (of.current, of.min, of.max)  # 0: unknown
         rows[(str(number),)] = [value * HERTZ_PER_MEGAHERTZ if value else None for value in values]
-    families = (cpufreq.SCALING_FREQUENCY, cpufreq.SCALING_FREQUENCY_MIN, cpufreq.SCALING_FREQUENCY_MAX)
-    return samples_by_column(families, rows)
+    return samples_by_column([cpufreq.FILES[f"scaling_{name}_freq"] for name in ("cur", "min", "max")], rows)
 
 
 def _loadavg(psutil: Any) -> list[FamilySamples]:
@@ -126,9 +128,9 @@ def _meminfo(psutil: Any) -> list[FamilySamples]:
 def _stat(psutil: Any) -> list[FamilySamples]:
     counts = psutil.cpu_stats()
     return [
-        single_sample(stat.BOOT_TIME, float(psutil.boot_time())),
-        single_sample(stat.CONTEXT_SWITCHES, float(counts.ctx_switches)),
-        single_sample(stat.INTERRUPTS, float(counts.interrupts)),
+        single_sample(stat.FAMILIES[b"btime"], float(psutil.boot_time())),
+        single_sample(stat.FAMILIES[b"ctxt"], float(counts.ctx_switches)),
+        single_sample(stat.FAMILIES[b"intr"], float(counts.interrupts)),
     ]
 
 

@@ -13,20 +13,20 @@ def _pressure_family(resource: str, kind: str, help_: str) -> MetricFamily:
     return MetricFamily(f"node_pressure_{resource}_{kind}_seconds_total", "counter", help_)
 
 
-CPU_WAITING = _pressure_family("cpu", "waiting", "Time during which at least one task waited for a CPU.")
-IO_WAITING = _pressure_family("io", "waiting", "Time during which at least one task waited for I/O.")
-IO_STALLED = _pressure_family("io", "stalled", "Time during which all non-idle tasks waited for I/O.")
-MEMORY_WAITING = _pressure_family("memory", "waiting", "Time during which at least one task waited for memory.")
-MEMORY_STALLED = _pressure_family("memory", "stalled", "Time during which all non-idle tasks waited for memory.")
-IRQ_STALLED = _pressure_family("irq", "stalled", "Time during which tasks were stalled by interrupts.")
-
-#: By file and the first word of the line. For CPU, "full" is undefined on a whole node.
-FAMILIES: dict[str, dict[bytes, MetricFamily]] = {
-    "cpu": {b"some": CPU_WAITING},
-    "io": {b"some": IO_WAITING, b"full": IO_STALLED},
-    "memory": {b"some": MEMORY_WAITING, b"full": MEMORY_STALLED},
-    "irq": {b"full": IRQ_STALLED},  # few kernels have it
+#: By file and the first word of the line. For CPU, "full" is undefined on a whole node; few kernels have irq.
+FAMILIES = {
+    ("cpu", b"some"): _pressure_family("cpu", "waiting", "Time during which at least one task waited for a CPU."),
+    ("io", b"some"): _pressure_family("io", "waiting", "Time during which at least one task waited for I/O."),
+    ("io", b"full"): _pressure_family("io", "stalled", "Time during which all non-idle tasks waited for I/O."),
+    ("memory", b"some"): _pressure_family(
+        "memory", "waiting", "Time during which at least one task waited for memory."
+    ),
+    ("memory", b"full"): _pressure_family(
+        "memory", "stalled", "Time during which all non-idle tasks waited for memory."
+    ),
+    ("irq", b"full"): _pressure_family("irq", "stalled", "Time during which tasks were stalled by interrupts."),
 }
+RESOURCES = tuple(dict.fromkeys(resource for resource, _ in FAMILIES))
 MICROSECONDS_PER_SECOND = 1e6
 SWITCHED_OFF = (errno.ENOENT, errno.EOPNOTSUPP)
 
@@ -42,15 +42,15 @@ class PressureCollector:
         """
         found: list[FamilySamples] = []
         failures: list[OSError] = []
-        for resource, families in FAMILIES.items():
+        for resource in RESOURCES:
             try:
-                found += _parse_samples(read_file(f"{self._folder}/{resource}"), families)
+                found += _parse_samples(resource, read_file(f"{self._folder}/{resource}"))
             except OSError as error:
                 failures.append(error)
         if found:
             return found
         # Without CONFIG_PSI there are no files; booted with psi=0, opening or reading them fails.
-        if len(failures) == len(FAMILIES):
+        if len(failures) == len(RESOURCES):
             other = [failure for failure in failures if failure.errno not in SWITCHED_OFF]
             if not other:
                 return []
@@ -58,10 +58,10 @@ class PressureCollector:
         raise ValueError(f"{self._folder}: no line could be parsed")
 
 
-def _parse_samples(data: bytes, families: dict[bytes, MetricFamily]) -> list[FamilySamples]:
+def _parse_samples(resource: str, data: bytes) -> list[FamilySamples]:
     found: dict[MetricFamily, FamilySamples] = {}
     for line in data.split(b"\n"):
-        family = families.get(line.partition(b" ")[0])
+        family = FAMILIES.get((resource, line.partition(b" ")[0]))
         _, total, microseconds = line.partition(b" total=")
         if family is None or not total:
             continue

@@ -10,26 +10,22 @@ from gpu_exporter.host.kernel_files import parse_hex, read_file, samples_by_colu
 from gpu_exporter.metrics import FamilySamples, MetricFamily, MetricType
 
 
-def _softnet_family(name: str, type_: MetricType, help_: str) -> MetricFamily:
+def _softnet_family(name: str, help_: str, type_: MetricType = "counter") -> MetricFamily:
     return MetricFamily(f"node_softnet_{name}", type_, help_, ("cpu",))
 
 
-PROCESSED = _softnet_family("processed_total", "counter", "Packets processed.")
-DROPPED = _softnet_family("dropped_total", "counter", "Packets dropped because the CPU's queue was full.")
-SQUEEZED = _softnet_family(
-    "times_squeezed_total",
-    "counter",
-    "Times that processing stopped with work left: the time or the budget was used up.",
-)
-COLLISIONS = _softnet_family(
-    "cpu_collision_total", "counter", "Collisions on the lock of a sending device; always 0 on new kernels."
-)
-RPS = _softnet_family("received_rps_total", "counter", "Times that the CPU was woken to process another CPU's packets.")
-FLOW_LIMIT = _softnet_family("flow_limit_count_total", "counter", "Times that the flow limit was reached.")
-BACKLOG = _softnet_family("backlog_len", "gauge", "Packets in the CPU's queues.")
-
-#: Column of the file -> family. Old kernels have fewer columns.
-COLUMNS = {0: PROCESSED, 1: DROPPED, 2: SQUEEZED, 8: COLLISIONS, 9: RPS, 10: FLOW_LIMIT, 11: BACKLOG}
+#: By the column of the file. Old kernels have fewer columns.
+COLUMNS = {
+    0: _softnet_family("processed_total", "Packets processed."),
+    1: _softnet_family("dropped_total", "Packets dropped because the CPU's queue was full."),
+    2: _softnet_family(
+        "times_squeezed_total", "Times that processing stopped with work left: the time or the budget was used up."
+    ),
+    8: _softnet_family("cpu_collision_total", "Collisions on the lock of a sending device; always 0 on new kernels."),
+    9: _softnet_family("received_rps_total", "Times that the CPU was woken to process another CPU's packets."),
+    10: _softnet_family("flow_limit_count_total", "Times that the flow limit was reached."),
+    11: _softnet_family("backlog_len", "Packets in the CPU's queues.", "gauge"),
+}
 #: The number of the CPU, on new kernels: those that are offline have no line.
 CPU_COLUMN = 12
 MIN_COLUMNS = 3

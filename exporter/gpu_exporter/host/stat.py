@@ -6,21 +6,14 @@ from gpu_exporter.host.base import HostSettings
 from gpu_exporter.host.kernel_files import parse_unsigned, read_file
 from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
 
-BOOT_TIME = MetricFamily("node_boot_time_seconds", "gauge", "Boot time of the node.")
-CONTEXT_SWITCHES = MetricFamily("node_context_switches_total", "counter", "Context switches.")
-INTERRUPTS = MetricFamily("node_intr_total", "counter", "Interrupts serviced.")
-FORKS = MetricFamily("node_forks_total", "counter", "Processes and threads created.")
-RUNNING = MetricFamily("node_procs_running", "gauge", "Tasks that run or wait for a CPU.")
-BLOCKED = MetricFamily("node_procs_blocked", "gauge", "Tasks blocked on I/O.")
-
 #: By the first word of the line.
 FAMILIES = {
-    b"btime": BOOT_TIME,
-    b"ctxt": CONTEXT_SWITCHES,
-    b"intr": INTERRUPTS,
-    b"processes": FORKS,
-    b"procs_running": RUNNING,
-    b"procs_blocked": BLOCKED,
+    b"btime": MetricFamily("node_boot_time_seconds", "gauge", "Boot time of the node."),
+    b"ctxt": MetricFamily("node_context_switches_total", "counter", "Context switches."),
+    b"intr": MetricFamily("node_intr_total", "counter", "Interrupts serviced."),
+    b"processes": MetricFamily("node_forks_total", "counter", "Processes and threads created."),
+    b"procs_running": MetricFamily("node_procs_running", "gauge", "Tasks that run or wait for a CPU."),
+    b"procs_blocked": MetricFamily("node_procs_blocked", "gauge", "Tasks blocked on I/O."),
 }
 
 
