@@ -276,14 +276,6 @@ def test_replicas_that_were_saturated_too_show_only_the_least() -> None:
     assert list(steps.capacity[-5:-1]) == [16] * 4
 
 
-def test_a_packed_past_is_the_same() -> None:
-    history = points(demand(1, 50), 6)
-    record = record_demand([*history[:20], *history[23:]], history[-1].at, STEP, 240)
-    assert None in record.work
-    assert any(record.saturated)
-    assert RecordedDemand.unpack(record.pack()) == record
-
-
 # Persistence
 
 

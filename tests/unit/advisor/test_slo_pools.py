@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from gpu_advisor.documents import serialize
 from gpu_advisor.evaluation.engine import Evaluation, decide
-from gpu_advisor.evaluation.history import PoolSample, step_bounds
+from gpu_advisor.evaluation.history import DemandSignal, PoolSample, step_bounds
 from gpu_advisor.evaluation.policies import scale_pool
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS, TunedHeadroom
@@ -83,8 +83,71 @@ def test_an_evaluation_tunes_each_pool_once(monkeypatch: pytest.MonkeyPatch) -> 
         return tuned_headroom(history, *given)
 
     monkeypatch.setattr(scale_pool, "tuned_headroom", count)
-    evaluate(settings(slo={"unserved": "0.2%"}))
-    assert tuned == [DAY]
+    scale_pool._tune.cache_clear()
+    for _ in range(2):  # the same steps, as other objects
+        evaluate(settings(slo={"unserved": "0.2%"}))
+    assert len(tuned) == 1
+    assert DAY - 60 < tuned[0] <= DAY
+
+
+def _change_step(samples: list[PoolSample], signal: list[tuple[float, float]]) -> None:
+    samples[DAY // 2] = replace(samples[DAY // 2], busy=11.5)
+
+
+def _lose_step(samples: list[PoolSample], signal: list[tuple[float, float]]) -> None:
+    del samples[DAY // 2]
+
+
+def _change_signal(samples: list[PoolSample], signal: list[tuple[float, float]]) -> None:
+    signal[DAY // 2] = (signal[DAY // 2][0], 900.0)
+
+
+def _change_nothing(samples: list[PoolSample], signal: list[tuple[float, float]]) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "pool", "is_new"),
+    [
+        (_change_nothing, {}, False),
+        (_change_step, {}, True),
+        (_lose_step, {}, True),
+        (_change_signal, {}, True),
+        (_change_nothing, {"gpus_per_replica": 2}, True),
+        (_change_nothing, {"slo": {"unserved": "0.5%"}}, True),
+        (_change_nothing, {"start_delay_seconds": 300}, True),
+        (_change_nothing, {"gpu": {"min": 1, "max": 17}}, True),
+        (_change_nothing, {"demand": {"query": "queue", "per_replica": 11}}, True),
+        (_change_nothing, {"demand": {"query": "queue", "per_replica": 10, "counts": "waiting"}}, True),
+    ],
+)
+def test_a_tuning_is_reused_for_the_same_past_and_settings_only(
+    change: Callable[[list[PoolSample], list[tuple[float, float]]], None], pool: dict[str, object], is_new: bool
+) -> None:
+    """Of the same length, with the same first and last step: what differs in between is seen."""
+
+    def tuned(steps: Sequence[PoolSample], signal: TimeSeries, chosen: Settings) -> TunedHeadroom:
+        known = facts([GpuSpec(f"GPU-{i}", 0.3) for i in range(16)], chosen)
+        demand = {"p": DemandSignal("queue", signal)}
+        found = decide(replace(known, slo_histories={"p": tuple(steps)}, demand_signals=demand), chosen)
+        headroom = found.pools[0].headroom
+        assert headroom is not None
+        return headroom
+
+    base = {"slo": {"unserved": "0.2%"}, "demand": {"query": "queue", "per_replica": 10}}
+    last = step_bounds(AT, settings(**base).evaluation)[1]
+    times = [last - STEP * ago for ago in range(DAY - 1, -1, -1)]
+    samples = [PoolSample(at, 16, 3.0 + index % 7) for index, at in enumerate(times)]
+    signal = [(at, 40.0 + index % 11 * (5 + index % 3)) for index, at in enumerate(times)]
+    scale_pool._tune.cache_clear()
+    tuned(samples, tuple(signal), settings(**base))
+    before = scale_pool._tune.cache_info().misses
+    changed = [replace(each) for each in samples]
+    change(changed, signal)
+    found = tuned(changed, tuple(signal), settings(**{**base, **pool}))
+    assert scale_pool._tune.cache_info().misses == before + is_new
+    scale_pool._tune.cache_clear()
+    assert tuned(changed, tuple(signal), settings(**{**base, **pool})) == found
 
 
 def test_stricter_objectives_have_more_replicas() -> None:

@@ -7,23 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from math import inf
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.history import PoolSample, step_bounds
+from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.policies.scale_recommendation import scale_recommendation
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason, Recommendation, stable_id
-from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points, reported_points
-from gpu_advisor.evaluation.scaling.headroom import TUNING_SECONDS, Headroom
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, demand_points
+from gpu_advisor.evaluation.scaling.headroom import (
+    SLO_HISTORY_SECONDS,
+    TUNING_SECONDS,
+    Headroom,
+    TunedHeadroom,
+    tuning_time,
+)
+from gpu_advisor.evaluation.scaling.recorded_pool import RecordedPool, SignalUnits, with_signal
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits, SizingDecision, decide_size, tuned_headroom
 from gpu_advisor.evaluation.scaling.training import GangCounts, decide_gangs
 from gpu_advisor.evaluation.signals import MEMORY_USED, TEMPERATURE, UTILIZATION, UTILIZATION_COVERAGE
-from gpu_advisor.settings import Settings
+from gpu_advisor.promql.expressions import TimeSeries
+from gpu_advisor.settings import EvaluationSettings, Settings
 
 SUBJECT = "scale"
 DEMAND = "demand"
 KINDS = ("scale_up", "scale_down")
+
+#: Pools and hours whose tuning is kept, with the steps of its day.
+KEPT_TUNINGS = 1024
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
@@ -101,7 +114,26 @@ def pool_headroom(facts: Facts, settings: Settings, pool: Pool) -> Headroom:
         own = pool.settings.headroom_deviations
         return Headroom(evaluation.headroom_deviations if own is None else own)
     last, limits = step_bounds(facts.at, evaluation)[1], scaling_limits(settings, pool)
-    return tuned_headroom(_recorded_points(facts, pool), limits, evaluation, last, target, tuning_phase(pool))
+    recorded, phase = _recorded(facts, pool), tuning_phase(pool)
+    tuned_at = tuning_time(last, evaluation.step_seconds, phase)
+    day = recorded.between(tuned_at - SLO_HISTORY_SECONDS, tuned_at)
+    found = _tune(day, limits, evaluation, tuned_at, target, phase)
+    if found.missing_seconds:  # a new pool is tuned at each step
+        found = _tune(recorded, limits, evaluation, last, target, phase)
+    return found
+
+
+@lru_cache(maxsize=KEPT_TUNINGS)
+def _tune(
+    recorded: RecordedPool,
+    limits: ScalingLimits,
+    evaluation: EvaluationSettings,
+    at: float,
+    target_ratio: float,
+    phase_seconds: float,
+) -> TunedHeadroom:
+    """Cached by content: a completed hour is replayed once, however often it is evaluated."""
+    return tuned_headroom(recorded.points(), limits, evaluation, at, target_ratio, phase_seconds)
 
 
 def tuning_phase(pool: Pool) -> int:
@@ -150,37 +182,29 @@ def _demand_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
     """The pool's demand history, from its demand signal if it has one."""
     per_replica = pool.settings.gpus_per_replica
     samples = [(point.at, point.gpus, point.busy) for point in facts.pool_histories.get(pool.settings.name, ())]
-    return _with_signal(facts, pool, demand_points(samples, len(pool.gpus), per_replica))
+    return with_signal(demand_points(samples, len(pool.gpus), per_replica), *_signal(facts, pool))
 
 
-def _recorded_points(facts: Facts, pool: Pool) -> tuple[DemandPoint, ...]:
+def _recorded(facts: Facts, pool: Pool) -> RecordedPool:
     """The last day of a pool whose headroom is tuned."""
-    return _reported(facts, pool, facts.slo_histories.get(pool.settings.name, ()))
+    samples = facts.slo_histories.get(pool.settings.name, ())
+    return RecordedPool(samples, pool.settings.gpus_per_replica, *_signal(facts, pool))
 
 
 def _earlier_points(facts: Facts, pool: Pool, points: Sequence[DemandPoint]) -> tuple[DemandPoint, ...]:
     """What the sizing needs of the day before `points`: where it began, and all of it if the pool is saturated now."""
-    recorded = facts.slo_histories.get(pool.settings.name, ())
-    earlier = [sample for sample in recorded if not points or sample.at < points[0].at]
-    return _reported(facts, pool, earlier if points and points[-1].saturated else earlier[:1])
+    recorded = _recorded(facts, pool)
+    if points:
+        recorded = recorded.between(-inf, points[0].at - facts.evaluation.step_seconds)
+    is_saturated = bool(points) and points[-1].saturated
+    return (recorded if is_saturated else replace(recorded, samples=recorded.samples[:1])).points()
 
 
-def _reported(facts: Facts, pool: Pool, recorded: Sequence[PoolSample]) -> tuple[DemandPoint, ...]:
-    samples = [(point.at, point.gpus, point.busy) for point in recorded]
-    return _with_signal(facts, pool, reported_points(samples, pool.settings.gpus_per_replica))
-
-
-def _with_signal(facts: Facts, pool: Pool, points: tuple[DemandPoint, ...]) -> tuple[DemandPoint, ...]:
+def _signal(facts: Facts, pool: Pool) -> tuple[TimeSeries, SignalUnits | None]:
     signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
     if signal is None or demand is None or signal.reason is not None:
-        return points
-    by_time = {at: value / demand.per_replica for at, value in signal.series}
-    in_service = {point.at: point.demand if demand.kind == "waiting" else 0.0 for point in points}
-    return tuple(
-        replace(point, signal_demand=by_time[point.at] + in_service[point.at])
-        for point in points
-        if point.at in by_time
-    )
+        return (), None
+    return signal.series, SignalUnits(demand.per_replica, demand.kind == "waiting")
 
 
 def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation | Abstention]:

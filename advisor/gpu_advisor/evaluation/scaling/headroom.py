@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil, sqrt
 
 from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay, CandidateResult
@@ -127,17 +126,14 @@ def tune_headroom(
             history_seconds=recorded,
             missing_seconds=missing,
         )
-    return _tune(record.pack(), step_seconds, rules, target_ratio)
+    return _tune(record, step_seconds, rules, target_ratio)
 
 
 def _recorded_seconds(record: RecordedDemand, step_seconds: float) -> float:
     return sum(work is not None for work in record.work) * step_seconds
 
 
-@lru_cache(maxsize=1024)
-def _tune(packed: bytes, step_seconds: float, rules: SizingRules, target_ratio: float) -> TunedHeadroom:
-    """Cached by content, in 35 kB a pool and day: a completed hour is replayed once, however often it is evaluated."""
-    record = RecordedDemand.unpack(packed)
+def _tune(record: RecordedDemand, step_seconds: float, rules: SizingRules, target_ratio: float) -> TunedHeadroom:
     found = CandidateReplay(record, rules)
     stated = WINDOW_FRONTIER_RATIOS if rules.window_steps else FRONTIER_RATIOS
     frontiers = frontiers_of(found, min(target_ratio, *stated))
