@@ -1,6 +1,6 @@
 """False advice on healthy inference servers, hour after hour.
 
-    python -m benchmarks.serving_healthy [--servers 100] [--hours 2] [--first-seed 0] [--workers 2] [--minutes 30]
+    python -m benchmarks.serving_healthy [--servers 100] [--hours 2] [--first-seed 0] [--workers 2] [--runs FILE]
 
 Servers are drawn as the class `healthy` of benchmarks/serving, and kept if they keep their objectives and no cause is
 true of them (causes.py). Every five minutes the advisor decides as it does live: on the last window and the one before,
@@ -8,20 +8,20 @@ with the step times and the demand of the hours before, for a pool with the serv
 false here; a number of replicas with headroom for the demand to come is not, and is counted apart, by the growth of
 load that the server bears as it is.
 
-The simulated server takes nearly all of the time. Compiled it is three times as fast, and gives the same numbers: in a
-copy of this repository, mypyc benchmarks/serving/{server_model,simulator,situation,windows}.py
+The simulated server takes nearly all of the time: with --runs it is read from a file that watched_servers.py writes,
+and --runs without --servers decides on all that the file has.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from multiprocessing import Pool
+from pathlib import Path
+from threading import Semaphore
 
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
@@ -31,62 +31,56 @@ from gpu_advisor.observation.serving import HISTORY_WINDOW_STEPS, with_window_be
 from gpu_advisor.settings import Settings
 
 from benchmarks import common
-from benchmarks.serving.causes import SERVED_RATIO, causes_of
-from benchmarks.serving.draw import healthy
 from benchmarks.serving.facts_adapter import points_of, replicas_of
-from benchmarks.serving.situation import SCRAPE_SECONDS, WINDOW_SECONDS, Run, Situation, run
-from benchmarks.serving.windows import SCRAPES_PER_WINDOW, watch, window_of
+from benchmarks.serving.situation import WINDOW_SECONDS, Run, Situation
+from benchmarks.serving.watched_servers import STEP_SCRAPES, STEP_SECONDS, packed_servers, unpack
+from benchmarks.serving.windows import SCRAPES_PER_WINDOW, window_of
 
-#: Steps of the history (seconds).
-STEP_SECONDS = 60.0
 SECONDS_PER_DAY = 86_400
+
+#: Servers that are read before a worker is free (each is some 50 kB).
+SERVERS_AHEAD = 8
 
 #: Advice on a number of replicas by demand, not by a cause.
 SIZE_KINDS = ("scale_up", "scale_down")
 
-#: Growths of the load that are tried, up to where headroom for what is to come ends.
-GROWTHS = (1.1, 1.2, 1.3, 1.4, 1.5)
-
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """A server's windows: what was recommended in each, as pairs of kind and cause. `bears`, of a server whose replicas
-    are to change, is the growth of its load with which it still keeps its objectives."""
+class Decided:
+    """A server's windows: what was recommended in each, as pairs of kind and cause. `bears` is the growth of its load
+    with which it still keeps its objectives."""
 
     seed: int
     replicas: int
     found: tuple[frozenset[tuple[str, str]], ...]
-    bears: float | None
+    bears: float
 
     @property
     def sized(self) -> int:
         """The windows with another number of replicas for the demand."""
         return sum(any(kind in SIZE_KINDS for kind, _ in each) for each in self.found)
 
+    @property
+    def advised(self) -> int:
+        """The windows with advice on a cause."""
+        return sum(any(kind not in SIZE_KINDS for kind, _ in each) for each in self.found)
 
-def watch_healthy(key: tuple[int, float]) -> Watched | None:
-    """The windows of one drawn server; None if it is not healthy."""
-    seed, hours = key
-    situation = healthy(seed)
-    judged = run(situation)
-    if judged.attainment < SERVED_RATIO or causes_of(situation, judged):
+
+def within(ahead: Semaphore, servers: Iterable[bytes]) -> Iterator[bytes]:
+    """The servers, each when the semaphore has room: a pool reads all that it is given at once."""
+    for each in servers:
+        ahead.acquire()
+        yield each
+
+
+def decide_server(packed: bytes) -> Decided | None:
+    """The windows of one server; None if it is not healthy."""
+    server = unpack(packed)
+    if server is None:
         return None
-    windows = int(hours * 3600 / WINDOW_SECONDS)
-    advice = decide_windows(situation, watch(situation, windows), windows)
+    advice = decide_windows(server.situation, server.watched, server.windows)
     found = tuple(frozenset((each.kind, each.diagnosis) for each in one) for one in advice)
-    sized = any(kind in SIZE_KINDS for each in found for kind, _ in each)
-    return Watched(seed, len(situation.delays), found, growth_borne(situation) if sized else None)
-
-
-def growth_borne(situation: Situation) -> float:
-    """The largest of GROWTHS with which a server keeps its objectives as it is; 1 if none."""
-    borne = 1.0
-    for growth in GROWTHS:
-        load = replace(situation.load, rate=growth * situation.load.rate)
-        if run(replace(situation, load=load)).attainment < SERVED_RATIO:
-            break
-        borne = growth
-    return borne
+    return Decided(server.key[0], len(server.situation.delays), found, server.bears)
 
 
 def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator[tuple[Recommendation, ...]]:
@@ -100,7 +94,7 @@ def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator
     steps = int(settings.evaluation.history_seconds / STEP_SECONDS)
     for number in range(windows):
         window = window_of(watched, number)
-        points += points_of(Run(tuple(each[:: int(STEP_SECONDS / SCRAPE_SECONDS)] for each in window.samples), 0, 0, 0))
+        points += points_of(Run(tuple(each[::STEP_SCRAPES] for each in window.samples), 0, 0, 0))
         demand += demand_of(watched, number)
         del points[: -steps * len(situation.delays)], demand[:-steps]
         if not number:
@@ -115,7 +109,7 @@ def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator
 
 def demand_of(watched: Run, number: int) -> Iterator[DemandSample]:
     """All replicas together, by the steps of a window; tokens over as long as the advisor reads them for."""
-    size = int(STEP_SECONDS / SCRAPE_SECONDS)
+    size = STEP_SCRAPES
     columns = list(zip(*watched.samples, strict=True))
     for end in range(number * SCRAPES_PER_WINDOW + size, (number + 1) * SCRAPES_PER_WINDOW + 1, size):
         first, last = columns[max(0, end - HISTORY_WINDOW_STEPS * size)], columns[end]
@@ -128,36 +122,39 @@ def demand_of(watched: Run, number: int) -> Iterator[DemandSample]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--servers", type=int, default=100, help="servers drawn; those that are healthy are watched")
+    parser.add_argument("--servers", type=int, help="servers drawn; those that are healthy are watched")
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="count no server that is done after as many")
+    parser.add_argument("--runs", type=Path, help="a file of watched servers: read, and grown by those that it lacks")
     options = parser.parse_args()
 
-    began = time.monotonic()
     servers = windows = advised = 0
     sized = Counter[float]()
     replica_seconds = 0.0
     named = Counter[str]()
-    keys = [(options.first_seed + number, options.hours) for number in range(options.servers)]
+    wanted = None
+    if options.servers is not None or options.runs is None:
+        count = 100 if options.servers is None else options.servers
+        wanted = [(options.first_seed + number, options.hours) for number in range(count)]
+    ahead = Semaphore(SERVERS_AHEAD * options.workers)
     with Pool(options.workers) as pool:
-        for watched in pool.imap_unordered(watch_healthy, keys):
-            if watched is None:
+        servers_read = within(ahead, packed_servers(wanted, options.runs, options.workers))
+        for decided in pool.imap_unordered(decide_server, servers_read):
+            ahead.release()
+            if decided is None:
                 continue
-            if time.monotonic() > began + 60 * options.minutes:
-                break
             servers += 1
-            windows += len(watched.found)
-            replica_seconds += len(watched.found) * WINDOW_SECONDS * watched.replicas
-            if watched.bears is not None:
-                sized[watched.bears] += watched.sized
-            advised += sum(any(kind not in SIZE_KINDS for kind, _ in each) for each in watched.found)
-            found = Counter(f"{kind}: {cause}" for each in watched.found for kind, cause in each)
+            windows += len(decided.found)
+            replica_seconds += len(decided.found) * WINDOW_SECONDS * decided.replicas
+            if decided.sized:
+                sized[decided.bears] += decided.sized
+            advised += decided.advised
+            found = Counter(f"{kind}: {cause}" for each in decided.found for kind, cause in each)
             named.update(found)
             if found:
-                bears = "" if watched.bears is None else f", bears {watched.bears:g} times its load"
-                print(f"seed {watched.seed}, {watched.replicas} replicas{bears}: {dict(found)}", flush=True)
+                bears = f", bears {decided.bears:g} times its load" if decided.sized else ""
+                print(f"seed {decided.seed}, {decided.replicas} replicas{bears}: {dict(found)}", flush=True)
     days = replica_seconds / SECONDS_PER_DAY
     print(f"{servers} healthy servers, {windows} windows, {days:.1f} replica-days: {advised} windows with advice")
     print(f"by kind and cause: {dict(named)}; {sized.total()} windows with a number of replicas for the demand")

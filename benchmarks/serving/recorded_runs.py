@@ -11,10 +11,9 @@ from pathlib import Path
 
 from benchmarks.serving.causes import causes_of
 from benchmarks.serving.draw import CLASSES
+from benchmarks.serving.records import append_record, drop_cut_off, read_records
 from benchmarks.serving.simulator import Sample
 from benchmarks.serving.situation import Run, Situation, run
-
-_LENGTH_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +44,18 @@ def simulate(key: tuple[str, int]) -> bytes:
 def judged_runs(count: int, first_seed: int, path: Path | None, workers: int) -> Iterator[JudgedRun]:
     """As many situations of each class; those in the file are read from it, the others are added to it."""
     wanted = {(name, first_seed + number) for number in range(count) for name in CLASSES}
-    for judged in _read(path) if path is not None and path.exists() else ():
+    for judged in map(_unpack, read_records(path)):
         if (judged.name, judged.seed) in wanted:
             wanted.remove((judged.name, judged.seed))
             yield judged
     missing = sorted(wanted, key=lambda key: (key[1], key[0]))
+    if missing and path is not None:
+        drop_cut_off(path)
     with Pool(workers) as pool:
         for packed in pool.imap(simulate, missing, chunksize=4):
             if path is not None:
-                with path.open("ab") as file:
-                    file.write(len(packed).to_bytes(_LENGTH_BYTES, "little") + packed)
+                append_record(path, packed)
             yield _unpack(packed)
-
-
-def _read(path: Path) -> Iterator[JudgedRun]:
-    with path.open("rb") as file:
-        while length := file.read(_LENGTH_BYTES):
-            packed = file.read(int.from_bytes(length, "little"))
-            if len(packed) == int.from_bytes(length, "little"):  # else the last one was cut off
-                yield _unpack(packed)
 
 
 def _unpack(packed: bytes) -> JudgedRun:
