@@ -9,8 +9,7 @@ import pytest
 from gpu_advisor.evaluation.actions import render
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.policies.command_names import NameKind, names_one
-from gpu_advisor.evaluation.policies.gpu_processes import list_processes
-from gpu_advisor.evaluation.policies.node_commands import drain_node
+from gpu_advisor.evaluation.policies.gpu_commands import drain_node, list_processes
 from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from hypothesis import given
 from hypothesis import strategies as st

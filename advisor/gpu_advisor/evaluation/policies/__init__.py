@@ -5,6 +5,10 @@ by_diagnosis.py registers the policies that act on a diagnosis; all others are r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
+from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.policies import (
     batch_size,
     by_diagnosis,
@@ -18,8 +22,17 @@ from gpu_advisor.evaluation.policies import (
     scale_pool,
     unseen_errors,
 )
-from gpu_advisor.evaluation.policies.base import Policy
+from gpu_advisor.evaluation.pools import Pool
+from gpu_advisor.evaluation.recommendation import Abstention, Recommendation
 from gpu_advisor.evaluation.serving.decision_table import KINDS as SERVING_KINDS
+from gpu_advisor.settings import Settings
+
+
+class Policy(Protocol):
+    """A pure function: no clock, no network, no globals. The live engine and every replay run the same code."""
+
+    def __call__(self, facts: Facts, settings: Settings, pool: Pool, /) -> Iterable[Recommendation | Abstention]: ...
+
 
 #: The kinds of recommendation.
 KINDS: tuple[str, ...] = (

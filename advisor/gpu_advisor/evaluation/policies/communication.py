@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from gpu_advisor.evaluation.actions import Action, edit_code, notes
 from gpu_advisor.evaluation.diagnosis.link_speeds import nvlink_bytes_per_second
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice
-from gpu_advisor.evaluation.policies.vendor_tools import topology_command
+from gpu_advisor.evaluation.policies.gpu_commands import topology_command
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "communication"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, Finding, PolicyAdvice, more_gpus, percent
+from gpu_advisor.evaluation.policies.gpu_commands import show_state
 from gpu_advisor.evaluation.policies.throttled_clock import throttled_clock
-from gpu_advisor.evaluation.policies.vendor_tools import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 from gpu_advisor.evaluation.signals import POWER, POWER_LIMIT, SM_CLOCK, TEMPERATURE
 

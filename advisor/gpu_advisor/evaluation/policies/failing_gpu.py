@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.command_names import names_one
-from gpu_advisor.evaluation.policies.node_commands import drain_node
+from gpu_advisor.evaluation.policies.gpu_commands import drain_node
 from gpu_advisor.evaluation.policies.unseen_errors import FATAL_XIDS
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from gpu_advisor.evaluation.actions import notes
 from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.policies.gpu_processes import dump_stacks
+from gpu_advisor.evaluation.policies.gpu_commands import dump_stacks
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
 from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from gpu_advisor.evaluation.pools import Pool

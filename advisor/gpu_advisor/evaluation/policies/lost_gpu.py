@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import HARDWARE_REASONS, faulty_nodes, is_lost
-from gpu_advisor.evaluation.policies.node_commands import drain_node
+from gpu_advisor.evaluation.policies.gpu_commands import drain_node
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import GPU_UP_HIGHEST

@@ -10,7 +10,7 @@ from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import Controller, GpuOwner
 from gpu_advisor.evaluation.policies.command_names import names_one
-from gpu_advisor.evaluation.policies.gpu_processes import list_processes
+from gpu_advisor.evaluation.policies.gpu_commands import list_processes
 
 #: Owners that gpu-exporter calls so are jobs of Slurm, whose `training_job` is the job's id.
 SLURM = "slurm"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, percent
-from gpu_advisor.evaluation.policies.gpu_processes import dump_stacks
+from gpu_advisor.evaluation.policies.gpu_commands import dump_stacks
 from gpu_advisor.evaluation.recommendation import Alternative
 
 KIND = "profiling"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpu_advisor.evaluation.actions import Action, notes
 from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus
-from gpu_advisor.evaluation.policies.vendor_tools import show_state
+from gpu_advisor.evaluation.policies.gpu_commands import show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "straggler"

@@ -1,0 +1,71 @@
+"""Commands that show a GPU's state and its processes, and that keep new work off its node. Pure.
+
+Tools: https://docs.nvidia.com/deploy/nvidia-smi/ and
+https://rocm.docs.amd.com/projects/amdsmi/en/latest/how-to/amdsmi-cli-tool.html
+
+A pid is known to the driver alone, and is used again after its process ended: so the command asks the driver, and shows
+when each process started. The GPU's name is an argument of the script, never a part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from gpu_advisor.evaluation.actions import Action, notes, run_command
+from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.policies.command_names import names_one
+
+State = Literal["heat", "limits", "health"]
+
+_COMMANDS: Mapping[tuple[str, State], tuple[str, ...]] = {
+    ("nvidia", "heat"): ("nvidia-smi", "-q", "-d", "TEMPERATURE,PERFORMANCE"),
+    ("nvidia", "limits"): ("nvidia-smi", "--query-gpu=index,power.limit,power.default_limit", "--format=csv"),
+    ("nvidia", "health"): ("nvidia-smi", "-q", "-d", "CLOCK,PERFORMANCE,ECC,ROW_REMAPPER"),
+    ("amd", "heat"): ("amd-smi", "metric", "--temperature", "--power"),
+    ("amd", "limits"): ("amd-smi", "static", "--limit"),
+    ("amd", "health"): ("amd-smi", "metric", "--clock", "--power", "--ecc"),
+}
+_SELECT_ONE: Mapping[str, str] = {"nvidia": "-i", "amd": "-g"}
+
+_PIDS = 'nvidia-smi -i "$1" --query-compute-apps=pid --format=csv,noheader'
+_SHOW = f"{_PIDS} | xargs -r ps -o pid,user,lstart,args -p"
+_STACKS = f"{_PIDS} | xargs -r -n 1 py-spy dump --pid"
+
+
+def show_state(gpu: Gpu, state: State, *, alone: bool = False, note: str = "") -> Iterator[Action]:
+    """Of all GPUs of its node, or of this one `alone`; nothing for vendors whose tool is not known."""
+    command = _COMMANDS.get((gpu.vendor, state))
+    if command:
+        which = (_SELECT_ONE[gpu.vendor], gpu.index) if alone and gpu.index.isdigit() else ()
+        yield run_command(*command[:2], *which, *command[2:], node=gpu.node, note=note)
+
+
+def topology_command(gpu: Gpu) -> str:
+    """What shows the paths between the GPUs of a node, and to its NICs."""
+    return {"nvidia": "nvidia-smi topo -m", "amd": "amd-smi topology"}.get(gpu.vendor, "lspci -tv")
+
+
+def list_processes(facts: Facts, gpu: Gpu, note: str) -> Iterator[Action]:
+    """Pid, user, start and command line of each; nothing for vendors whose tool cannot be asked so."""
+    return _script(facts, gpu, _SHOW, note)
+
+
+def dump_stacks(facts: Facts, gpu: Gpu, note: str) -> Iterator[Action]:
+    """Where each of its Python processes is (https://github.com/benfred/py-spy)."""
+    return _script(facts, gpu, _STACKS, note)
+
+
+def drain_node(gpu: Gpu, reason: str) -> Iterator[Action]:
+    """For Kubernetes and for Slurm; a node whose name stands for others, too, has no command."""
+    if not names_one("host", gpu.host):
+        yield from notes("keep new work off the node, then drain it; its name does not identify a single host")
+        return
+    yield run_command("kubectl", "cordon", gpu.host, node=gpu.node, note="then drain it; on Slurm instead:")
+    yield run_command("scontrol", "update", f"nodename={gpu.host}", "state=drain", f"reason={reason}", node=gpu.node)
+
+
+def _script(facts: Facts, gpu: Gpu, script: str, note: str) -> Iterator[Action]:
+    label = facts.uuid_label(gpu.uuid)
+    if gpu.vendor == "nvidia" and names_one("gpu", label):
+        yield run_command("sh", "-c", script, "sh", label, node=gpu.node, note=note)
