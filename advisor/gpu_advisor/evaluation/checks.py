@@ -32,7 +32,7 @@ from gpu_advisor.evaluation.signals import (
 )
 from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.promql.expressions import Ratio
-from gpu_advisor.settings import PoolSettings, Settings
+from gpu_advisor.settings import CpuLimits, MemoryLimits, PoolSettings, Settings
 
 #: I/O pressure above a tenth of the time is a bottleneck; disks and links saturate before 100 %.
 IO_PRESSURE_LIMIT = 0.10
@@ -51,12 +51,11 @@ FLEET = Scope("fleet", "fleet")
 
 @dataclass(frozen=True, slots=True)
 class TargetBand:
-    """The target range of a value, edges included, with the severity of a value below and above it."""
+    """The target range of a value, edges included, with the severity of a value below it; above, it is a warning."""
 
     low: float
     high: float
     below: Severity = "warning"
-    above: Severity = "warning"
 
     def edge(self, value: float) -> float:
         """The edge that the value misses, or is nearest to. Edges at 0 and 1 cannot be missed."""
@@ -77,11 +76,14 @@ class NodeCheck:
     pick: Literal["first", "worst"] = "first"
 
 
+def _band_around(limits: MemoryLimits | CpuLimits, below: Severity = "warning") -> TargetBand:
+    """The target, and the tolerance to either side."""
+    low, high = limits.target_usage - limits.tolerance, limits.target_usage + limits.tolerance
+    return TargetBand(max(0.0, low / 100), min(1.0, high / 100), below)
+
+
 def _cpu_band(settings: Settings) -> TargetBand:
-    cpu = settings.resources.cpu
-    return TargetBand(
-        max(0.0, (cpu.target_usage - cpu.tolerance) / 100), min(1.0, (cpu.target_usage + cpu.tolerance) / 100), "info"
-    )
+    return _band_around(settings.resources.cpu, "info")
 
 
 def _upper_limit(limit: float) -> Callable[[Settings], TargetBand]:
@@ -121,11 +123,7 @@ def mean_band(settings: Settings, pools: Sequence[Pool]) -> TargetBand:
 
 
 def memory_band(settings: Settings) -> TargetBand:
-    memory = settings.resources.memory
-    return TargetBand(
-        max(0.0, (memory.target_usage - memory.tolerance) / 100),
-        min(1.0, (memory.target_usage + memory.tolerance) / 100),
-    )
+    return _band_around(settings.resources.memory)
 
 
 def run_checklist(facts: Facts, settings: Settings, pools: Sequence[Pool], prices: Prices) -> tuple[Check, ...]:
@@ -460,7 +458,7 @@ def _judge(item: str, title: str, scope: Scope, value: float, band: TargetBand, 
     if value < band.low - ROUNDING:
         status, severity, missed_by = CheckStatus.MISSED, band.below, value - band.low
     elif value > band.high + ROUNDING:
-        status, severity, missed_by = CheckStatus.MISSED, band.above, value - band.high
+        status, severity, missed_by = CheckStatus.MISSED, "warning", value - band.high
     else:
         return Check(item, title, scope, CheckStatus.MET, "info", value, band.low, band.high, evidence=evidence)
     return Check(item, title, scope, status, severity, value, band.low, band.high, missed_by, evidence=evidence)

@@ -252,7 +252,7 @@ def test_the_gpus_of_a_job() -> None:
     peers = build_peers(known, known.gpus)
     assert [gpu.uuid for gpu in peers.gpus_of_job("a")] == ["GPU-0", "GPU-1"]
     assert peers.gpus_of_job(None) == peers.gpus_of_job("none") == ()
-    assert [peers.job(gpu) for gpu in known.gpus] == ["a", "a", None]
+    assert [peers.jobs.get(gpu.uuid) for gpu in known.gpus] == ["a", "a", None]
 
 
 @pytest.mark.parametrize(

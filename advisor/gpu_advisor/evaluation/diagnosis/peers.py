@@ -49,9 +49,6 @@ class Peers:
         found = self.values.get((group, quantity), ())
         return len(found) > min_others and found[0] == found[-1]
 
-    def job(self, gpu: Gpu) -> str | None:
-        return self.jobs.get(gpu.uuid)
-
     def gpus_of_job(self, job: str | None) -> tuple[Gpu, ...]:
         return () if job is None else self.members.get(job, ())
 

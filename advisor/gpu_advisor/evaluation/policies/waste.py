@@ -105,7 +105,7 @@ def _waiting_ranks(finding: Finding) -> Iterator[Waste]:
     """The other ranks of the job wait for the straggler as much longer as it waits less than they do."""
     excess = finding.mean("communication_below_job")
     slow = {gpu.uuid for gpu in finding.gpus}
-    job = finding.peers.job(finding.gpus[0])
+    job = finding.peers.jobs.get(finding.gpus[0].uuid)
     others = tuple(gpu.uuid for gpu in finding.peers.gpus_of_job(job) if gpu.uuid not in slow)
     if excess is not None and excess > 0 and others:
         yield Waste(others, _ratio(excess), _ratio(excess))
