@@ -322,7 +322,7 @@ class OutcomeDocument(TypedDict):
     unit: str
     current: float
     recommended: float
-    observed: Annotated[float | None, Field(description="size when it resolved; null: not about a size")]
+    observed: Annotated[float | None, Field(description="size when it resolved; null: nothing shows one")]
     result: Literal["applied", "partly_applied", "not_applied", "cause_gone"]
     given: Rfc3339Time
     ended: Rfc3339Time
@@ -334,6 +334,7 @@ class OutcomeDocument(TypedDict):
     not_measured: Annotated[str, Field(description="why nothing was measured; empty if something was")]
     improved: bool | None
     projection_error_ratio: Annotated[float | None, Field(description="observed minus projected utilization")]
+    feedback: Annotated[FeedbackDocument | None, Field(description="the latest before it was judged; null: none")]
 
 
 class OutcomesDocument(PaginationHeader):

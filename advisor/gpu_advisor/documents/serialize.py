@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Literal, TypeVar
 
@@ -268,12 +268,14 @@ def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int)
         "page": page,
         "per_page": per_page,
         "suggestions": list(view.suggestions),
-        "outcomes": [outcome(each) for each in page_slice(selection, page, per_page)],
+        "outcomes": [outcome(each, view.feedback) for each in page_slice(selection, page, per_page)],
     }
 
 
-def outcome(of: Outcome) -> schema.OutcomeDocument:
+def outcome(of: Outcome, verdicts: Iterable[Feedback] = ()) -> schema.OutcomeDocument:
+    """`verdicts` are the feedback on all recommendations, oldest first."""
     tracked = of.closed.tracked
+    own = [each for each in verdicts if each.id == tracked.id and tracked.given <= each.made <= of.judged]
     return {
         "id": tracked.id,
         "kind": tracked.kind,
@@ -293,6 +295,7 @@ def outcome(of: Outcome) -> schema.OutcomeDocument:
         "not_measured": of.not_measured,
         "improved": of.improved,
         "projection_error_ratio": of.error_ratio,
+        "feedback": feedback(own[-1]) if own else None,
     }
 
 

@@ -173,7 +173,7 @@ def _comparison(
 def _outcomes(view: View, past: FleetHistory) -> list[shapes.OutcomeDocument]:
     """Outcomes judged in the period, newest first."""
     recent = [each for each in reversed(view.outcomes.recent) if each.judged >= past.period.start]
-    return [document.outcome(each) for each in recent[:MAX_LISTED]]
+    return [document.outcome(each, view.feedback) for each in recent[:MAX_LISTED]]
 
 
 def _groups(

@@ -13,16 +13,16 @@ from enum import Enum
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Recommendation, Scope
+from gpu_advisor.evaluation.savings import SIZE_UNITS
+from gpu_advisor.state.comparison import explain_incomparable, work_on
 from gpu_advisor.state.measures import Measurement, measure, values_before
+from gpu_advisor.state.sizes import NO_POOL, PoolSize, pool_sizes, reported_size
 
 #: Differences of utilization below this (two percentage points) are noise, not an improvement.
 MIN_IMPROVEMENT_RATIO = 0.02
 
 #: A scope without data delays the outcome by up to this many settling times; then it is judged without utilization.
 MAX_SETTLE_PERIODS = 4
-
-#: Recommendations in these units set the size of their scope, which shows whether they were applied.
-SIZE_UNITS = frozenset({"replicas", "GPUs"})
 
 #: Outcomes kept as a list; the counts include older ones.
 MAX_RECENT_OUTCOMES = 1000
@@ -32,30 +32,36 @@ class OutcomeResult(str, Enum):
     APPLIED = "applied"
     PARTLY_APPLIED = "partly_applied"
     NOT_APPLIED = "not_applied"  # the size went the other way
-    CAUSE_GONE = "cause_gone"  # resolved without a resize
+    CAUSE_GONE = "cause_gone"  # resolved, and nothing shows that it was applied
 
 
 @dataclass(frozen=True, slots=True)
 class UtilizationSnapshot:
-    """Mean GPU utilization and pool sizes (in both units) of one evaluation, by scope kind and name."""
+    """Mean GPU utilization, and pool sizes by unit, of one evaluation, by scope kind and name."""
 
     at: float
     utilization: Mapping[tuple[str, str], float]
-    sizes: Mapping[tuple[str, str], Mapping[str, float]]
+    sizes: Mapping[tuple[str, str], Mapping[str, PoolSize]]
     facts: Facts | None = None
 
     def size(self, tracked: TrackedRecommendation) -> float | None:
-        """None if the recommendation is not about the size of a pool; 0 if the pool no longer exists."""
-        if tracked.unit not in SIZE_UNITS or tracked.scope.kind != "pool":
-            return None
-        return self.sizes.get(_key(tracked.scope), {}).get(tracked.unit, 0.0)
+        """What became of the recommendation's `current`; None if nothing shows it. A pool that is gone has size 0."""
+        if not tracked.sizes_pool:
+            return None if self.facts is None else reported_size(tracked.unit, tracked.scope, tracked.gpus, self.facts)
+        now = self.pool_size(tracked.scope, tracked.unit) or NO_POOL
+        before = tracked.pool_size
+        return now.total if before is None else max(0.0, tracked.current + now.change_since(before))
+
+    def pool_size(self, scope: Scope, unit: str) -> PoolSize | None:
+        return self.sizes.get(_key(scope), {}).get(unit)
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedRecommendation:
     """A recommendation's projection, and what was measured when it was made. `given` is a Unix time; ratios are 0..1.
 
-    `before` are the means over `gpus`, by signal.
+    `before` are the means over `gpus`, by signal; `work` is what ran on them. `pool_size` is None if it is not about
+    the size of a pool, or an earlier version made it.
     """
 
     id: str
@@ -70,11 +76,17 @@ class TrackedRecommendation:
     projected_ratio: float | None
     gpus: tuple[str, ...] = ()
     before: Mapping[str, float] = field(default_factory=dict)
+    work: tuple[str, ...] = ()
+    pool_size: PoolSize | None = None
+
+    @property
+    def sizes_pool(self) -> bool:
+        return self.unit in SIZE_UNITS and self.scope.kind == "pool"
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedRecommendation:
-    """A tracked recommendation that resolved or was acted upon at `at`, and the size then (None: not about a size)."""
+    """A tracked recommendation that resolved or was acted upon at `at`, and the size then (None: nothing shows one)."""
 
     tracked: TrackedRecommendation
     at: float
@@ -126,13 +138,7 @@ NO_OUTCOMES = Outcomes()
 
 def take_snapshot(evaluation: Evaluation) -> UtilizationSnapshot:
     """The part of an evaluation that projections are compared with."""
-    sizes = {
-        _key(state.pool.scope): {
-            "GPUs": float(len(state.pool.gpus)),
-            "replicas": float(state.pool.replicas),
-        }
-        for state in evaluation.pools
-    }
+    sizes = {_key(state.pool.scope): pool_sizes(evaluation, state.pool) for state in evaluation.pools}
     utilization = {
         _key(check.scope): check.value
         for check in evaluation.checks
@@ -146,6 +152,8 @@ def track(id_: str, since: float, advice: Recommendation, snapshot: UtilizationS
         id_, advice.kind, advice.direction, advice.scope, advice.unit, since, advice.current, advice.recommended,
         snapshot.utilization.get(_key(advice.scope)), advice.projection.utilization_ratio, advice.gpus,
         {} if snapshot.facts is None else values_before(advice.kind, advice.gpus, snapshot.facts),
+        () if snapshot.facts is None else tuple(sorted(work_on(advice.gpus, snapshot.facts))),
+        snapshot.pool_size(advice.scope, advice.unit),
     )  # fmt: skip
 
 
@@ -164,16 +172,15 @@ def close_ended(
     still, closed = dict(now), []
     for id_, former in open_.items():
         present = now.get(id_)
+        size = snapshot.size(former)
         if id_ in unconfirmed:
             still[id_] = former
-        elif present is None:
-            closed.append(ClosedRecommendation(former, snapshot.at, snapshot.size(former)))
-        elif present.current != former.current and former.unit in SIZE_UNITS:
-            closed.append(ClosedRecommendation(former, snapshot.at, present.current))
-        elif present.recommended == former.recommended:
+        elif present is None or size not in (None, former.current):
+            closed.append(ClosedRecommendation(former, snapshot.at, size))
+        elif (present.recommended, present.current) == (former.recommended, former.current):
             still[id_] = former
         else:
-            still[id_] = replace(present, given=former.given, gpus=former.gpus, before=former.before)
+            still[id_] = replace(present, given=former.given, gpus=former.gpus, before=former.before, work=former.work)
     return still, tuple(closed)
 
 
@@ -202,19 +209,32 @@ def _outcome(closed: ClosedRecommendation, snapshot: UtilizationSnapshot) -> Out
     if snapshot.size(tracked) != closed.size:
         observed = None  # resized again since: the utilization now is not this recommendation's effect
     improved = error = None
-    if observed is not None and tracked.utilization_ratio is not None:
+    if observed is not None and tracked.utilization_ratio is not None and tracked.sizes_pool and result in _RESIZED:
         gain = observed - tracked.utilization_ratio
         improved = (-gain if tracked.direction == "up" else gain) > MIN_IMPROVEMENT_RATIO
     if observed is not None and tracked.projected_ratio is not None and closed.size == tracked.recommended:
         error = observed - tracked.projected_ratio  # the projection holds for the recommended size only
-    measured = measure(tracked.kind, tracked.gpus, tracked.before, snapshot.facts)
+    measured = _measure(tracked, snapshot)
     if isinstance(measured, str):
         return Outcome(closed, snapshot.at, result, observed, improved, error, None, measured)
     return Outcome(closed, snapshot.at, result, observed, measured.improved, error, measured)
 
 
+#: A pool's utilization shows the effect of a recommendation only if the pool was resized as it said.
+_RESIZED = (OutcomeResult.APPLIED, OutcomeResult.PARTLY_APPLIED)
+
+
+def _measure(tracked: TrackedRecommendation, snapshot: UtilizationSnapshot) -> Measurement | str:
+    """What changed, or why that is unknown."""
+    facts = snapshot.facts
+    found = measure(tracked.kind, tracked.gpus, tracked.before, facts)
+    if facts is None or isinstance(found, str):
+        return found
+    return explain_incomparable(tracked.kind, tracked.scope, tracked.gpus, tracked.work, facts) or found
+
+
 def _is_measured(tracked: TrackedRecommendation, snapshot: UtilizationSnapshot) -> bool:
-    return isinstance(measure(tracked.kind, tracked.gpus, tracked.before, snapshot.facts), Measurement)
+    return isinstance(_measure(tracked, snapshot), Measurement)
 
 
 def _result(closed: ClosedRecommendation) -> OutcomeResult:

@@ -14,6 +14,7 @@ from gpu_advisor.state.outcomes import (
     close_ended,
     judge_settled,
 )
+from gpu_advisor.state.sizes import PoolSize
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +30,7 @@ def tracked(
 
 
 def observe(at: float, replicas: float | None, utilization: float | None) -> UtilizationSnapshot:
-    sizes = {} if replicas is None else {POOL: {"replicas": replicas, "GPUs": replicas * 2}}
+    sizes = {} if replicas is None else {POOL: {"replicas": PoolSize(replicas, replicas)}}
     return UtilizationSnapshot(at, {} if utilization is None else {POOL: utilization}, sizes)
 
 
@@ -62,16 +63,34 @@ def test_results(current: float, recommended: float, found: float | None, result
 
 
 @pytest.mark.parametrize(
-    ("direction", "observed", "improved"),
-    [("up", 0.4, True), ("up", 0.49, False), ("up", 0.6, False), ("down", 0.6, True), ("down", 0.51, False),
-     ("change", 0.6, True), ("change", 0.4, False), ("change", None, None)],
-)  # fmt: skip
-def test_improvement_is_relief_for_what_grows_and_use_for_all_else(
-    direction: str, observed: float | None, improved: bool | None
+    ("current", "recommended", "found", "observed", "improved"),
+    [
+        (2, 4, 4, 0.4, True),
+        (2, 4, 3, 0.4, True),
+        (2, 4, 4, 0.49, False),
+        (2, 4, 4, 0.6, False),
+        (4, 2, 2, 0.6, True),
+        (4, 2, 2, 0.51, False),
+        (4, 2, 2, None, None),
+        (2, 4, 2, 0.4, None),  # demand fell by itself
+        (4, 2, 4, 0.6, None),  # demand rose by itself
+        (4, 2, 5, 0.6, None),  # it grew instead
+    ],
+)
+def test_a_resize_that_was_recommended_relieves_what_grows_and_uses_what_shrinks(
+    current: float, recommended: float, found: float, observed: float | None, improved: bool | None
 ) -> None:
-    closed = ClosedRecommendation(tracked(2, 2, direction, unit="workers"), AT, None)
+    direction = "up" if recommended > current else "down"
+    closed = ClosedRecommendation(tracked(current, recommended, direction), AT, found)
+    _, (outcome,) = judge_settled([closed], observe(AT + 10 * SETTLE, found, observed), SETTLE)
+    assert outcome.improved is improved
+
+
+@pytest.mark.parametrize("observed", [0.4, 0.6])
+def test_the_utilization_of_its_scope_shows_nothing_of_what_is_no_resize(observed: float) -> None:
+    closed = ClosedRecommendation(tracked(2, 2, "change", unit="workers"), AT, None)
     _, (outcome,) = judge_settled([closed], observe(AT + 10 * SETTLE, 2, observed), SETTLE)
-    assert (outcome.result, outcome.improved) == (OutcomeResult.CAUSE_GONE, improved)
+    assert (outcome.result, outcome.improved) == (OutcomeResult.CAUSE_GONE, None)
 
 
 def test_a_size_that_changed_again_leaves_no_utilization_to_judge_by() -> None:
