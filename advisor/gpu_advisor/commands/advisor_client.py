@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 import click
@@ -26,8 +28,6 @@ REPORT_TIMEOUT_SECONDS = 300.0
 #: How often a document of several pages is read, if the advisor evaluates meanwhile.
 MAX_ATTEMPTS = 5
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 class AdvisorClient(Protocol):
     """`filters`: query parameters of the API by name."""
@@ -44,8 +44,28 @@ class AdvisorClient(Protocol):
     def report(self, since_seconds: int) -> Report: ...
 
 
-def options(command: F) -> F:
-    """Add the options of the data source, as `connect`'s parameters."""
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """The options of the data source."""
+
+    advisor: str | None
+    token_file: Path | None
+    ca_file: str | None
+    prometheus: str | None
+    config: Path | None
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the data source, as one parameter `source`."""
+
+    @wraps(command)
+    def with_source(
+        *args: Any, advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None,
+        config: Path | None, **others: Any,
+    ) -> Any:  # fmt: skip
+        return command(*args, source=DataSource(advisor, token_file, ca_file, prometheus, config), **others)
+
+    decorated: Callable[..., Any] = with_source
     for option in (
         click.option(
             "--config",
@@ -57,15 +77,13 @@ def options(command: F) -> F:
         common_options.token_file,
         click.option("--advisor", metavar="URL", help=f"Query a running advisor.  [default: {DEFAULT_ADVISOR}]"),
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
-def connect(
-    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None
-) -> AdvisorClient:
+def connect(source: DataSource) -> AdvisorClient:
     """A client for one look. Raises click.UsageError, ConfigError or CommandError."""
-    client = open_client(advisor, token_file, ca_file, prometheus, config)
+    client = open_client(source)
     try:
         client.refresh()
     finally:
@@ -73,14 +91,13 @@ def connect(
     return client
 
 
-def open_client(
-    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None
-) -> AdvisorClient:
+def open_client(source: DataSource) -> AdvisorClient:
     """A client for repeated looks, each after a `refresh`. Raises click.UsageError, ConfigError or CommandError."""
-    if advisor and (prometheus or config):
+    prometheus, config = source.prometheus, source.config
+    if source.advisor and (prometheus or config):
         raise click.UsageError("--advisor uses the running advisor's settings: remove --prometheus and --config")
     if not (prometheus or config):
-        return HttpAdvisor(advisor or DEFAULT_ADVISOR, read_token(token_file), ca_file)
+        return HttpAdvisor(source.advisor or DEFAULT_ADVISOR, read_token(source.token_file), source.ca_file)
     from gpu_advisor.commands.one_shot import (
         OneShotAdvisor,  # it has the whole advisor in it, which takes a second to load
     )
@@ -89,12 +106,14 @@ def open_client(
     settings = load_settings(config) if config else Settings()
     if prometheus:
         try:
-            source = SourceSettings(prometheus=PrometheusSourceSettings(url=prometheus, ca_file=ca_file or ""))
+            own_source = SourceSettings(
+                prometheus=PrometheusSourceSettings(url=prometheus, ca_file=source.ca_file or "")
+            )
         except ValueError as error:
             raise click.BadParameter(
                 f"{prometheus!r} is not a URL such as http://127.0.0.1:9090", param_hint="--prometheus"
             ) from error
-        settings = settings.model_copy(update={"source": source})
+        settings = settings.model_copy(update={"source": own_source})
     return OneShotAdvisor(settings)
 
 

@@ -189,7 +189,7 @@ def _show(allocations: Sequence[dict[str, Any]], format_: output.Format) -> None
         for each in allocations
         for share in each["nodes"] or [{"node_name": "", "gpu_indices": ()}]
     ]  # fmt: skip
-    _show_columns(COLUMNS, rows, format_, "No allocations.")
+    output.show_columns(COLUMNS, rows, format_, "No allocations.")
 
 
 def _show_nodes(nodes: Sequence[dict[str, Any]], format_: output.Format) -> None:
@@ -204,7 +204,7 @@ def _show_nodes(nodes: Sequence[dict[str, Any]], format_: output.Format) -> None
         }
         for each in nodes
     ]  # fmt: skip
-    _show_columns(NODE_COLUMNS, rows, format_, "No nodes.")
+    output.show_columns(NODE_COLUMNS, rows, format_, "No nodes.")
 
 
 def _show_validation(result: dict[str, Any], format_: output.Format) -> None:
@@ -212,7 +212,7 @@ def _show_validation(result: dict[str, Any], format_: output.Format) -> None:
     if format_ == "json":
         output.show_json(result)
     elif result["available_now"]:
-        _show_columns(
+        output.show_columns(
             ("node", "gpus"),
             [{"node": n["node_name"], "gpus": ",".join(map(str, n["gpu_indices"]))} for n in result["nodes"]],
             format_, "",
@@ -220,16 +220,3 @@ def _show_validation(result: dict[str, Any], format_: output.Format) -> None:
     if not result["available_now"]:
         lines = "\n  ".join(map(one_line, (result["message"], *result["reasons"])))
         raise NoCapacityError(lines) if result["valid"] else CommandError(lines)
-
-
-def _show_columns(names: Sequence[str], rows: Sequence[dict[str, Any]], format_: output.Format, empty: str) -> None:
-    if format_ == "csv":
-        output.show_csv(names, [[row[name] for name in names] for row in rows])
-        return
-    output.show_table(names, [[_cell(row[name]) for name in names] for row in rows], empty)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else one_line(str(value))

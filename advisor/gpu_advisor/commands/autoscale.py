@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,8 +35,7 @@ COLUMNS = ("pool", "replicas", "desired", "action", "why")
 @advisor_client.options
 def command(
     pool: str | None, min_gpus: int | None, max_gpus: int | None, apply_: bool, workload: str | None, namespace: str,
-    context: str | None, format_: output.Format, exit_code: bool,
-    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+    context: str | None, format_: output.Format, exit_code: bool, source: advisor_client.DataSource,
 ) -> int:  # fmt: skip
     """Print the desired replicas of each serving pool, or apply them to Kubernetes.
 
@@ -53,12 +51,12 @@ def command(
     """
     if apply_ != bool(workload):
         raise click.UsageError("--apply and --workload KIND/NAME go together")
-    source = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
+    client = advisor_client.connect(source)
     limits = {name: value for name, value in (("min", min_gpus), ("max", max_gpus)) if value is not None}
-    answer = source.what_if({})
+    answer = client.what_if({})
     pools = _serving_pools(answer, pool)
     if limits:
-        answer = source.what_if({"pools": {each["name"]: {"gpu": limits} for each in pools}})
+        answer = client.what_if({"pools": {each["name"]: {"gpu": limits} for each in pools}})
         pools = _serving_pools(answer, pool)
     old = output.warn_if_stale(answer)
     if apply_:

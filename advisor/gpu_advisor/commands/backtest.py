@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -19,7 +15,7 @@ from gpu_advisor.backtest.compare import advisor_policy, compare_policies
 from gpu_advisor.backtest.recorded_demand import find_serving_pool, read_recorded_demand
 from gpu_advisor.backtest.replay import ReplayResult, SimulatedPool
 from gpu_advisor.backtest.trace import Trace, TraceError, read_csv
-from gpu_advisor.commands import common_options
+from gpu_advisor.commands import common_options, output
 from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.scaling.headroom import TunedHeadroom
 from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
@@ -27,15 +23,6 @@ from gpu_advisor.runtime.wiring import one_shot_source
 from gpu_advisor.settings import EvaluationSettings, PoolSettings, Settings, load_settings
 from gpu_advisor.settings.slo import SloSettings
 from gpu_advisor.sources.base import SourceError
-
-_FIELDS = [field.name for field in fields(ReplayResult)]
-
-
-def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
-    found = re.fullmatch(r"(\d+)([mhdw])", text)
-    if not found or not int(found[1]):
-        raise click.BadParameter(f"{text!r} is not a duration: use e.g. 90m, 24h or 7d")
-    return int(found[1]) * {"m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
 
 
 def _unserved_ratio(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
@@ -51,7 +38,8 @@ def _unserved_ratio(_context: click.Context, _parameter: click.Parameter, text: 
     help="CSV with the header timestamp_seconds,demand_gpus: demand in GPUs from that time on.",
 )  # fmt: skip
 @click.option("--pool", metavar="NAME", help="Instead of a file: a serving pool of --config, from its Prometheus.")
-@click.option("--since", default="24h", show_default=True, metavar="DURATION", callback=_seconds, help="With --pool.")
+@click.option("--since", default="24h", show_default=True, metavar="DURATION", callback=common_options.parse_duration,
+              help="With --pool.")  # fmt: skip
 @click.option(
     "--interval", type=click.IntRange(1, 86400), default=60, show_default=True, help="Seconds.", metavar="SECONDS"
 )
@@ -165,34 +153,21 @@ def _print_json(found: Mapping[str, ReplayResult], tuned: TunedHeadroom | None, 
     body: dict[str, dict[str, object]] = {name: asdict(outcome) for name, outcome in found.items()}
     if tuned:
         body["advisor"]["slo"] = pool_slo(tuned, gpus_per_replica)
-    click.echo(json.dumps(body, indent=2))
+    output.show_json(body)
 
 
 def _print_csv(found: Mapping[str, ReplayResult], _tuned: TunedHeadroom | None, _gpus_per_replica: int) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["policy", *_FIELDS])
-    for name, outcome in found.items():
-        writer.writerow([name, *asdict(outcome).values()])
+    rows = [{"policy": name, **asdict(outcome)} for name, outcome in found.items()]
+    output.show_documents_csv(("policy", *(field.name for field in fields(ReplayResult))), rows)
 
 
 def _print_table(found: Mapping[str, ReplayResult], tuned: TunedHeadroom | None, gpus_per_replica: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("policy")
-    for heading in ("GPU-hours", "unserved", "time under", "changes", "reversals"):
-        table.add_column(heading, justify="right")
-    for name, outcome in found.items():
-        table.add_row(
-            name,
-            f"{outcome.gpu_hours:.1f}",
-            f"{outcome.unserved_ratio:.2%}",
-            f"{outcome.time_under_ratio:.1%}",
-            str(outcome.actions),
-            str(outcome.reversals),
-        )
-    Console().print(table)
+    rows = [
+        (name, f"{of.gpu_hours:.1f}", f"{of.unserved_ratio:.2%}", f"{of.time_under_ratio:.1%}", f"{of.actions}",
+         f"{of.reversals}")
+        for name, of in found.items()
+    ]  # fmt: skip
+    output.show_table(("policy", "GPU-hours", "unserved", "time under", "changes", "reversals"), rows, "")
     if tuned:
         click.echo(f"At the end of the replay: {describe_headroom(tuned, gpus_per_replica)}")
 

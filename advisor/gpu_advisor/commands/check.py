@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -31,7 +30,7 @@ HEADINGS: tuple[str, ...] = ("scope", "item", "status", "value", "target", "mess
 @advisor_client.options
 def command(
     status: str | None, item: str | None, gpus: bool, format_: output.Format, exit_code: bool,
-    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+    source: advisor_client.DataSource,
 ) -> int:  # fmt: skip
     """Print the checklist of fleet, pools and nodes: met, missed (by how much) or unknown (why).
 
@@ -41,7 +40,7 @@ def command(
       gpu-advisor check --gpus --status missed --format csv  for scripts
     """
     filters = {name: value for name, value in (("status", status), ("item", item)) if value is not None}
-    client = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
+    client = advisor_client.connect(source)
     answer = client.checks(filters)
     old = output.warn_if_stale(answer)
     found = [each for each in answer["checks"] if gpus or each["scope"]["kind"] != "gpu"]
@@ -49,7 +48,7 @@ def command(
     if format_ == "json":
         output.show_json(answer)
     elif format_ == "csv":
-        output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
+        output.show_documents_csv(CSV_COLUMNS, found)
     elif answer["at"] is not None:
         width = output.terminal_width() if sys.stdout.isatty() else output.NARROW_WIDTH
         output.show_table(*short_table(found, width), "No matching checks.")
@@ -81,10 +80,3 @@ def _row(each: schema.CheckDocument) -> tuple[str, ...]:
     )
     value = output.format_ratio(each["value"], unit)
     return one_line(of), each["title"], each["status"], value, band, one_line(each["message"])
-
-
-def _csv_row(each: schema.CheckDocument) -> tuple[object, ...]:
-    return (
-        each["item"], each["scope"]["kind"], each["scope"]["name"], each["status"], each["severity"], each["value"],
-        each["low"], each["high"], each["missed_by"], each["reason"], each["message"],
-    )  # fmt: skip

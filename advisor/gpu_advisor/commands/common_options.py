@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,17 @@ def output_format(*formats: str, name: str = "format_", description: str = "Outp
     return click.option(
         "--format", name, type=click.Choice(formats), default=formats[0], show_default=True, help=description
     )
+
+
+_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_duration(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+    """Seconds of `90m`, `12h`, `7d` or `4w`: the callback of an option."""
+    found = re.fullmatch(r"(\d{1,6})([mhdw])", text, re.ASCII)
+    if found is None or not int(found[1]):
+        raise click.BadParameter(f"{text!r} is not a duration such as 90m, 24h, 7d or 4w")
+    return int(found[1]) * _UNIT_SECONDS[found[2]]
 
 
 def refresh_interval(default: float, shortest: float) -> Callable[[F], F]:

@@ -45,8 +45,7 @@ def show(of: CostReport, form: output.Format, everything: bool) -> None:
     if form == "json":
         output.show_json(_document(of))
     elif form == "csv":
-        rows = [_row(each) for each in of.choice.candidates]
-        output.show_csv(_COLUMNS, [[_cell(row[name]) for name in _COLUMNS] for row in rows])
+        output.show_documents_csv(_COLUMNS, map(_row, of.choice.candidates))
         _warn_stale_prices(of, err=True)
     else:
         _show_table(of, everything)
@@ -61,7 +60,7 @@ def show_list(of: CostReport, form: output.Format) -> None:
     if form == "json":
         output.show_json({"instances": rows, "stale": _stale(of)})
     elif form == "csv":
-        output.show_csv(_CATALOGUE_COLUMNS, [[_cell(row[name]) for name in _CATALOGUE_COLUMNS] for row in rows])
+        output.show_documents_csv(_CATALOGUE_COLUMNS, rows)
         _warn_stale_prices(of, err=True)
     else:
         shown = [
@@ -110,10 +109,6 @@ def _row(each: RankedOffer) -> dict[str, Any]:
         "dated": str(offer.dated),
         "source": offer.source,
     }
-
-
-def _cell(value: object) -> object:
-    return "; ".join(value) if isinstance(value, list) else value
 
 
 def _show_table(of: CostReport, everything: bool) -> None:

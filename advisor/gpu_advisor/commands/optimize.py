@@ -39,8 +39,7 @@ CSV_COLUMNS = (
 def command(
     target_gpu: float | None, target_memory: float | None, target_cpu: float | None, scale_up: float | None,
     scale_down: float | None, pool: str | None, folder: Path | None, force: bool,
-    format_: output.Format, exit_code: bool,
-    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+    format_: output.Format, exit_code: bool, source: advisor_client.DataSource,
 ) -> int:  # fmt: skip
     """Check and diagnose against these targets, and recommend changes. Targets not given keep their configured value.
 
@@ -61,12 +60,12 @@ def command(
     targets = TargetOverrides(target_gpu, target_memory, target_cpu, scale_up, scale_down, pool)
     if pool and not targets.changes.get("pools"):
         raise click.UsageError("--pool goes with --target-gpu, --scale-up or --scale-down")
-    answer = _query_what_if(advisor_client.connect(advisor, token_file, ca_file, prometheus, config), targets)
+    answer = _query_what_if(advisor_client.connect(source), targets)
     old = output.warn_if_stale(answer)
     if format_ == "json":
         output.show_json(answer)
     elif format_ == "csv":
-        output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in answer["then"]])
+        output.show_documents_csv(CSV_COLUMNS, answer["then"])
     else:
         for line in _text_lines(answer, targets):
             click.echo(line)
@@ -137,10 +136,3 @@ def _change(number: int, each: schema.RecommendationSummary) -> Iterator[str]:
         yield f"   cost: {projection['cost_change_per_hour']:+.2f} per hour"
     yield from (one_line(f"     {line}") for line in each["apply"])
     yield ""
-
-
-def _csv_row(each: schema.RecommendationSummary) -> tuple[object, ...]:
-    return (
-        each["id"], each["kind"], each["severity"], each["scope"]["kind"], each["scope"]["name"], each["current"],
-        each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["summary"],
-    )  # fmt: skip

@@ -6,14 +6,14 @@ import csv
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from gpu_advisor.commands.common_options import output_format
-from gpu_advisor.rendering.escaping import escape_formula
+from gpu_advisor.rendering.escaping import escape_formula, one_line
 from gpu_advisor.web.page.template_filters import ago
 
 if TYPE_CHECKING:
@@ -63,6 +63,18 @@ def show_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     writer.writerows([[escape_formula(value) if isinstance(value, str) else value for value in row] for row in rows])
 
 
+def show_documents_csv(columns: Sequence[str], documents: Iterable[Mapping[str, Any]]) -> None:
+    """A row per document, with these of its fields; a scope as `scope_kind` and `scope`."""
+    show_csv(columns, [[_csv_value(each, name) for name in columns] for each in documents])
+
+
+def _csv_value(document: Mapping[str, Any], name: str) -> object:
+    if isinstance(document.get("scope"), Mapping) and name in ("scope_kind", "scope"):
+        return document["scope"]["kind" if name == "scope_kind" else "name"]
+    value = document[name]
+    return "; ".join(value) if isinstance(value, list | tuple) else value
+
+
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
     """Fitted to a terminal's width; plain and unabridged in a pipe, for grep and awk."""
     if not rows:
@@ -73,6 +85,20 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], empty: st
         widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
         for row in (headings, *rows):
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_columns(columns: Sequence[str], documents: Sequence[Mapping[str, Any]], format_: Format, empty: str) -> None:
+    """These fields of each document, as CSV or as a table with a dash for what is unknown or empty."""
+    if format_ == "csv":
+        show_documents_csv(columns, documents)
+    else:
+        show_table(columns, [[_cell(each[name]) for name in columns] for each in documents], empty)
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else one_line(str(value))
 
 
 def echo_paragraph(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -38,8 +37,7 @@ CSV_COLUMNS = (
 @advisor_client.options
 def command(
     id_: str | None, kind: str | None, severity: str | None, node: str | None, pool: str | None, job: str | None,
-    format_: output.Format, exit_code: bool,
-    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
+    format_: output.Format, exit_code: bool, source: advisor_client.DataSource,
 ) -> int:  # fmt: skip
     """Print the active recommendations. With an ID: that one, with its evidence and how to apply it.
 
@@ -50,7 +48,7 @@ def command(
     """
     given = {"kind": kind, "severity": severity, "node": node, "pool": pool, "job": job}
     filters = {name: value for name, value in given.items() if value is not None}
-    client = advisor_client.connect(advisor, token_file, ca_file, prometheus, config)
+    client = advisor_client.connect(source)
     answer = client.recommendations(filters)
     old = output.warn_if_stale(answer)
     if id_ is not None:
@@ -61,7 +59,7 @@ def command(
     if format_ == "json":
         output.show_json(answer)
     elif format_ == "csv":
-        output.show_csv(CSV_COLUMNS, [_csv_row(each) for each in found])
+        output.show_documents_csv(CSV_COLUMNS, map(_csv_document, found))
     elif id_ is not None:
         groups = {member: group for group in answer["groups"] for member in group["ids"]}
         for each in found:
@@ -133,14 +131,9 @@ def _show(answer: schema.Recommendations) -> None:
         output.echo_paragraph(one_line(f"Insufficient data for {humanize(word['subject'])}{about}: {word['message']}"))
 
 
-def _csv_row(each: schema.RecommendationDocument) -> tuple[object, ...]:
-    return (
-        each["id"], each["kind"], each["severity"], each["scope"]["kind"], each["scope"]["name"], each["current"],
-        each["recommended"], each["unit"], each["diagnosis"], each["confidence"], each["since"],
-        str(each["held"]).lower(), each["summary"], each["savings_per_hour"], each["savings_per_month"],
-        each["savings_bound"], each["currency"],
-        None if each["estimated"] is None else str(each["estimated"]).lower(), "; ".join(each["owners"]),
-    )  # fmt: skip
+def _csv_document(each: schema.RecommendationDocument) -> dict[str, object]:
+    """With booleans as in the API's CSV."""
+    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in each.items()}
 
 
 def _details(each: schema.RecommendationDocument, group: schema.RecommendationGroupDocument | None) -> Iterator[str]:

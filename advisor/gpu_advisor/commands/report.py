@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,23 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_advisor.commands import advisor_client, output
+from gpu_advisor.commands import advisor_client, common_options, output
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.storage.output_file import write_output
 
 if TYPE_CHECKING:
     from gpu_advisor.report.schema import Report
 
-_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-
-def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) -> int:
+def _seconds(context: click.Context, parameter: click.Parameter, text: str) -> int:
     from gpu_advisor.report.period import report_period
 
-    found = re.fullmatch(r"(\d{1,6})([mhdw])", text)
-    if not found:
-        raise click.BadParameter(f"{text!r} is not a duration such as 90m, 24h, 7d or 4w")
-    seconds = int(found[1]) * _UNITS[found[2]]
+    seconds = common_options.parse_duration(context, parameter, text)
     try:
         report_period(0, seconds)
     except ValueError as error:
@@ -45,10 +39,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @click.option("--output", "-o", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write to FILE, atomically.  [default: standard output]")  # fmt: skip
 @advisor_client.options
-def command(
-    since: int, form: str | None, file: Path | None,
-    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
-) -> int:  # fmt: skip
+def command(since: int, form: str | None, file: Path | None, source: advisor_client.DataSource) -> int:
     """Report utilization, cost and waste of the last days, recommendations and outcomes.
 
     \b
@@ -62,7 +53,7 @@ def command(
     running advisor knows the outcomes of its recommendations. Exits with 1 if no GPU was observed.
     """
     chosen = form or _format_from_name(file)
-    found = advisor_client.connect(advisor, token_file, ca_file, prometheus, config).report(since)
+    found = advisor_client.connect(source).report(since)
     output.warn_if_stale(found)
     _write(_RENDERINGS[chosen](found), file)
     if not found["groups"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
@@ -68,17 +68,17 @@ def show_jobs(format_: output.Format, backend: SlurmBackend) -> None:
     if format_ == "json":
         output.show_json([asdict(job) for job in jobs])
     else:
-        _show(JOB_COLUMNS, [[getattr(job, name) for name in JOB_COLUMNS] for job in jobs], format_, "No jobs.")
+        output.show_columns(JOB_COLUMNS, [asdict(job) for job in jobs], format_, "No jobs.")
 
 
 def show_nodes(format_: output.Format, backend: SlurmBackend) -> None:
     with _as_command_error():
         cluster = backend.cluster()
-    rows = list(_node_rows(cluster))
+    rows = [dict(zip(NODE_COLUMNS, row, strict=True)) for row in _node_rows(cluster)]
     if format_ == "json":
-        output.show_json([dict(zip(NODE_COLUMNS, row, strict=True)) for row in rows])
+        output.show_json(rows)
     else:
-        _show(NODE_COLUMNS, rows, format_, "No nodes with GPUs.")
+        output.show_columns(NODE_COLUMNS, rows, format_, "No nodes with GPUs.")
 
 
 def cancel_job(job: str, backend: SlurmBackend) -> None:
@@ -103,19 +103,6 @@ def _node_rows(cluster: SlurmCluster) -> Iterator[list[object]]:
             gpus.node, gpus.gpu_type, f"gpu:{gpus.gres_type}" if gpus.gres_type else "gpu", gpus.memory_gb, gpus.free,
             gpus.count, ",".join(sorted(gpus.partitions)), gpus.unavailable_reason,
         ]  # fmt: skip
-
-
-def _show(names: Sequence[str], rows: Sequence[Sequence[object]], format_: output.Format, empty: str) -> None:
-    if format_ == "csv":
-        output.show_csv(names, rows)
-    else:
-        output.show_table(names, [[_cell(value) for value in row] for row in rows], empty)
-
-
-def _cell(value: object) -> str:
-    if value is None or value == "":
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else one_line(str(value))
 
 
 @contextmanager

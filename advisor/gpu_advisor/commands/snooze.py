@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import quote, urljoin
@@ -15,28 +14,18 @@ from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, AdvisorHttpClient, read_token
 from gpu_advisor.rendering.escaping import one_line
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def parse_duration(_context: click.Context, _parameter: click.Parameter, value: str) -> timedelta:
-    """`90m`, `12h`, `7d`, `2w`."""
-    match = re.fullmatch(r"(\d{1,5})([mhdw])", value, re.ASCII)
-    if match is None or not int(match[1]):
-        raise click.BadParameter(f"{value!r} is not a duration: give a number with m, h, d or w, such as 7d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
 
 @click.command("snooze")
 @click.argument("ids", metavar="ID...", nargs=-1)
-@click.option("--for", "duration", default="1d", show_default=True, callback=parse_duration, metavar="DURATION",
-              help="How long: 90m, 12h, 7d, 2w.")  # fmt: skip
+@click.option("--for", "seconds", default="1d", show_default=True, callback=common_options.parse_duration,
+              metavar="DURATION", help="How long: 90m, 12h, 7d, 2w.")  # fmt: skip
 @click.option("--reason", help="Reason, shown to others. Required, except with --end.", metavar="REASON")
 @click.option("--end", is_flag=True, help="End the snooze instead.")
 @click.option("--advisor", metavar="URL", default=DEFAULT_ADVISOR, show_default=True, help="The running advisor.")
 @common_options.token_file
 @common_options.ca_file
 def command(
-    ids: tuple[str, ...], duration: timedelta, reason: str | None, end: bool, advisor: str, token_file: Path | None,
+    ids: tuple[str, ...], seconds: int, reason: str | None, end: bool, advisor: str, token_file: Path | None,
     ca_file: str | None,
 ) -> None:  # fmt: skip
     """Snooze recommendations, or end their snooze. A unique prefix of an ID is enough.
@@ -55,7 +44,7 @@ def command(
     token = read_token(token_file)
     active = HttpAdvisor(advisor, token, ca_file).recommendations({})["recommendations"]
     client = AdvisorHttpClient(advisor, token, ca_file)
-    until = datetime.now(timezone.utc) + duration
+    until = datetime.now(timezone.utc) + timedelta(seconds=seconds)
     for found in [find_by_id(active, id_) for id_ in ids]:
         url = urljoin(client.address, f"recommendations/{quote(found['id'], safe='')}/snooze")
         if end:

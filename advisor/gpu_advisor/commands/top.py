@@ -92,16 +92,11 @@ def _show(now: NodeSnapshot, format_: output.Format) -> None:
     if format_ == "json":
         output.show_json(asdict(now))
     elif format_ == "csv":
-        rows = [asdict(gpu) for gpu in now.gpus]
-        output.show_csv(CSV_COLUMNS, [[_cell(row[name]) for name in CSV_COLUMNS] for row in rows])
+        output.show_documents_csv(CSV_COLUMNS, map(asdict, now.gpus))
     else:
         for line in header_lines(now):
             click.echo(line)
         output.show_table(HEADINGS, [_row(gpu) for gpu in now.gpus], explain_no_gpus(now))
-
-
-def _cell(value: object) -> object:
-    return "; ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def header_lines(now: NodeSnapshot) -> Iterator[str]:

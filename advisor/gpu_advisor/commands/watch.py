@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -40,10 +39,7 @@ class WatchState:
 @click.option("--gpus", is_flag=True, help="Include checks per GPU.")
 @click.option("--exit-code", is_flag=True, help="With --once: exit with 3 if there are recommendations.")
 @advisor_client.options
-def command(
-    interval: float, once: bool, gpus: bool, exit_code: bool,
-    advisor: str | None, token_file: Path | None, ca_file: str | None, prometheus: str | None, config: Path | None,
-) -> int:  # fmt: skip
+def command(interval: float, once: bool, gpus: bool, exit_code: bool, source: advisor_client.DataSource) -> int:
     """Watch checklist and recommendations. Ctrl-C ends it.
 
     \b
@@ -52,7 +48,7 @@ def command(
       gpu-advisor watch >> changes.log                       a line per change
     """
 
-    client = advisor_client.open_client(advisor, token_file, ca_file, prometheus, config)
+    client = advisor_client.open_client(source)
 
     def fetch() -> WatchState:
         client.refresh()
@@ -101,9 +97,7 @@ def lines(before: WatchState | None, now: WatchState) -> Iterator[str]:
 
 def render(now: WatchState, error_text: str, width: int | None = None) -> RenderableType:
     """Both tables, for a terminal, by default this one."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     answer, source = now.advice, now.advice["source"]
@@ -123,20 +117,9 @@ def render(now: WatchState, error_text: str, width: int | None = None) -> Render
     if warning_text:
         parts.append(Text("Showing the last known state.", style="bold red"))
     headings, rows = short_table(answer, width or output.terminal_width())
-    todo = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        style = output.STYLES[row[0]]
-        todo.add_row(*(Text(cell, style=style if number == 0 else "") for number, cell in enumerate(row)))
-    parts.append(todo if now.recommendations else Text("No recommendations.", style="green"))
-    checks = Table("status", "scope", "item", "", box=box.SIMPLE_HEAD, pad_edge=False)
-    for check in now.checks:
-        cells = (check["status"], _of(check), check["title"], _value_text(check).removeprefix(", "))
-        checks.add_row(
-            *(Text(cell, style=output.STYLES[check["status"]] if number == 0 else "")
-              for number, cell in enumerate(cells))
-        )  # fmt: skip
-    parts.append(checks)
-    return Group(*parts)
+    todo = output.rich_table(headings, rows) if rows else Text("No recommendations.", style="green")
+    cells = [(each["status"], _of(each), each["title"], _value_text(each).removeprefix(", ")) for each in now.checks]
+    return Group(*parts, todo, output.rich_table(("status", "scope", "item", ""), cells))
 
 
 def _key(check: schema.CheckDocument) -> tuple[str, str, str]:
