@@ -9,7 +9,6 @@ from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.serving.recommend import joined_pools
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION
-from gpu_advisor.observation.demand import QUERY_ERROR_KINDS
 from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, restrict_to_values
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source, SourceError
@@ -73,7 +72,7 @@ def read_activity(
                 newest |= source.instant({"": expression}, at)[""]
             break
         except SourceError as error:
-            if error.kind not in QUERY_ERROR_KINDS:
+            if not error.is_of_query:
                 raise
     else:
         return None

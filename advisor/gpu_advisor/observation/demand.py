@@ -11,10 +11,7 @@ from gpu_advisor.evaluation.history import DemandSignal, step_bounds
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS
 from gpu_advisor.settings import EvaluationSettings, PoolSettings
-from gpu_advisor.sources.base import PromqlSource, Source, SourceError, SourceErrorKind
-
-#: Errors of the query, not of the source as a whole.
-QUERY_ERROR_KINDS = frozenset({SourceErrorKind.QUERY_ERROR, SourceErrorKind.BAD_RESPONSE, SourceErrorKind.PARTIAL})
+from gpu_advisor.sources.base import PromqlSource, Source, SourceError
 
 
 def read_demand_signals(
@@ -39,7 +36,7 @@ def _read_pool(source: Source, pool: PoolSettings, at: float, evaluation: Evalua
     try:
         found = source.range_promql(promql, *_bounds(pool, at, evaluation), evaluation.step_seconds)
     except SourceError as error:
-        if error.kind not in QUERY_ERROR_KINDS:
+        if not error.is_of_query:
             raise
         return DemandSignal(promql, reason=Reason.CONFLICTING, message=f"{prefix} failed: {error}")
     if not found:

@@ -38,7 +38,7 @@ from gpu_advisor.observation.slo_history import SloHistoryCache
 from gpu_advisor.observation.unmapped import read_unmapped_exporters
 from gpu_advisor.promql.expressions import Expression, Vector, none_of_values, union, with_matchers
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, Source, SourceError
+from gpu_advisor.sources.base import PromqlSource, Source, SourceError
 from gpu_advisor.sources.counting import count_queries
 from gpu_advisor.sources.exporters.detection import (
     CanonicalRows,
@@ -152,13 +152,11 @@ def _read_signals(found: _Identified, serving_day: ServingDayCache) -> Facts:
     left_out = discarded_readings(limited, values)
     results = {**found.results, **values}
     facts = build_facts(results, found.canonical, found.inventory, families, settings, at, found.observed, left_out)
-    if isinstance(source, QueryLanguageSource):
-        facts = replace(facts, language=source.query_language())
     if isinstance(source, PromqlSource):
         unmapped = read_unmapped_exporters(
             source, found.inventory, mappings_of(settings), at, source_matchers(settings)
         )
-        facts = replace(facts, unmapped_exporters=unmapped)
+        facts = replace(facts, language=source.query_language(), unmapped_exporters=unmapped)
     tuned = any(pool.slo is not None and pool.slo.itl_p95 is not None for pool in settings.pools)
     day = serving_day if tuned else None
     serving = read_serving(source, facts, at, source_matchers(settings), cluster_label(settings), day)
@@ -216,7 +214,7 @@ def _read_if_accepted(source: Source, selectors: Mapping[str, Expression], at: f
     try:
         return plan_queries(selectors, POD_LEAVES_PER_QUERY).read(source, at)
     except SourceError as error:
-        if error.kind not in demand.QUERY_ERROR_KINDS:
+        if not error.is_of_query:
             raise
         return {}
 

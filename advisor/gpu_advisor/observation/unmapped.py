@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gpu_advisor.observation.demand import QUERY_ERROR_KINDS
 from gpu_advisor.promql.expressions import Matcher
 from gpu_advisor.sources.base import PromqlSource, SourceError
 from gpu_advisor.sources.exporters.detection import GpuInventory
@@ -29,7 +28,7 @@ def read_unmapped_exporters(
     try:
         found = source.range_promql(unmapped_query(mapped_jobs, matchers), at, at, _STEP_SECONDS)
     except SourceError as error:
-        if error.kind not in QUERY_ERROR_KINDS:
+        if not error.is_of_query:
             raise
         return ()
     return tuple(each.message for each in unmapped_exporters(metrics_by_job(found), mappings))

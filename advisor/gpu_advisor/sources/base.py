@@ -29,6 +29,10 @@ class SourceErrorKind(str, Enum):
     PARTIAL = "partial"
 
 
+#: Errors of one query: the source as a whole may answer others.
+QUERY_ERROR_KINDS = frozenset({SourceErrorKind.QUERY_ERROR, SourceErrorKind.BAD_RESPONSE, SourceErrorKind.PARTIAL})
+
+
 class SourceError(Exception):
     """The source failed. The message says what happened and how to fix it.
 
@@ -38,6 +42,10 @@ class SourceError(Exception):
     def __init__(self, kind: SourceErrorKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    @property
+    def is_of_query(self) -> bool:
+        return self.kind in QUERY_ERROR_KINDS
 
 
 class Source(Protocol):
@@ -71,17 +79,12 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class QueryLanguageSource(Protocol):
-    """A source that evaluates text in a language of its own: text for people to paste is in that language, too."""
+class PromqlSource(Protocol):
+    """A source that evaluates PromQL text, in its own dialect; the embedded one does not."""
 
     def query_language(self) -> QueryLanguage:
-        """Raises SourceError."""
+        """What text for people to paste is written in, too. Raises SourceError."""
         ...
-
-
-@runtime_checkable
-class PromqlSource(Protocol):
-    """A source that evaluates PromQL text; the embedded one does not."""
 
     def range_promql(self, promql: str, start: float, end: float, step: float) -> dict[Labels, TimeSeries]:
         """As Source.range. Raises SourceError."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
-from gpu_advisor.promql.query_language import PROMQL, QueryLanguage
+from gpu_advisor.promql.query_language import QueryLanguage
 from gpu_advisor.sources.algebra import MutableVector
-from gpu_advisor.sources.base import PromqlSource, QueryLanguageSource, SamplesByLabels, Source
+from gpu_advisor.sources.base import PromqlSource, SamplesByLabels, Source
 from gpu_advisor.sources.prometheus.combined_queries import CombinedQuery, read_combined_queries
 from gpu_advisor.sources.prometheus.range_cache import RangeCache
 
@@ -59,7 +59,7 @@ class CountingPromqlSource(CountingSource):
         return self._promql.range_promql(promql, start, end, step)
 
     def query_language(self) -> QueryLanguage:
-        return self._source.query_language() if isinstance(self._source, QueryLanguageSource) else PROMQL
+        return self._promql.query_language()
 
 
 def count_queries(source: Source, ranges: RangeCache | None = None) -> CountingSource:

@@ -9,10 +9,11 @@ from gpu_advisor.backtest.recorded_demand import find_serving_pool, read_recorde
 from gpu_advisor.backtest.trace import TraceError
 from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.recommendation import Reason
-from gpu_advisor.observation.demand import QUERY_ERROR_KINDS, read_demand_signals
+from gpu_advisor.observation.demand import read_demand_signals
 from gpu_advisor.promql.expressions import Labels, TimeSeries
+from gpu_advisor.promql.query_language import PROMQL, QueryLanguage
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.base import QUERY_ERROR_KINDS, SourceError, SourceErrorKind
 
 from tests.unit.advisor.builders import AT, ExporterTarget, FakeSource, GpuSpec, labels
 
@@ -41,8 +42,8 @@ class PromqlAnswers(FakeSource):
             raise self.answer
         return self.answer
 
-    def instant_promql(self, promql: str, at: float) -> Mapping[Labels, float]:
-        raise NotImplementedError
+    def query_language(self) -> QueryLanguage:
+        return PROMQL
 
 
 SERIES: TimeSeries = ((AT - 60, 0.0), (AT, 3.0))

@@ -152,7 +152,7 @@ class PrometheusSource:
         )
 
     def query_language(self) -> QueryLanguage:
-        """As QueryLanguageSource. Raises SourceError."""
+        """As PromqlSource.query_language. Raises SourceError."""
         return self.engine().behavior.language
 
     def engine(self) -> Engine:
