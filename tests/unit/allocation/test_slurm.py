@@ -22,9 +22,8 @@ from gpu_advisor.allocation.errors import (
     UnsatisfiableRequestError,
 )
 from gpu_advisor.allocation.gpu_request import GpuRequest, parse_request
-from gpu_advisor.allocation.slurm.backend import SlurmBackend, run_command
+from gpu_advisor.allocation.slurm.backend import JobNotManagedError, SlurmBackend, SlurmError, run_command
 from gpu_advisor.allocation.slurm.cluster_nodes import SlurmCluster, parse_cluster, parse_time_limit
-from gpu_advisor.allocation.slurm.errors import JobNotManagedError, SlurmError
 from gpu_advisor.allocation.slurm.job_plan import JobPlan, build_job_plan
 from gpu_advisor.allocation.slurm.sbatch import (
     JobOptions,

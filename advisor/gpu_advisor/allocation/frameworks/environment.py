@@ -6,23 +6,15 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Protocol, TypeVar
 
 from gpu_advisor.allocation.frameworks.errors import AlreadyInitializedError, SettingsConflictError, UnknownNodeError
+from gpu_advisor.allocation.frameworks.visible_devices import NodeSettings
 
 #: Values of a visible-devices variable that hide all devices.
 HIDE_ALL_VALUES = ("", "-1")
 
 
-class _HasNodeName(Protocol):
-    @property
-    def node_name(self) -> str: ...
-
-
-N = TypeVar("N", bound=_HasNodeName)
-
-
-def settings_for_node(nodes: Iterable[N], name: str | None) -> N:
+def settings_for_node(nodes: Iterable[NodeSettings], name: str | None) -> NodeSettings:
     """The settings of node `name`, by default this host. A CPU allocation has one for all. Raises UnknownNodeError."""
     by_name = {each.node_name: each for each in nodes}
     if "" in by_name:

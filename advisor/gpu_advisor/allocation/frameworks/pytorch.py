@@ -15,7 +15,11 @@ from typing import Any
 
 from gpu_advisor.allocation.frameworks.mixed_precision import MixedPrecision, choose_mixed_precision
 from gpu_advisor.allocation.frameworks.options import SetupOptions, framework_memory_share
-from gpu_advisor.allocation.frameworks.visible_devices import HIDE_DEVICES_ENVIRONMENT, visible_devices_environment
+from gpu_advisor.allocation.frameworks.visible_devices import (
+    HIDE_DEVICES_ENVIRONMENT,
+    NodeSettings,
+    visible_devices_environment,
+)
 from gpu_advisor.allocation.memory_strategy import MemoryShare
 from gpu_advisor.allocation.model import Allocation, NodeAllocation
 
@@ -31,16 +35,6 @@ ALLOCATOR_SETTINGS = "expandable_segments:True"
 
 
 @dataclass(frozen=True, slots=True)
-class NodePyTorchSettings:
-    """Of one node. Set `environment` before importing torch; `command` starts the node's processes."""
-
-    node_name: str
-    gpu_count: int
-    environment: Mapping[str, str]
-    command: str
-
-
-@dataclass(frozen=True, slots=True)
 class PyTorchSettings:
     """Of all nodes. `device_type`: as in torch.device: cuda, xpu, npu or cpu. `world_size`: one process per GPU."""
 
@@ -49,7 +43,7 @@ class PyTorchSettings:
     mixed_precision: MixedPrecision
     backend: str
     world_size: int
-    nodes: tuple[NodePyTorchSettings, ...]
+    nodes: tuple[NodeSettings, ...]
 
     def document(self) -> dict[str, Any]:
         """The API's JSON document."""
@@ -65,7 +59,7 @@ def pytorch_from_document(document: Mapping[str, Any]) -> PyTorchSettings:
         mixed_precision=MixedPrecision(**document["mixed_precision"]),
         backend=document["backend"],
         world_size=document["world_size"],
-        nodes=tuple(NodePyTorchSettings(**node) for node in document["nodes"]),
+        nodes=tuple(NodeSettings(**node) for node in document["nodes"]),
     )
 
 
@@ -74,12 +68,10 @@ def pytorch_settings(allocation: Allocation, options: SetupOptions | None = None
     options = options or SetupOptions()
     vendor = "cpu" if allocation.on_cpu else allocation.vendor
     if allocation.on_cpu:
-        nodes: tuple[NodePyTorchSettings, ...] = (
-            NodePyTorchSettings("", 0, HIDE_DEVICES_ENVIRONMENT, f"python {options.script}"),
-        )
+        nodes: tuple[NodeSettings, ...] = (NodeSettings("", 0, HIDE_DEVICES_ENVIRONMENT, f"python {options.script}"),)
     else:
         nodes = tuple(
-            NodePyTorchSettings(each.node_name, len(each.indices), _environment(each, vendor, options),
+            NodeSettings(each.node_name, len(each.indices), _environment(each, vendor, options),
                         _command(each, allocation, options))
             for each in allocation.shares
         )  # fmt: skip

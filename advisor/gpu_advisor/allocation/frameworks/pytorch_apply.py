@@ -14,11 +14,11 @@ from gpu_advisor.allocation.frameworks.errors import AlreadyInitializedError, Mi
 from gpu_advisor.allocation.frameworks.pytorch import (
     NEW_ALLOCATOR_VARIABLE,
     OLD_ALLOCATOR_VARIABLE,
-    NodePyTorchSettings,
     PyTorchSettings,
     allocator_variable,
     pytorch_from_document,
 )
+from gpu_advisor.allocation.frameworks.visible_devices import NodeSettings
 from gpu_advisor.extras import install_hint
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def apply_pytorch(settings: PyTorchSettings | None = None, node: str | None = No
     return _make_applied(settings, torch.device(settings.device_type, own[0]), settings.memory.ratio, bfloat16)
 
 
-def _check_hidden(part: NodePyTorchSettings) -> None:
+def _check_hidden(part: NodeSettings) -> None:
     """Raises AlreadyInitializedError if PyTorch sees GPUs: the driver reads which are visible once, not on import but
     when it starts, and torch.cuda.is_available() starts it."""
     import torch
@@ -127,7 +127,7 @@ def _settings_from_environment() -> PyTorchSettings:
         raise SetupError(f"{SETTINGS_VARIABLE} is invalid ({error}): pass it on unchanged") from error
 
 
-def _with_installed_variable(part: NodePyTorchSettings) -> NodePyTorchSettings:
+def _with_installed_variable(part: NodeSettings) -> NodeSettings:
     """With the allocator's variable under the name that the installed PyTorch reads."""
     named = next((name for name in (NEW_ALLOCATOR_VARIABLE, OLD_ALLOCATOR_VARIABLE) if name in part.environment), None)
     if named is None:
@@ -144,7 +144,7 @@ def _with_installed_variable(part: NodePyTorchSettings) -> NodePyTorchSettings:
     return replace(part, environment=variables)
 
 
-def _aliases(part: NodePyTorchSettings) -> dict[str, str]:
+def _aliases(part: NodeSettings) -> dict[str, str]:
     """If both are set, the old name takes precedence."""
     return {OLD_ALLOCATOR_VARIABLE: NEW_ALLOCATOR_VARIABLE} if NEW_ALLOCATOR_VARIABLE in part.environment else {}
 

@@ -16,7 +16,11 @@ from typing import Any, Literal
 
 from gpu_advisor.allocation.frameworks.mixed_precision import MixedPrecision, choose_mixed_precision
 from gpu_advisor.allocation.frameworks.options import SetupOptions, framework_memory_share, gpu_memory_bytes
-from gpu_advisor.allocation.frameworks.visible_devices import HIDE_DEVICES_ENVIRONMENT, visible_devices_environment
+from gpu_advisor.allocation.frameworks.visible_devices import (
+    HIDE_DEVICES_ENVIRONMENT,
+    NodeSettings,
+    visible_devices_environment,
+)
 from gpu_advisor.allocation.memory_strategy import MemoryShare
 from gpu_advisor.allocation.model import Allocation
 
@@ -38,16 +42,6 @@ class TensorFlowMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTensorFlowSettings:
-    """Of one node. Set `environment` before importing tensorflow."""
-
-    node_name: str
-    gpu_count: int
-    environment: Mapping[str, str]
-    command: str
-
-
-@dataclass(frozen=True, slots=True)
 class TensorFlowSettings:
     """Of all nodes. `policy`: of Keras: float32, mixed_float16, mixed_bfloat16, or auto."""
 
@@ -56,7 +50,7 @@ class TensorFlowSettings:
     mixed_precision: MixedPrecision
     policy: str
     strategy: Strategy
-    nodes: tuple[NodeTensorFlowSettings, ...]
+    nodes: tuple[NodeSettings, ...]
 
     def document(self) -> dict[str, Any]:
         """The API's JSON document."""
@@ -72,7 +66,7 @@ def tensorflow_from_document(document: Mapping[str, Any]) -> TensorFlowSettings:
         mixed_precision=MixedPrecision(**document["mixed_precision"]),
         policy=document["policy"],
         strategy=document["strategy"],
-        nodes=tuple(NodeTensorFlowSettings(**node) for node in document["nodes"]),
+        nodes=tuple(NodeSettings(**node) for node in document["nodes"]),
     )
 
 
@@ -82,10 +76,10 @@ def tensorflow_settings(allocation: Allocation, options: SetupOptions | None = N
     precision = choose_mixed_precision(allocation.request.mixed_precision, allocation.gpu_type, allocation.on_cpu)
     command = f"python {options.script}"
     if allocation.on_cpu:
-        nodes: tuple[NodeTensorFlowSettings, ...] = (NodeTensorFlowSettings("", 0, HIDE_DEVICES_ENVIRONMENT, command),)
+        nodes: tuple[NodeSettings, ...] = (NodeSettings("", 0, HIDE_DEVICES_ENVIRONMENT, command),)
     else:
         nodes = tuple(
-            NodeTensorFlowSettings(each.node_name, len(each.indices),
+            NodeSettings(each.node_name, len(each.indices),
                            {**({} if options.devices_given else visible_devices_environment(each, allocation.vendor)),
                             **_tf_config(allocation, index, options.port)}, command)
             for index, each in enumerate(allocation.shares)

@@ -1,4 +1,4 @@
-"""Environment variables that restrict a process to its GPUs, by vendor.
+"""Settings of one node, and the environment variables that restrict a process to its GPUs, by vendor.
 
 CUDA: https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html (identifiers are
 indices or UUIDs; devices after an invalid index are hidden, so -1 hides all; CUDA_DEVICE_ORDER makes indices those of
@@ -8,6 +8,9 @@ https://www.hiascend.com/document/detail/en/canncommercial/800/apiref/envvar/env
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gpu_advisor.allocation.model import NodeAllocation
 
@@ -20,6 +23,16 @@ VISIBLE_DEVICES_VARIABLES = {
 }
 #: A job on the CPU must not use GPUs that are leased to others.
 HIDE_DEVICES_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1"}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Set `environment` before importing the framework; `command` starts the node's processes."""
+
+    node_name: str
+    gpu_count: int
+    environment: Mapping[str, str]
+    command: str
 
 
 def visible_devices_environment(share: NodeAllocation, vendor: str) -> dict[str, str]:

@@ -12,10 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_advisor.allocation.errors import InvalidRequestError, TokenConflictError, UnknownAllocationError
+from gpu_advisor.allocation.errors import (
+    AllocationError,
+    InvalidRequestError,
+    TokenConflictError,
+    UnknownAllocationError,
+)
 from gpu_advisor.allocation.gpu_request import GpuRequest
 from gpu_advisor.allocation.slurm.cluster_nodes import SlurmCluster, parse_cluster
-from gpu_advisor.allocation.slurm.errors import JobNotManagedError, SlurmError
 from gpu_advisor.allocation.slurm.job_plan import JobPlan
 from gpu_advisor.allocation.slurm.sbatch import (
     SQUEUE_FORMAT,
@@ -31,6 +35,14 @@ CALL_TIMEOUT_SECONDS = 60.0
 
 #: Runs a command and returns its output. Raises SlurmError.
 Runner = Callable[[Sequence[str]], str]
+
+
+class SlurmError(AllocationError):
+    """A command of Slurm failed. The message has its own, and says how to fix it."""
+
+
+class JobNotManagedError(SlurmError):
+    """The job was not submitted by gpu-advisor, so it is not changed."""
 
 
 def run_command(command: Sequence[str]) -> str:
