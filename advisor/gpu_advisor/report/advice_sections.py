@@ -24,7 +24,17 @@ from gpu_advisor.report.formatting import (
     to_minute,
 )
 from gpu_advisor.report.schema import Report
-from gpu_advisor.report.section_model import ReportSection, ReportTable, TableCell, number_cell, should
+from gpu_advisor.report.section_model import (
+    Formatter,
+    ReportSection,
+    ReportTable,
+    Row,
+    TableCell,
+    number_cell,
+    number_cells,
+    should,
+    table,
+)
 
 #: Ratios from here on are shown as 100.0 %.
 _WHOLE_RATIO = 0.9995
@@ -38,16 +48,7 @@ def checklist_section(document: Report) -> ReportSection:
             path = f"/checks/items/{number}/value"
             of = "fleet" if each["scope"]["kind"] == "fleet" else each["scope"]["label"]
             value = number_cell(document, path, money if each["item"] == "cost" else percent)
-            rows.append(
-                (
-                    TableCell(each["title"]),
-                    TableCell(of),
-                    TableCell(_status(document, each)),
-                    value,
-                    TableCell(_format_target(each)),
-                    TableCell(each["message"]),
-                )
-            )
+            rows.append((each["title"], of, _status(document, each), value, _format_target(each), each["message"]))
     nodes = [each for each in document["checks"]["items"] if each["scope"]["kind"] == "node"]
     missed = sum(1 for each in nodes if each["status"] == "missed")
     unknown = sum(1 for each in nodes if each["status"] == "unknown")
@@ -56,8 +57,8 @@ def checklist_section(document: Report) -> ReportSection:
     ]
     if nodes:
         paragraphs.append(f"Checks of single nodes: {len(nodes)}, of which {missed} missed and {unknown} unknown.")
-    table = ReportTable("Checklist", ("item", "scope", "status", "value", "target", "reason"), tuple(rows))
-    return ReportSection("checklist", "Checklist", tuple(paragraphs), (table,) if rows else ())
+    tables = (table("Checklist", ("item", "scope", "status", "value", "target", "reason"), rows),) if rows else ()
+    return ReportSection("checklist", "Checklist", tuple(paragraphs), tables)
 
 
 def _status(document: Report, check: CheckDocument) -> str:
@@ -88,11 +89,11 @@ def recommendations_section(document: Report) -> ReportSection:
     if savings["gpus"]:
         paragraphs.append(f"Together they recover up to {savings['gpus']:.2g} GPUs{_worth(document['summary'])}.")
     paragraphs.append("gpu-advisor recommend ID shows the evidence for one and how to apply it.")
-    rows = tuple(_recommendation_row(document, number, each) for number, each in enumerate(listed))
+    rows = [_recommendation_row(document, number, each) for number, each in enumerate(listed)]
     head = ("severity", "recommendation", "change", "projected utilization", f"saves {document['currency']} per hour",
             "since (UTC)", "ID")  # fmt: skip
-    table = ReportTable("Recommendations", head, rows)
-    return ReportSection("advice", "Recommendations", tuple(paragraphs), (table, *_waste_tables(document)))
+    tables = (table("Recommendations", head, rows), *_waste_tables(document))
+    return ReportSection("advice", "Recommendations", tuple(paragraphs), tables)
 
 
 def _worth(found: MoneySummaryDocument) -> str:
@@ -111,37 +112,30 @@ def _waste_tables(document: Report) -> Iterator[ReportTable]:
     for name, groups in groupings:
         if name != "owner" and all(each["name"] == f"no {name}" for each in groups):
             continue
-        rows = tuple(_waste_row(document, f"/summary/waste_by/{name}/{number}", each) for number, each in
-                     enumerate(groups))  # fmt: skip
+        path = f"/summary/waste_by/{name}"
+        rows = [_waste_row(document, f"{path}/{number}", each) for number, each in enumerate(groups)]
         currency = document["currency"]
         head = (name, "GPUs wasted", "bound", f"{currency} per hour", f"{currency} per month")
         if rows:
-            yield ReportTable(f"Wasted now, by {name}", head, rows)
+            yield table(f"Wasted now, by {name}", head, rows)
 
 
-def _waste_row(document: Report, path: str, each: WasteGroupDocument) -> tuple[TableCell, ...]:
-    return (
-        TableCell(each["name"]),
-        number_cell(document, f"{path}/gpus", gpus),
-        TableCell(BOUND_WORDS[each["bound"]].strip() if each["bound"] else ""),
-        number_cell(document, f"{path}/per_hour", money),
-        number_cell(document, f"{path}/per_month", money),
+def _waste_row(document: Report, path: str, each: WasteGroupDocument) -> Row:
+    bound = BOUND_WORDS[each["bound"]].strip() if each["bound"] else ""
+    count, per_hour, per_month = number_cells(
+        document, path, (("gpus", gpus), ("per_hour", money), ("per_month", money))
     )
+    return each["name"], count, bound, per_hour, per_month
 
 
-def _recommendation_row(document: Report, number: int, each: RecommendationDocument) -> tuple[TableCell, ...]:
-    path = f"/recommendations/{number}"
-    change = _change(each)
+def _recommendation_row(document: Report, number: int, each: RecommendationDocument) -> Row:
     marks = [name for name, true in (("stale", each["held"]), ("snoozed", each["snoozed"])) if true]
+    numbers = (("projection/utilization_ratio", percent), ("savings_per_hour", money))
     return (
-        TableCell(", ".join([each["severity"], *marks])),
-        TableCell(each["summary"]),
-        TableCell(change),
-        number_cell(document, f"{path}/projection/utilization_ratio", percent),
-        number_cell(document, f"{path}/savings_per_hour", money),
-        TableCell(to_minute(each["since"])),
+        ", ".join([each["severity"], *marks]), each["summary"], _change(each),
+        *number_cells(document, f"/recommendations/{number}", numbers), to_minute(each["since"]),
         TableCell(each["id"], anchor=recommendation_anchor(each["id"])),
-    )
+    )  # fmt: skip
 
 
 def _change(each: RecommendationDocument) -> str:
@@ -160,23 +154,17 @@ def first_actions_table(document: Report) -> ReportTable | None:
     rows = []
     for number, each in enumerate(document["first_actions"]):
         link = each["url"] or (f"#{recommendation_anchor(each['id'])}" if each["id"] in listed else "")
-        path = f"/first_actions/{number}"
-        rows.append(
-            (
-                TableCell(each["summary"], link=link),
-                TableCell(BOUND_WORDS[each["savings_bound"]].strip() if each["savings_bound"] else ""),
-                number_cell(document, f"{path}/savings_per_month", money),
-                TableCell(", ".join(each["owners"])),
-            )
-        )
+        bound = BOUND_WORDS[each["savings_bound"]].strip() if each["savings_bound"] else ""
+        saved = number_cell(document, f"/first_actions/{number}/savings_per_month", money)
+        rows.append((TableCell(each["summary"], link=link), bound, saved, ", ".join(each["owners"])))
     head = ("recommendation", "bound", f"saves {document['currency']} per month", "used by")
-    return _without_empty_columns(ReportTable("Top recommendations by savings", head, tuple(rows))) if rows else None
+    return _without_empty_columns(table("Top recommendations by savings", head, rows)) if rows else None
 
 
-def _without_empty_columns(table: ReportTable) -> ReportTable:
-    kept = [column for column in range(len(table.head)) if any(row[column].text for row in table.rows)]
-    rows = tuple(tuple(row[column] for column in kept) for row in table.rows)
-    return ReportTable(table.title, tuple(table.head[column] for column in kept), rows)
+def _without_empty_columns(of: ReportTable) -> ReportTable:
+    kept = [column for column in range(len(of.head)) if any(row[column].text for row in of.rows)]
+    rows = [tuple(row[column] for column in kept) for row in of.rows]
+    return table(of.title, [of.head[column] for column in kept], rows)
 
 
 def _measured(of: OutcomeDocument) -> str:
@@ -189,6 +177,12 @@ def _measured(of: OutcomeDocument) -> str:
     return f"{humanize(found['signal'])}: {found['before']:.4g} → {found['after']:.4g} {humanize(found['unit'])}"
 
 
+_OUTCOME_NUMBERS: tuple[tuple[str, Formatter], ...] = (
+    ("utilization_before_ratio", percent), ("utilization_projected_ratio", percent),
+    ("utilization_after_ratio", percent), ("projection_error_ratio", percentage_points),
+)  # fmt: skip
+
+
 def outcomes_section(document: Report) -> ReportSection:
     outcome_list, name = document["outcomes"], "Outcomes"
     if outcome_list is None:
@@ -196,30 +190,20 @@ def outcomes_section(document: Report) -> ReportSection:
     if not outcome_list:
         words = "No recommendation with a known outcome ended in this period."
         return ReportSection("outcomes", name, (words, *document["suggestions"]))
-    rows = tuple(
+    rows: list[Row] = [
         (
-            TableCell(to_minute(each["ended"])),
-            TableCell(humanize(each["kind"])),
-            TableCell(each["scope"]["label"]),
-            TableCell(humanize(each["result"])),
-            TableCell(
-                f"{each['current']:g} → {UNKNOWN if each['observed'] is None else format(each['observed'], 'g')}"
-            ),
-            number_cell(document, f"/outcomes/{number}/utilization_before_ratio", percent),
-            number_cell(document, f"/outcomes/{number}/utilization_projected_ratio", percent),
-            number_cell(document, f"/outcomes/{number}/utilization_after_ratio", percent),
-            number_cell(document, f"/outcomes/{number}/projection_error_ratio", percentage_points),
-            TableCell({True: "yes", False: "no", None: UNKNOWN}[each["improved"]]),
-            TableCell(_measured(each)),
+            to_minute(each["ended"]), humanize(each["kind"]), each["scope"]["label"], humanize(each["result"]),
+            f"{each['current']:g} → {UNKNOWN if each['observed'] is None else format(each['observed'], 'g')}",
+            *number_cells(document, f"/outcomes/{number}", _OUTCOME_NUMBERS),
+            {True: "yes", False: "no", None: UNKNOWN}[each["improved"]], _measured(each),
         )
         for number, each in enumerate(outcome_list)
-    )
+    ]  # fmt: skip
     head = (
         "ended (UTC)", "kind", "scope", "result", "size", "utilization before", "projected", "after", "error",
         "improved", "measured",
     )  # fmt: skip
-    table = ReportTable("Before and after", head, rows)
-    return ReportSection("outcomes", name, tuple(document["suggestions"]), (table,))
+    return ReportSection("outcomes", name, tuple(document["suggestions"]), (table("Before and after", head, rows),))
 
 
 def missing_data_section(document: Report) -> ReportSection:

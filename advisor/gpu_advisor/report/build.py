@@ -28,14 +28,12 @@ from gpu_advisor.report.projection import project_month
 from gpu_advisor.report.schema import (
     Band,
     ComparisonDocument,
-    Cost,
     GpuHours,
     GpuModelUsage,
     LostGpus,
     PeriodDocument,
     Report,
     TargetsDocument,
-    Trends,
     UsageGroup,
 )
 from gpu_advisor.settings import PoolSettings, Settings
@@ -215,14 +213,14 @@ def _group(
         "gpus": len(gpus),
         "nodes": len(nodes),
         "gpu_hours": _hours(sums),
-        "cost": _cost(usage.cost(mine, prices)),
+        "cost": usage.cost(mine, prices),
         "lost": _lost(lost, prices),
         "gpu_utilization_ratio": sums.utilization,
         "gpu_memory_ratio": usage.mean_memory(past, gpus),
         "cpu_ratio": usage.mean(value for node in nodes for value in past.cpu.get(node, {}).values()),
         "coverage_ratio": sums.coverage,
         "targets": _targets(utilization, settings),
-        "trends": _trends(usage.trends(past, gpus)),
+        "trends": usage.trends(past, gpus),
     }
 
 
@@ -253,7 +251,7 @@ def _models(usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage], prices: Mapping[str,
             "price_per_hour": price.amount if price else None,
             "price_estimated": price.estimated if price else None,
             "gpu_hours": _hours(sums[name]),
-            "cost": _cost(usage.cost(by_name[name], prices)),
+            "cost": usage.cost(by_name[name], prices),
             "gpu_utilization_ratio": sums[name].utilization,
         }
 
@@ -271,16 +269,6 @@ def _hours(of: usage.GpuHourUsage) -> GpuHours:
     }
 
 
-def _cost(of: usage.Cost) -> Cost:
-    return {
-        "total": of.total,
-        "unobserved": of.unobserved,
-        "unused": of.unused,
-        "idle_allocated": of.idle_allocated,
-        "unpriced_gpu_hours": of.unpriced_hours,
-    }
-
-
 def _targets(utilization: checks.TargetBand, settings: Settings) -> TargetsDocument:
     return {
         "gpu_utilization": _band(utilization),
@@ -291,13 +279,3 @@ def _targets(utilization: checks.TargetBand, settings: Settings) -> TargetsDocum
 
 def _band(of: checks.TargetBand) -> Band:
     return {"low": of.low, "high": of.high}
-
-
-def _trends(of: usage.Trends) -> Trends:
-    return {
-        "gpu_utilization": list(of.utilization),
-        "gpu_memory": list(of.memory),
-        "cpu": list(of.cpu),
-        "gpus": list(of.gpus),
-        "busy_gpus": list(of.busy),
-    }

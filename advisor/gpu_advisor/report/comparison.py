@@ -78,7 +78,7 @@ def _fleet_numbers(
     if not time.observed:
         return {}
     sums, cost = usage.total(list(usage_by_gpu.values())), usage.cost(usage_by_gpu, prices)
-    total, blind = cost.total, cost.unobserved
+    total, blind = cost["total"], cost["unobserved"]
     unobserved = None if total is None or blind is None else time.unobserved_rate(total, total - blind)
     return {
         "gpus": float(len(past.gpus)),
@@ -89,7 +89,7 @@ def _fleet_numbers(
         "idle_allocated": per_day(sums.idle_allocated, time.observed),
         "cost": per_day(total, time.present),
         "cost_unobserved": None if unobserved is None else unobserved * 24,
-        "cost_unused": per_day(cost.unused, time.observed),
+        "cost_unused": per_day(cost["unused"], time.observed),
     }
 
 

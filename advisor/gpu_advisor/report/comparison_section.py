@@ -19,7 +19,16 @@ from gpu_advisor.report.formatting import (
 )
 from gpu_advisor.report.period import DAY
 from gpu_advisor.report.schema import Change, ComparisonDocument, PeriodDocument, Report
-from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTable, TableCell, at, number_cell
+from gpu_advisor.report.section_model import (
+    Formatter,
+    ReportSection,
+    ReportTable,
+    Row,
+    TableCell,
+    at,
+    number_cells,
+    table,
+)
 
 #: Field of FleetChanges, name, formats of a value and of a difference.
 _FLEET_ROWS: tuple[tuple[str, str, Formatter, Formatter], ...] = (
@@ -90,17 +99,12 @@ def comparison_section(document: Report) -> ReportSection | None:
 
 
 def _fleet_table(document: Report) -> ReportTable:
-    rows = []
+    rows: list[Row] = []
     for field, about, of_value, of_difference in _FLEET_ROWS:
         path = f"/comparison/fleet/{field}"
-        rows.append(
-            (
-                TableCell(f"{about} ({document['currency']})" if of_value is money else about),
-                *_cells(document, path, of_value, of_difference),
-                _verdict(document, path),
-            )
-        )
-    return ReportTable("The fleet", ("", "this period", "before", "difference", "relative", ""), tuple(rows))
+        name = f"{about} ({document['currency']})" if of_value is money else about
+        rows.append((name, *_cells(document, path, of_value, of_difference), at(document, f"{path}/verdict") or ""))
+    return table("The fleet", ("", "this period", "before", "difference", "relative", ""), rows)
 
 
 def _owner_tables(document: Report, found: ComparisonDocument) -> Iterator[ReportTable]:
@@ -111,27 +115,18 @@ def _owner_tables(document: Report, found: ComparisonDocument) -> Iterator[Repor
     )  # fmt: skip
     groupings = (("team", found["by"]["team"]), ("namespace", found["by"]["namespace"]), ("user", found["by"]["user"]))
     for by, groups in groupings:
-        rows = []
+        rows: list[Row] = []
         for number, group in enumerate(groups):
             path = f"/comparison/by/{by}/{number}"
-            rows.append(
-                (
-                    TableCell(group["name"]),
-                    *_cells(document, f"{path}/unused_per_day", hours, signed_hours),
-                    *_cells(document, f"{path}/cost_unused_per_day", money, signed_money),
-                    TableCell(group["unused_per_day"]["verdict"] or ""),
-                )
-            )
+            unused = _cells(document, f"{path}/unused_per_day", hours, signed_hours)
+            cost = _cells(document, f"{path}/cost_unused_per_day", money, signed_money)
+            rows.append((group["name"], *unused, *cost, group["unused_per_day"]["verdict"] or ""))
         if rows:
-            yield ReportTable(f"By {by}", (by, *head), tuple(rows))
+            yield table(f"By {by}", (by, *head), rows)
 
 
-def _cells(document: Report, path: str, of_value: Formatter, of_difference: Formatter) -> tuple[TableCell, ...]:
+def _cells(document: Report, path: str, of_value: Formatter, of_difference: Formatter) -> Iterator[TableCell]:
     formats = (
         ("now", of_value), ("before", of_value), ("difference", of_difference), ("difference_ratio", signed_percent),
     )  # fmt: skip
-    return tuple(number_cell(document, f"{path}/{name}", form) for name, form in formats)
-
-
-def _verdict(document: Report, path: str) -> TableCell:
-    return TableCell(at(document, f"{path}/verdict") or "")
+    return number_cells(document, path, formats)

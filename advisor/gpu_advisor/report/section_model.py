@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ class TableCell:
     path: str = ""
     link: str = ""
     anchor: str = ""
+
+
+#: A row as it is written: a text is a cell of words.
+Row = tuple[TableCell | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,17 @@ def at(document: Report, pointer: str) -> Any:
 
 def number_cell(document: Report, pointer: str, format_value: Formatter) -> TableCell:
     return TableCell(format_value(at(document, pointer)), pointer)
+
+
+def number_cells(document: Report, path: str, columns: Iterable[tuple[str, Formatter]]) -> Iterator[TableCell]:
+    """A cell for each column: a pointer below `path`, and how its number is shown."""
+    for pointer, format_value in columns:
+        yield number_cell(document, f"{path}/{pointer}", format_value)
+
+
+def table(title: str, head: Iterable[str], rows: Iterable[Row]) -> ReportTable:
+    cells = (tuple(cell if isinstance(cell, TableCell) else TableCell(cell) for cell in row) for row in rows)
+    return ReportTable(title, tuple(head), tuple(cells))
 
 
 def should(band: Band, format_value: Formatter = percent) -> str:

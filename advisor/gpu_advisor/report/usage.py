@@ -16,11 +16,9 @@ from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.report import series
 from gpu_advisor.report.history_reader import FleetHistory, Steps
+from gpu_advisor.report.schema import Cost, Trends
 
 IDLE_RATIO, IDLE_MIN_COVERAGE = 0.01, 0.9
-
-#: A value for each step of the period; None without data.
-Trend = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +51,6 @@ class GpuHourUsage:
     @property
     def coverage(self) -> float | None:
         return self.observed / self.present if self.present else None
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """In the currency of the settings' prices; None without any price. `unpriced_hours` are in none of the sums.
-
-    `total` is the price of present hours, `unobserved` the part of it without data.
-    """
-
-    total: float | None
-    unobserved: float | None
-    unused: float | None
-    idle_allocated: float | None
-    unpriced_hours: float
-
-
-@dataclass(frozen=True, slots=True)
-class Trends:
-    """`gpus` is the number present in a step, `busy` the sum of their utilization."""
-
-    utilization: Trend
-    memory: Trend
-    cpu: Trend
-    gpus: Trend
-    busy: Trend
 
 
 def gpu_hour_usage(past: FleetHistory, gpu: Gpu) -> GpuHourUsage:
@@ -127,17 +100,17 @@ def total(parts: Sequence[GpuHourUsage]) -> GpuHourUsage:
 
 
 def cost(usage_by_gpu: Mapping[Gpu, GpuHourUsage], prices: Mapping[str, GpuPrice]) -> Cost:
-    """What these GPUs cost; prices are by uuid."""
+    """What these GPUs cost; prices are by uuid. Sums are None without any price."""
     priced = [(each, prices[gpu.uuid].amount) for gpu, each in usage_by_gpu.items() if gpu.uuid in prices]
-    return Cost(
-        total=_sum(each.present * price for each, price in priced),
-        unobserved=_sum(each.unobserved * price for each, price in priced),
-        unused=_sum(each.unused * price for each, price in priced),
-        idle_allocated=_sum(
+    return {
+        "total": _sum(each.present * price for each, price in priced),
+        "unobserved": _sum(each.unobserved * price for each, price in priced),
+        "unused": _sum(each.unused * price for each, price in priced),
+        "idle_allocated": _sum(
             None if each.idle_allocated is None else each.idle_allocated * price for each, price in priced
         ),
-        unpriced_hours=fsum(each.present for gpu, each in usage_by_gpu.items() if gpu.uuid not in prices),
-    )
+        "unpriced_gpu_hours": fsum(each.present for gpu, each in usage_by_gpu.items() if gpu.uuid not in prices),
+    }
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
@@ -175,8 +148,14 @@ def trends(past: FleetHistory, gpus: Sequence[Gpu]) -> Trends:
         # A step without any GPU was not scraped: the number of GPUs is unknown, not zero.
         named.append(float(sum(1 for uuid in uuids if index in past.observed_steps.get(uuid, ()))) or None)
     points = past.period.points
-    return Trends(tuple(utilization), _means(memory, points), _means(cpu, points), tuple(named), tuple(busy))
+    return {
+        "gpu_utilization": utilization,
+        "gpu_memory": _means(memory, points),
+        "cpu": _means(cpu, points),
+        "gpus": named,
+        "busy_gpus": busy,
+    }
 
 
-def _means(of_each: Sequence[Steps], points: int) -> Trend:
-    return tuple(mean(steps.get(index) for steps in of_each) for index in range(points))
+def _means(of_each: Sequence[Steps], points: int) -> list[float | None]:
+    return [mean(steps.get(index) for steps in of_each) for index in range(points)]

@@ -9,11 +9,28 @@ from gpu_advisor.report.advice_sections import first_actions_table
 from gpu_advisor.report.comparison_section import comparison_words
 from gpu_advisor.report.formatting import count, hours, money, percent, to_minute
 from gpu_advisor.report.schema import Report
-from gpu_advisor.report.section_model import Formatter, ReportSection, ReportTable, TableCell, number_cell, should
+from gpu_advisor.report.section_model import Formatter, ReportSection, Row, number_cell, number_cells, should, table
+    Formatter,
+    ReportSection,
+    number_cell,
+    number_cells,
+    should,
+    table,
+)
 
-#: Numbers of a group's projection, in GPU-hours and in money.
-_MONTHLY_HOURS = ("present", "busy", "unused", "unobserved")
-_MONTHLY_MONEY = ("cost", "cost_unused", "cost_unobserved")
+#: The numbers of rows: of a group, of a GPU model, of a group's projection.
+_USAGE_NUMBERS: tuple[tuple[str, Formatter], ...] = (
+    ("gpus", count), ("gpu_utilization_ratio", percent), ("gpu_memory_ratio", percent), ("cpu_ratio", percent),
+    ("coverage_ratio", percent),
+)  # fmt: skip
+_MODEL_NUMBERS: tuple[tuple[str, Formatter], ...] = (
+    ("gpus", count), ("gpu_utilization_ratio", percent), ("gpu_hours/unused", hours), ("price_per_hour", money),
+    ("cost/total", money), ("cost/unobserved", money), ("cost/unused", money), ("cost/idle_allocated", money),
+)  # fmt: skip
+_MONTHLY_NUMBERS: tuple[tuple[str, Formatter], ...] = (
+    ("present", hours), ("busy", hours), ("unused", hours), ("unobserved", hours), ("cost", money),
+    ("cost_unused", money), ("cost_unobserved", money),
+)  # fmt: skip
 
 
 def headline(document: Report) -> str:
@@ -62,8 +79,8 @@ def summary_section(document: Report) -> ReportSection:
         return ReportSection("summary", "Summary", tuple(paragraphs), (first,) if first else ())
     fleet = document["groups"][0]
 
-    def row(about: str, path: str, format_value: Formatter, should: str = "") -> tuple[TableCell, ...]:
-        return TableCell(about), number_cell(document, f"/groups/0/{path}", format_value), TableCell(should)
+    def row(about: str, path: str, format_value: Formatter, should: str = "") -> Row:
+        return about, number_cell(document, f"/groups/0/{path}", format_value), should
 
     band, currency = fleet["targets"], document["currency"]
     rows = (
@@ -78,9 +95,9 @@ def summary_section(document: Report) -> ReportSection:
         row(f"cost of lost GPUs ({currency})", "lost/cost", money),
         row("data coverage since the first sample", "coverage_ratio", percent),
     )
-    table = ReportTable("The fleet in this period", ("", "mean or sum", "target"), rows)
+    fleet_table = table("The fleet in this period", ("", "mean or sum", "target"), rows)
     first = first_actions_table(document)
-    return ReportSection("summary", "Summary", tuple(paragraphs), (table, first) if first else (table,))
+    return ReportSection("summary", "Summary", tuple(paragraphs), (fleet_table, first) if first else (fleet_table,))
 
 
 def _caveats(document: Report) -> Iterator[str]:
@@ -126,49 +143,26 @@ def usage_section(document: Report) -> ReportSection:
         "", "GPUs present", "GPU utilization", "target", "GPU memory", "CPU of the nodes",
         "data coverage since the first sample",
     )  # fmt: skip
-    rows = []
+    rows: list[Row] = []
     for number, group in enumerate(document["groups"]):
-        path = f"/groups/{number}"
-        rows.append(
-            (
-                TableCell(group["name"]),
-                number_cell(document, f"{path}/gpus", count),
-                number_cell(document, f"{path}/gpu_utilization_ratio", percent),
-                TableCell(should(group["targets"]["gpu_utilization"])),
-                number_cell(document, f"{path}/gpu_memory_ratio", percent),
-                number_cell(document, f"{path}/cpu_ratio", percent),
-                number_cell(document, f"{path}/coverage_ratio", percent),
-            )
-        )
+        gpus, used, *others = number_cells(document, f"/groups/{number}", _USAGE_NUMBERS)
+        rows.append((group["name"], gpus, used, should(group["targets"]["gpu_utilization"]), *others))
     step = duration(document["period"]["step_seconds"], words=True)
     paragraphs = (f"Each point is the mean over {step}. A gap is time without data; it is in no mean and no sum.",)
-    return ReportSection("use", "Utilization", paragraphs, (ReportTable("Means over the period", head, tuple(rows)),))
+    return ReportSection("use", "Utilization", paragraphs, (table("Means over the period", head, rows),))
 
 
 def cost_section(document: Report) -> ReportSection:
     names = ("present", "unobserved", "observed", "busy", "unused", "memory_allocated", "idle_allocated")
     head = ("present", "unobserved", "observed", "busy", "unused", "memory allocated", "idle, memory allocated")
-    groups = tuple(
-        (
-            TableCell(group["name"]),
-            *(number_cell(document, f"/groups/{number}/gpu_hours/{name}", hours) for name in names),
-        )
+    groups: list[Row] = [
+        (group["name"], *number_cells(document, f"/groups/{number}/gpu_hours", [(name, hours) for name in names]))
         for number, group in enumerate(document["groups"])
-    )
-    models = tuple(
-        (
-            TableCell(model["name"]),
-            number_cell(document, f"/models/{number}/gpus", count),
-            number_cell(document, f"/models/{number}/gpu_utilization_ratio", percent),
-            number_cell(document, f"/models/{number}/gpu_hours/unused", hours),
-            number_cell(document, f"/models/{number}/price_per_hour", money),
-            number_cell(document, f"/models/{number}/cost/total", money),
-            number_cell(document, f"/models/{number}/cost/unobserved", money),
-            number_cell(document, f"/models/{number}/cost/unused", money),
-            number_cell(document, f"/models/{number}/cost/idle_allocated", money),
-        )
+    ]
+    models: list[Row] = [
+        (model["name"], *number_cells(document, f"/models/{number}", _MODEL_NUMBERS))
         for number, model in enumerate(document["models"])
-    )
+    ]
     paragraphs = [
         "Cost is of the GPU-hours present: busy, unused and unobserved.",
         "Unused is observed time in which no kernel ran; idle is less than 1 % busy over half an hour or more. "
@@ -177,18 +171,12 @@ def cost_section(document: Report) -> ReportSection:
     unknown = document["groups"][0]["gpu_hours"]["memory_unknown"]
     if unknown >= 0.05:
         paragraphs.append(f"For {hours(unknown)} GPU-hours memory use is unknown: they are in neither sum.")
+    currency = document["currency"]
     columns = (
-        "",
-        "GPUs present",
-        "utilization",
-        "unused GPU-hours",
-        f"price per hour ({document['currency']})",
-        f"cost ({document['currency']})",
-        "of it unobserved",
-        "of it unused",
-        "of it idle, memory allocated",
-    )
-    tables = (ReportTable("GPU-hours", ("", *head), groups), ReportTable("By GPU model", columns, models))
+        "", "GPUs present", "utilization", "unused GPU-hours", f"price per hour ({currency})", f"cost ({currency})",
+        "of it unobserved", "of it unused", "of it idle, memory allocated",
+    )  # fmt: skip
+    tables = (table("GPU-hours", ("", *head), groups), table("By GPU model", columns, models))
     return ReportSection("cost", "Cost and waste", tuple(paragraphs), tables)
 
 
@@ -200,17 +188,13 @@ def projection_section(document: Report) -> ReportSection:
     if not found["groups"]:
         words = f"No projection: {data}; it takes {found['min_data_hours']:g} hours."
         return ReportSection("projection", name, (words,))
-    rows = tuple(
-        (
-            TableCell(group["name"]),
-            *(number_cell(document, f"/projection/groups/{number}/{name}", hours) for name in _MONTHLY_HOURS),
-            *(number_cell(document, f"/projection/groups/{number}/{name}", money) for name in _MONTHLY_MONEY),
-        )
+    rows: list[Row] = [
+        (group["name"], *number_cells(document, f"/projection/groups/{number}", _MONTHLY_NUMBERS))
         for number, group in enumerate(found["groups"])
-    )
+    ]
     words = f"The period scaled to {found['month_hours']:g} hours, not a forecast. {data}."
     head = (
         "", "GPU-hours present", "busy", "unused", "unobserved", f"cost ({document['currency']})", "of it unused",
         "of it unobserved",
     )  # fmt: skip
-    return ReportSection("projection", name, (words,), (ReportTable("GPU-hours and cost per month", head, rows),))
+    return ReportSection("projection", name, (words,), (table("GPU-hours and cost per month", head, rows),))

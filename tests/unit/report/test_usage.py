@@ -72,10 +72,10 @@ def test_pools_and_models_add_up_to_the_fleet(found: list[GpuHistorySpec]) -> No
 def test_money_is_unknown_without_a_price_and_never_zero() -> None:
     past = history_of([steady_gpu("GPU-0"), steady_gpu("GPU-1", name="Tesla T4")])
     of_each = {gpu: gpu_hour_usage(past, gpu) for gpu in past.gpus}
-    assert cost(of_each, {}).unused is None
+    assert cost(of_each, {})["unused"] is None
     both = cost(of_each, {"GPU-0": GpuPrice(2.0, "USD")})
-    assert both.unused == pytest.approx(2.0 * 0.5 * PERIOD.points * STEP_HOURS)
-    assert both.unpriced_hours == pytest.approx(PERIOD.points * STEP_HOURS)
+    assert both["unused"] == pytest.approx(2.0 * 0.5 * PERIOD.points * STEP_HOURS)
+    assert both["unpriced_gpu_hours"] == pytest.approx(PERIOD.points * STEP_HOURS)
 
 
 @given(cards())
@@ -87,14 +87,14 @@ def test_a_trend_has_no_value_where_nothing_was_seen(found: list[GpuHistorySpec]
         seen = sum(shares.values())
         work = sum(card.utilization[index] * shares[card.uuid] for card in found if card.uuid in shares)
         if seen > 0:
-            assert isclose(reported.utilization[index] or 0.0, work / seen, abs_tol=1e-9)
+            assert isclose(reported["gpu_utilization"][index] or 0.0, work / seen, abs_tol=1e-9)
             work_then = sum(card.utilization[index] for card in found if card.uuid in shares)
-            assert isclose(reported.busy[index] or 0.0, work_then, abs_tol=1e-9)
+            assert isclose(reported["busy_gpus"][index] or 0.0, work_then, abs_tol=1e-9)
         else:
-            assert reported.utilization[index] is None
-            assert reported.busy[index] is None
+            assert reported["gpu_utilization"][index] is None
+            assert reported["busy_gpus"][index] is None
         named = sum(1 for card in found if index in card.named)
-        assert reported.gpus[index] == (named or None)
+        assert reported["gpus"][index] == (named or None)
 
 
 @given(st.integers(0, 20_000), st.integers(300, 400 * DAY))
