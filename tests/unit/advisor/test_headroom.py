@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil
 
 import numpy as np
 import pytest
 from gpu_advisor.documents.slo import pool_slo
+from gpu_advisor.evaluation.scaling import frontier
 from gpu_advisor.evaluation.scaling.candidate_replay import CandidateReplay
 from gpu_advisor.evaluation.scaling.demand_history import SATURATION_RATIO, DemandPoint
 from gpu_advisor.evaluation.scaling.demand_record import RecordedDemand, record_demand
 from gpu_advisor.evaluation.scaling.forecast import Horizon
-from gpu_advisor.evaluation.scaling.frontier import frontiers_of
+from gpu_advisor.evaluation.scaling.frontier import cheapest_replayed, frontiers_of
 from gpu_advisor.evaluation.scaling.headroom import FRONTIER_RATIOS, READ_SECONDS, Headroom, TunedHeadroom, tuning_time
 from gpu_advisor.evaluation.scaling.headroom_text import describe_headroom
 from gpu_advisor.evaluation.scaling.persistence import DemandBounds, running_persistence
@@ -153,6 +155,23 @@ def test_what_starts_from_idle_is_served_by_replicas_that_are_kept() -> None:
     assert 8 <= found.chosen.replicas <= 9
     decided = decide_size(points([0.0] * 300, 16), 16, LIMITS, EVALUATION, START + 299 * STEP, headroom=found)
     assert decided.replicas == 8
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("minutes", [8, 14, 20])
+def test_of_minimum_sizes_the_smallest_that_is_enough_is_kept(seed: int, minutes: int) -> None:
+    """A short step needs more than 98 % of the minutes do, and not all of it has to be served."""
+    random, target = np.random.default_rng(seed), 0.0025
+    levels = np.full(1440, 4.0)
+    levels[700 : 700 + minutes] = 30.0
+    history = points([float(value) for value in random.poisson(levels / 0.1) * 0.1], 40)
+    rules, at = sizing_rules(LIMITS.for_objective(), EVALUATION), tuning_time(history[-1].at, STEP)
+    replayed = CandidateReplay(record_demand(history, at, STEP, 1440), rules)
+    usual = ceil(sorted(replayed.demands)[int(0.98 * replayed.steps)])
+    found = cheapest_replayed(replayed, frontiers_of(replayed, target), target)
+    assert usual < found.min_replicas < ceil(max(replayed.demands))
+    fewer = frontier._replay(replayed, found.deviations, found.min_replicas - 1)
+    assert fewer.unserved_ratio > target or fewer.replicas > found.replicas
 
 
 @pytest.mark.parametrize(("is_rising", "min_replicas"), [(True, 0), (False, 8)])

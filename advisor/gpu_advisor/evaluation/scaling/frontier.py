@@ -131,6 +131,14 @@ def cheapest_replayed(
 ) -> FrontierPoint:
     """`cheapest`, by a replay of that very headroom: between whole replicas, what two candidates gave shows little."""
     by_minimum = {frontier[0].min_replicas: frontier for frontier in frontiers}
+    chosen = _cheapest_headroom(found, dict(by_minimum), ratio)
+    return chosen if found.window_steps else _with_smaller_minimum(found, chosen, by_minimum, ratio)
+
+
+def _cheapest_headroom(
+    found: CandidateReplay, by_minimum: dict[int, tuple[FrontierPoint, ...]], ratio: float
+) -> FrontierPoint:
+    """The headroom between two candidates of the same minimum size."""
     for _ in range(REFINEMENTS):
         point = cheapest(list(by_minimum.values()), ratio)
         frontier = by_minimum[point.min_replicas]
@@ -142,6 +150,23 @@ def cheapest_replayed(
         by_minimum[point.min_replicas] = _monotone((*frontier, replayed), found.window_steps > 0)
     reached = (point for frontier in by_minimum.values() for point in frontier if point.unserved_ratio <= ratio)
     return min(reached, key=lambda point: point.replicas)
+
+
+def _with_smaller_minimum(
+    found: CandidateReplay, chosen: FrontierPoint, minimums: Iterable[int], ratio: float
+) -> FrontierPoint:
+    """The same headroom with a smaller minimum size, down to the next one of `minimums`, that is enough and not dearer.
+
+    Where demand jumps, the largest of a day is far from its 98 % quantile. Quantiles for windows are close together.
+    """
+    below = max((each for each in minimums if each < chosen.min_replicas), default=0)
+    while chosen.min_replicas - below > 1:
+        replayed = _replay(found, chosen.deviations, (below + chosen.min_replicas) // 2)
+        if replayed.unserved_ratio <= ratio and replayed.replicas <= chosen.replicas:
+            chosen = replayed
+        else:
+            below = replayed.min_replicas
+    return chosen
 
 
 def _frontier(found: CandidateReplay, usual: UsualUnserved, min_replicas: int) -> tuple[FrontierPoint, ...]:
