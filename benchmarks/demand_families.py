@@ -19,6 +19,9 @@ MINUTES = 2 * MINUTES_OF_DAY
 #: Work of a request in GPU-minutes.
 REQUEST_WORK = 0.1
 
+#: Heavy-tailed bursts: Pareto sizes in GPUs, at most the largest.
+TAIL_BURSTS_PER_HOUR, TAIL_SHAPE, SMALLEST_TAIL_BURST, LARGEST_TAIL_BURST = 6, 1.8, 1.2, 40.0
+
 
 def fleet_days(of: FleetDemand, seed: int) -> Demand:
     return generate_demand(replace(of, days=2), seed)
@@ -74,12 +77,18 @@ def burst_days(seed: int) -> Demand:
     return found
 
 
+def heavy_tailed_levels() -> Demand:
+    """The daily pattern below the bursts of `heavy_tailed_days`."""
+    levels: Demand = 8 * (1 + 0.6 * np.sin(2 * np.pi * np.arange(MINUTES) / MINUTES_OF_DAY))
+    return levels
+
+
 def heavy_tailed_days(seed: int) -> Demand:
-    """Six bursts an hour with Pareto sizes, at most 40 GPUs, on a daily pattern."""
+    """Bursts with Pareto sizes on a daily pattern."""
     random = np.random.default_rng(seed)
-    found = _requests(8 * (1 + 0.6 * np.sin(2 * np.pi * np.arange(MINUTES) / MINUTES_OF_DAY)), random)
-    for start in np.nonzero(random.random(MINUTES) < 6 / 60)[0]:
-        size = min(40.0, 1.2 * (random.pareto(1.8) + 1))
+    found = _requests(heavy_tailed_levels(), random)
+    for start in np.nonzero(random.random(MINUTES) < TAIL_BURSTS_PER_HOUR / 60)[0]:
+        size = min(LARGEST_TAIL_BURST, SMALLEST_TAIL_BURST * (random.pareto(TAIL_SHAPE) + 1))
         found[start : start + max(1, int(random.exponential(4)))] += size
     return found
 
