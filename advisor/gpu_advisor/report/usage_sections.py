@@ -10,13 +10,6 @@ from gpu_advisor.report.comparison_section import comparison_words
 from gpu_advisor.report.formatting import count, hours, money, percent, to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import Formatter, ReportSection, Row, number_cell, number_cells, should, table
-    Formatter,
-    ReportSection,
-    number_cell,
-    number_cells,
-    should,
-    table,
-)
 
 #: The numbers of rows: of a group, of a GPU model, of a group's projection.
 _USAGE_NUMBERS: tuple[tuple[str, Formatter], ...] = (
