@@ -1,9 +1,10 @@
 """Headroom by hand beside headroom tuned to an SLO: GPU-hours at the same unserved share, over single days.
 
-    python -m benchmarks.headroom_by_hand [--seeds N] [--first-seed N] [--trace FILE ...]
+    python -m benchmarks.headroom_by_hand [--seeds N] [--first-seed N] [--trace FILE ...] [--hour FILE ...]
 
 Each day begins without history, as a new pool does. The days are those fitted to a published one (benchmarks.backtest),
-and recorded ones, if given. By hand means: the best of many replays of that very day, which nobody has in advance.
+and recorded ones, if given, or made of a recorded hour (benchmarks.recorded_day). By hand means: the best of many
+replays of that very day, which nobody has in advance.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gpu_advisor.settings import Settings
 from benchmarks import common
 from benchmarks.backtest import FLEET, traces
 from benchmarks.demand import FLEETS
+from benchmarks.recorded_day import day_of, recorded_hour
 
 DEVIATIONS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
 OBJECTIVES = (0.0005, 0.001, 0.0025, 0.005)
@@ -114,10 +116,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trace", type=Path, action="append", default=[], help="CSV of one day, replayed at 60 s")
+    parser.add_argument("--hour", type=Path, action="append", default=[], help="CSV of an hour, of which days are made")
     parser.add_argument("--processes", type=int)
     chosen = parser.parse_args()
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     days = {"fitted days": [day for name in FLEETS for day in traces(name, chosen.seeds, chosen.first_seed)]}
-    days |= {path.name: [read_csv(path, 60)] for path in chosen.trace}
+    days |= {path.stem: [read_csv(path, 60)] for path in chosen.trace}
+    for path in chosen.hour:
+        hour = recorded_hour(path)
+        days[path.stem] = [Trace(60, tuple(day_of(hour, seed).tolist())) for seed in seeds]
     results: dict[str, dict[str, Outcome]] = {}
     with ProcessPoolExecutor(chosen.processes) as pool:
         for name, each in days.items():

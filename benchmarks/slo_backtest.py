@@ -202,7 +202,7 @@ def goals(results: Results, verdicts: Mapping[str, Mapping[str, Verdict]]) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--family", action="append", choices=FAMILIES, help="only this one")
+    parser.add_argument("--family", action="append", choices=FAMILIES, help="only this one; no results file")
     parser.add_argument("--processes", type=int)
     chosen = parser.parse_args()
     families = chosen.family or list(FAMILIES)
@@ -234,7 +234,7 @@ def main() -> None:
         "verdicts": verdicts,
         "goals": [asdict(goal) for goal in found],
     }
-    raise SystemExit(common.conclude("slo_backtest", body, found, smoke=False))
+    raise SystemExit(common.conclude("slo_backtest", body, found, smoke=bool(chosen.family)))
 
 
 if __name__ == "__main__":
