@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from gpu_advisor.allocation.model import Inventory, InventoryGpu, InventoryNode
 from gpu_advisor.hardware.gpu_types import parse_gpu_type
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.settings.loader import ConfigError
+from gpu_advisor.yaml_text import YamlError, dotted, parse_yaml
 
 MAX_GPUS_PER_NODE = 256
 
@@ -57,14 +57,18 @@ class InventoryFile(StrictModel):
 def read_inventory(path: Path, at: float, specs: Mapping[str, float]) -> Inventory:
     """Read an inventory file; `at`: Unix time. Raises ConfigError."""
     try:
-        listed = InventoryFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        document = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        listed = InventoryFile.model_validate(document.values)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}; give the path of a readable YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    except YamlError as error:
+        raise ConfigError(str(error)) from error
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
+        problems = (
+            f"{path}:{document.line(each['loc'])}: {dotted(each['loc']) or 'the file'}: {each['msg']}"
+            for each in error.errors()
+        )
+        raise ConfigError("\n".join(problems)) from error
     nodes = tuple(InventoryNode(node.name, tuple(_expand_gpus(node, specs)), node.address) for node in listed.nodes)
     _check_duplicates(path, nodes)
     return Inventory(tuple(sorted(nodes, key=lambda node: node.name)), at)

@@ -12,11 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gpu_advisor.cost import catalogue_rows
 from gpu_advisor.cost.errors import CostError
 from gpu_advisor.cost.offers import InstanceOffer, Retirement, normalize_instance_type
+from gpu_advisor.yaml_text import YamlError, parse_yaml
 
 MAX_BYTES = 64 << 20
 MAX_PROBLEMS = 20
@@ -123,9 +122,9 @@ def offers_from_csv(text: str, name: str) -> tuple[InstanceOffer, ...]:
 def offers_from_yaml(text: str, name: str) -> tuple[InstanceOffer, ...]:
     """`instances` with the CSV's columns, `on_premise` with `catalogue_rows.ON_PREMISE_KEYS`. Raises CostError."""
     try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2026-99-99
-        raise CostError(f"{name}: not YAML: {error}") from error
+        document = parse_yaml(text, name).values
+    except YamlError as error:
+        raise CostError(str(error)) from error
     if not isinstance(document, dict) or not document or document.keys() - {"instances", "on_premise"}:
         raise CostError(f"{name}: must have lists under the keys instances and on_premise, and no other keys")
     instances = _parse_rows(_entries(document, "instances", name), catalogue_rows.parse_offer)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from gpu_advisor.settings.resource_manager_file import MOVED_KEYS, MovedKeyError, move_keys, original_path
 from gpu_advisor.settings.root import Settings
+from gpu_advisor.yaml_text import YamlError, YamlText, dotted, parse_yaml
 
 
 class ConfigError(Exception):
@@ -26,80 +26,31 @@ SECRET_KEYS = frozenset({"password", "bearer_token", "headers", "users"})
 def load_settings(path: Path) -> Settings:
     """Read and validate a configuration file. Raises ConfigError with one line per problem."""
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-        lines = dict(_line_numbers(root, ())) if root else {}
-        duplicates = list(_duplicate_keys(root, ())) if root else []
+        document = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the path of a readable YAML file") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text: save it as UTF-8") from error
-    except yaml.MarkedYAMLError as error:  # its own text shows the line, which may contain a secret
-        where = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(
-            f"{path}:{where}: not YAML: {error.problem}: check quotes, brackets and indentation"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}:1: not YAML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}:1: recursive alias or too deeply nested: write it out") from error
-    if duplicates:
-        raise ConfigError(
-            "\n".join(f"{path}:{line}: {_dotted(key)}: duplicate key: remove one" for key, line in duplicates)
-        )
+    except YamlError as error:
+        raise ConfigError(str(error)) from error
+    values = document.values
     given = values if isinstance(values, dict) else {}
     try:
         return Settings.model_validate({} if values is None else move_keys(given) if given else values)
     except MovedKeyError as error:
-        raise ConfigError(f"{path}:{lines.get(error.path, 1)}: {_dotted(error.path)}: {error}") from error
+        raise ConfigError(f"{path}:{document.line(error.path)}: {dotted(error.path)}: {error}") from error
     except ValidationError as error:
         problems = [{**problem, "loc": original_path(tuple(problem["loc"]), given)} for problem in error.errors()]
-        raise ConfigError("\n".join(_error_message(path, lines, problem) for problem in problems)) from error
-
-
-_Path = tuple[str | int, ...]
-
-
-def _line_numbers(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
-    yield path, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _line_numbers(value, (*path, str(key.value)))
-            yield (*path, str(key.value)), key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _line_numbers(value, (*path, index))
-
-
-def _duplicate_keys(node: yaml.Node, path: _Path) -> Iterator[tuple[_Path, int]]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            here = (*path, str(key.value))
-            if str(key.value) in seen:
-                yield here, key.start_mark.line + 1
-            seen.add(str(key.value))
-            yield from _duplicate_keys(value, here)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _duplicate_keys(value, (*path, index))
+        raise ConfigError("\n".join(_error_message(path, document, problem) for problem in problems)) from error
 
 
 _INDICES = re.compile(r"\.\d+(?=\.|$)")
 
 
-def _dotted(path: _Path) -> str:
-    return ".".join(str(part) for part in path) or "the file"
-
-
-def _error_message(path: Path, lines: dict[_Path, int], problem: Any) -> str:
-    place: _Path = tuple(problem["loc"])
-    while place not in lines and place:
-        place = place[:-1]
+def _error_message(path: Path, document: YamlText, problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
-    key = _dotted(tuple(part for part in problem["loc"] if part != "[key]"))
+    key = dotted(tuple(part for part in problem["loc"] if part != "[key]")) or "the file"
     if problem["type"] == "extra_forbidden":
         near = _nearest_key(key)
         message = "unknown key; " + (f"did you mean {near}?" if near else "remove it, or see the documentation")
@@ -109,7 +60,7 @@ def _error_message(path: Path, lines: dict[_Path, int], problem: Any) -> str:
         given = problem.get("input")
         is_named = message.startswith(f"{given} ")
         message += f", not {given!r}" if isinstance(given, str | int | float | bool | None) and not is_named else ""
-    return f"{path}:{lines.get(place, 1)}: {key}: {message}"
+    return f"{path}:{document.line(tuple(problem['loc']))}: {key}: {message}"
 
 
 def _nearest_key(key: str) -> str:

@@ -164,6 +164,8 @@ BAD = {
     "nodes: [{name: a, gpus: [{type: T4, uuid: x}]}, {name: b, gpus: [{type: T4, uuid: x}]}]": "duplicate uuid x",
     "nodes: [{name: a, gpus: [{type: T4, index: 1}, {type: T4, index: 1}]}]": "duplicate",
     "nodes: [": "not YAML",
+    "nodes:\n  - name: 2026-99-99\n": ":2: not YAML",
+    "nodes: []\nnodes: []": ":2: nodes: duplicate key",
     "": "the file",
 }
 

@@ -49,6 +49,7 @@ MISTAKES: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     ),
     "labels of no form": ("uuid: [sn, [node, mlu]]", "uuid: {a: b}", 5, ("labels.uuid", "give a label")),
     "not YAML": ("by: [uuid]", "by: [uuid", 4, ("not YAML",)),
+    "duplicate key": ("scope: gpu", "scope: gpu\nscope: node", 3, ("scope: duplicate key",)),
     "internal key": ("scope: gpu", "scope: gpu\nidentified_by: [a]", 3, ("identified_by", "unknown key")),
 }  # fmt: skip
 

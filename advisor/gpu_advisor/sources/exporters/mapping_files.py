@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from gpu_advisor.sources.exporters.mapping import (
@@ -22,14 +21,12 @@ from gpu_advisor.sources.exporters.mapping import (
     Quantity,
     Rollup,
 )
+from gpu_advisor.yaml_text import KeyPath, YamlError, YamlText, dotted, parse_yaml
 
 _MODELS: tuple[type[BaseModel], ...] = (
     ExporterMapping, IdentitySeries, Quantity, PartOfWhole, GaugeSum, Gauge, Counter, Rollup,
 )  # fmt: skip
 _SUFFIXES = (".yaml", ".yml")
-
-#: Keys of a file, by the path of mappings and list positions that lead to them.
-_Place = tuple[str | int, ...]
 
 
 class MappingError(Exception):
@@ -90,27 +87,22 @@ def _read_directory(directory: Path, quantities: Iterable[str]) -> Iterator[Expo
 def parse_mapping(text: str, file: str, quantities: Iterable[str] | None = None) -> ExporterMapping:
     """One mapping. `file` is for messages; `quantities` are the known ones, any if None. Raises MappingError."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise MappingError(f"{file}:{line}: not YAML: {error.problem}: check quotes, brackets, indentation") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise MappingError(f"{file}:1: not YAML: {error}") from error
-    lines = dict(_lines(root, ())) if root else {}
-    if not isinstance(values, dict):
+        document = parse_yaml(text, file)
+    except YamlError as error:
+        raise MappingError(str(error)) from error
+    if not isinstance(document.values, dict):
         raise MappingError(f"{file}:1: must be a mapping of keys to values, as in the files of this project")
     try:
-        mapping = ExporterMapping.model_validate(values)
+        mapping = ExporterMapping.model_validate(document.values)
     except ValidationError as error:
-        raise MappingError("\n".join(_message(file, lines, problem) for problem in error.errors())) from error
-    problems = [f"{file}:{_line(lines, place)}: {problem}" for place, problem in _name_problems(mapping, quantities)]
+        raise MappingError("\n".join(_message(file, document, problem) for problem in error.errors())) from error
+    problems = [f"{file}:{document.line(place)}: {problem}" for place, problem in _name_problems(mapping, quantities)]
     if problems:
         raise MappingError("\n".join(problems))
     return mapping
 
 
-def _name_problems(mapping: ExporterMapping, quantities: Iterable[str] | None) -> Iterator[tuple[_Place, str]]:
+def _name_problems(mapping: ExporterMapping, quantities: Iterable[str] | None) -> Iterator[tuple[KeyPath, str]]:
     """Names that the models do not know: quantities and canonical labels."""
     if quantities is not None:
         known = sorted(quantities)
@@ -135,29 +127,12 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f": known are {', '.join(sorted(known))}"
 
 
-def _lines(node: yaml.Node, place: _Place) -> Iterator[tuple[_Place, int]]:
-    yield place, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _lines(value, (*place, str(key.value)))
-            yield (*place, str(key.value)), key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _lines(value, (*place, index))
-
-
-def _line(lines: Mapping[_Place, int], place: _Place) -> int:
-    while place and place not in lines:
-        place = place[:-1]
-    return lines.get(place, 1)
-
-
-def _message(file: str, lines: Mapping[_Place, int], problem: Any) -> str:
-    place: _Place = ()
+def _message(file: str, document: YamlText, problem: Any) -> str:
+    place: KeyPath = ()
     for part in problem["loc"]:  # a single definition has position 0, which is not in the file
-        place = (*place, part) if (*place, part) in lines else place
+        place = (*place, part) if (*place, part) in document.lines else place
     name = str(problem["loc"][-1])
-    key = ".".join(map(str, place)) or name
+    key = dotted(place) or name
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         known = {field for model in _MODELS for field in model.model_fields} - {"identified_by"}
@@ -167,7 +142,7 @@ def _message(file: str, lines: Mapping[_Place, int], problem: Any) -> str:
         message = "is missing: add it"
     elif isinstance(problem.get("input"), str | int | float | bool):
         message += f", not {problem['input']!r}"
-    return f"{file}:{_line(lines, place)}: {key}: {message}"
+    return f"{file}:{document.line(place)}: {key}: {message}"
 
 
 def _variants(mapping: ExporterMapping) -> Iterator[ExporterMapping]:
