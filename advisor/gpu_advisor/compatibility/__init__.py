@@ -13,36 +13,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpu_advisor.compatibility.engine import (
-        AlgorithmTrainingEngine,
-        AlgorithmType,
-        TrainingConfig,
-        TrainingResult,
-    )
-    from gpu_advisor.compatibility.frameworks import (
-        PyTorchGPUIntegration,
-        TensorFlowGPUIntegration,
-        get_pytorch_gpu_integration,
-        get_tensorflow_gpu_integration,
-    )
-    from gpu_advisor.compatibility.loaders import OptimizedDataLoader
-    from gpu_advisor.compatibility.memory import MemoryManager
-    from gpu_advisor.compatibility.monitoring import GPUMonitor, PerformanceMonitor
-    from gpu_advisor.compatibility.resources import (
-        AllocatedNode,
-        GPUNode,
-        GPUResourceManager,
-        TrainingGPUConfig,
-        allocate_gpu_resources,
-        cleanup_gpu_resources,
-        get_available_gpu_nodes,
-        get_gpu_monitoring_data,
-        get_gpu_resource_manager,
-        gpu_resources,
-        train_with_gpu_resources,
-        validate_gpu_requirements,
-    )
-    from gpu_advisor.training.loaders.prefetch import PrefetchLoader
+    from gpu_advisor.compatibility.engine import AlgorithmTrainingEngine as AlgorithmTrainingEngine
+    from gpu_advisor.compatibility.engine import AlgorithmType as AlgorithmType
+    from gpu_advisor.compatibility.engine import TrainingConfig as TrainingConfig
+    from gpu_advisor.compatibility.engine import TrainingResult as TrainingResult
+    from gpu_advisor.compatibility.frameworks import PyTorchGPUIntegration as PyTorchGPUIntegration
+    from gpu_advisor.compatibility.frameworks import TensorFlowGPUIntegration as TensorFlowGPUIntegration
+    from gpu_advisor.compatibility.frameworks import get_pytorch_gpu_integration as get_pytorch_gpu_integration
+    from gpu_advisor.compatibility.frameworks import get_tensorflow_gpu_integration as get_tensorflow_gpu_integration
+    from gpu_advisor.compatibility.loaders import OptimizedDataLoader as OptimizedDataLoader
+    from gpu_advisor.compatibility.memory import MemoryManager as MemoryManager
+    from gpu_advisor.compatibility.monitoring import GPUMonitor as GPUMonitor
+    from gpu_advisor.compatibility.monitoring import PerformanceMonitor as PerformanceMonitor
+    from gpu_advisor.compatibility.resources import AllocatedNode as AllocatedNode
+    from gpu_advisor.compatibility.resources import GPUNode as GPUNode
+    from gpu_advisor.compatibility.resources import GPUResourceManager as GPUResourceManager
+    from gpu_advisor.compatibility.resources import TrainingGPUConfig as TrainingGPUConfig
+    from gpu_advisor.compatibility.resources import allocate_gpu_resources as allocate_gpu_resources
+    from gpu_advisor.compatibility.resources import cleanup_gpu_resources as cleanup_gpu_resources
+    from gpu_advisor.compatibility.resources import get_available_gpu_nodes as get_available_gpu_nodes
+    from gpu_advisor.compatibility.resources import get_gpu_monitoring_data as get_gpu_monitoring_data
+    from gpu_advisor.compatibility.resources import get_gpu_resource_manager as get_gpu_resource_manager
+    from gpu_advisor.compatibility.resources import gpu_resources as gpu_resources
+    from gpu_advisor.compatibility.resources import train_with_gpu_resources as train_with_gpu_resources
+    from gpu_advisor.compatibility.resources import validate_gpu_requirements as validate_gpu_requirements
+    from gpu_advisor.training.loaders.prefetch import PrefetchLoader as PrefetchLoader
 
 _PACKAGE = __name__
 _MODULES = {
@@ -64,33 +59,7 @@ _MODULES = {
     ),
 }  # fmt: skip
 
-__all__ = [
-    "AlgorithmTrainingEngine",
-    "AlgorithmType",
-    "AllocatedNode",
-    "GPUMonitor",
-    "GPUNode",
-    "GPUResourceManager",
-    "MemoryManager",
-    "OptimizedDataLoader",
-    "PerformanceMonitor",
-    "PrefetchLoader",
-    "PyTorchGPUIntegration",
-    "TensorFlowGPUIntegration",
-    "TrainingConfig",
-    "TrainingGPUConfig",
-    "TrainingResult",
-    "allocate_gpu_resources",
-    "cleanup_gpu_resources",
-    "get_available_gpu_nodes",
-    "get_gpu_monitoring_data",
-    "get_gpu_resource_manager",
-    "get_pytorch_gpu_integration",
-    "get_tensorflow_gpu_integration",
-    "gpu_resources",
-    "train_with_gpu_resources",
-    "validate_gpu_requirements",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

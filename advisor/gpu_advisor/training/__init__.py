@@ -9,15 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpu_advisor.training.callbacks.huggingface import HuggingFaceMonitor
-    from gpu_advisor.training.callbacks.lightning import LightningMonitor
-    from gpu_advisor.training.collector import TrainingCollector
-    from gpu_advisor.training.loaders.optimized import OptimizedDataLoader
-    from gpu_advisor.training.loaders.prefetch import PrefetchLoader
-    from gpu_advisor.training.memory.manager import MemoryManager
-    from gpu_advisor.training.memory.weights import class_weight, count_tokens, token_weight
-    from gpu_advisor.training.monitor import TrainingMonitor
-    from gpu_advisor.training.publishers import MonitorError
+    from gpu_advisor.training.callbacks.huggingface import HuggingFaceMonitor as HuggingFaceMonitor
+    from gpu_advisor.training.callbacks.lightning import LightningMonitor as LightningMonitor
+    from gpu_advisor.training.collector import TrainingCollector as TrainingCollector
+    from gpu_advisor.training.loaders.optimized import OptimizedDataLoader as OptimizedDataLoader
+    from gpu_advisor.training.loaders.prefetch import PrefetchLoader as PrefetchLoader
+    from gpu_advisor.training.memory.manager import MemoryManager as MemoryManager
+    from gpu_advisor.training.memory.weights import class_weight as class_weight
+    from gpu_advisor.training.memory.weights import count_tokens as count_tokens
+    from gpu_advisor.training.memory.weights import token_weight as token_weight
+    from gpu_advisor.training.monitor import TrainingMonitor as TrainingMonitor
+    from gpu_advisor.training.publishers import MonitorError as MonitorError
 
 _MODULES = {
     "HuggingFaceMonitor": "callbacks.huggingface",
@@ -33,19 +35,7 @@ _MODULES = {
     "token_weight": "memory.weights",
 }
 
-__all__ = [
-    "HuggingFaceMonitor",
-    "LightningMonitor",
-    "MemoryManager",
-    "MonitorError",
-    "OptimizedDataLoader",
-    "PrefetchLoader",
-    "TrainingCollector",
-    "TrainingMonitor",
-    "class_weight",
-    "count_tokens",
-    "token_weight",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

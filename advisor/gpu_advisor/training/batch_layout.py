@@ -203,7 +203,7 @@ def _field_cost(items: Sequence[Any], count: int) -> int | None:
         return inner
     if _are_images(items):
         return inner + (1 if len(items) <= MAX_EQUAL_FIELDS else 2)
-    if all(_dimensions(each) >= 4 for each in items):
+    if all(dimensions(each) >= 4 for each in items):
         return inner  # several views of each image
     return inner + (len(items) > MAX_EQUAL_FIELDS)
 
@@ -227,7 +227,7 @@ def _are_alike(items: Sequence[Any]) -> bool:
     """Whether they could be samples of one kind: arrays that differ in size only, or containers of the same fields."""
     kinds = {node_kind(each) for each in items}
     if kinds == {NodeKind.ARRAY}:
-        return len({(_dimensions(each), str(getattr(each, "dtype", ""))) for each in items}) == 1
+        return len({(dimensions(each), str(getattr(each, "dtype", ""))) for each in items}) == 1
     if kinds == {NodeKind.FIELDS}:
         return len({tuple(each) if isinstance(each, Mapping) else type(each) for each in items}) == 1
     return len(kinds) == 1
@@ -235,10 +235,10 @@ def _are_alike(items: Sequence[Any]) -> bool:
 
 def _are_images(items: Sequence[Any]) -> bool:
     """Images or videos, channels first."""
-    return all(_dimensions(each) in (3, 4) and first_dimension(each) in IMAGE_CHANNELS for each in items)
+    return all(dimensions(each) in (3, 4) and first_dimension(each) in IMAGE_CHANNELS for each in items)
 
 
-def _dimensions(value: Any) -> int:
+def dimensions(value: Any) -> int:
     """Of an array, else 0."""
     if node_kind(value) is not NodeKind.ARRAY or is_nested_tensor(value):
         return 0

@@ -8,11 +8,11 @@ from typing import Any
 from gpu_advisor.training.batch_layout import (
     BatchLayoutError,
     NodeKind,
+    dimensions,
     fields,
     find_sample_count,
     first_dimension,
     is_array,
-    is_nested_tensor,
     node_kind,
 )
 
@@ -34,14 +34,10 @@ def _quick_count(batch: Any) -> int | None:
         batch = tuple(batch.values())
     elif not isinstance(batch, list | tuple):
         return first_dimension(batch) if is_array(batch) else None
-    elif len(batch) > 2 or len(set(map(_dimensions, batch))) != len(batch):
+    elif len(batch) > 2 or len(set(map(dimensions, batch))) != len(batch):
         return None
     counts = {first_dimension(each) if is_array(each) else None for each in batch}
     return counts.pop() if len(counts) == 1 else None
-
-
-def _dimensions(value: Any) -> int:
-    return len(value.shape) if is_array(value) and not is_nested_tensor(value) else 0
 
 
 def _first_count(batch: Any) -> int | None:

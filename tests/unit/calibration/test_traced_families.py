@@ -14,7 +14,6 @@ import torch
 from gpu_advisor.calibration.device_meters import CpuMeter
 from gpu_advisor.calibration.memory_estimate import estimate_memory
 from gpu_advisor.calibration.workloads import BUILT_IN, build_step
-from gpu_advisor.training.memory.training_step import run_backward
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -104,7 +103,7 @@ def workload(family: Loss) -> Callable[..., Callable[[], object]]:
 
         def step() -> None:
             optimizer.zero_grad()
-            run_backward(loss(model))
+            loss(model).backward()
             optimizer.step()
 
         return step

@@ -160,15 +160,13 @@ def best_rates(rates: Iterable[WorkerRate]) -> list[WorkerRate]:
     return [best[number] for number in sorted(best)]
 
 
-def available_cores() -> int:
-    """Of this rank: ranks on one machine share its cores."""
+def available_cores(per_core: int = 1) -> int:
+    """Of this rank, times `per_core`: ranks on one machine share its cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(cores // max(int(ranks) if ranks.isdigit() else 1, 1), 1)
+    return max(per_core * cores // max(int(ranks) if ranks.isdigit() else 1, 1), per_core)
 
 
 def default_max_workers() -> int:
     """Four per core of this rank: more would help I/O-bound data only, and cost memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(4 * cores // max(int(ranks) if ranks.isdigit() else 1, 1), 4)
+    return available_cores(per_core=4)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from gpu_advisor.training.memory.errors import UnusedGradientsError
+from gpu_advisor.training.memory.other_gradients import gradient_values
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class GradientAccumulation:
 
     def _was_skipped(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether nothing is lost: the gradients are zero, or not finite, for which scalers and loops skip a step."""
-        norms = [torch.linalg.vector_norm(_values(each.grad)) for each in parameters if each.grad is not None]
+        norms = [torch.linalg.vector_norm(gradient_values(each.grad)) for each in parameters if each.grad is not None]
         total = sum(float(norm) for norm in norms)
         return total == 0 or total != total or total == float("inf")
 
@@ -123,7 +124,3 @@ def _combine(
                 parameter.grad = gradient.mul_(old_share)
             else:
                 parameter.grad = gradient.mul_(old_share).add_(parameter.grad, alpha=new_share)
-
-
-def _values(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.coalesce().values() if gradient.is_sparse else gradient

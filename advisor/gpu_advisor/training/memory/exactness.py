@@ -25,9 +25,10 @@ from gpu_advisor.calibration.out_of_memory import memory_failure
 from gpu_advisor.training.memory.errors import InexactError, MemoryManagerError
 from gpu_advisor.training.memory.loss_denominator import find_denominators
 from gpu_advisor.training.memory.model_wrappers import batch_norms
+from gpu_advisor.training.memory.other_gradients import gradient_values
 from gpu_advisor.training.memory.random_draws import DrawError, RandomDraws
 from gpu_advisor.training.memory.step_rollback import StepRollback
-from gpu_advisor.training.memory.training_step import TrainingStep, run_backward
+from gpu_advisor.training.memory.training_step import TrainingStep
 from gpu_advisor.training.memory.weighting import Part, Weighting, proportional_terms
 
 #: Samples that are tried at once: the fewest that divide into unequal parts.
@@ -133,7 +134,7 @@ class _Trial:
         loss = self._step.loss(self._model, samples.data)
         self._loss_dtypes.add(loss.dtype)  # some models compute it in float32, whatever their parameters are
         weightings = self._step.weightings(loss)  # before the backward pass, which frees what the graph keeps
-        run_backward(loss)
+        loss.backward()
         norm = self._norm()
         return weightings if bool(torch.isfinite(loss.detach())) and norm > 0 and math.isfinite(norm) else None
 
@@ -202,7 +203,7 @@ class _Trial:
         draws = RandomDraws(samples.whole.size) if self._same_draws else None
         with draws.record() if draws else nullcontext():
             whole = self._step.loss(self._model, samples.whole.data)
-        run_backward(whole)
+        whole.backward()
         largest = self._norm()
         self._rollback.restore_state()
         losses = self._losses(samples.parts, draws)
@@ -211,7 +212,7 @@ class _Trial:
         shares = _shares(weighting, weights)
         for loss, share in zip(losses, shares, strict=True):
             if share:
-                run_backward(loss * -share)
+                (loss * -share).backward()
                 largest = max(largest, self._norm())
         difference = self._norm() / largest if largest else 0.0
         shared = [float(loss.detach()) * share for loss, share in zip(losses, shares, strict=True) if share]
@@ -232,18 +233,18 @@ class _Trial:
     def _is_repeatable(self, samples: Part) -> bool:
         """Whether the gradients do not depend on random numbers, as those of dropout do."""
         self._rollback.restore()
-        run_backward(self._step.loss(self._model, samples.data))
+        self._step.loss(self._model, samples.data).backward()
         norm = self._norm()
         self._rollback.restore_state()
         _seed(_OTHER_SEED)
-        run_backward(-self._step.loss(self._model, samples.data))
+        (-self._step.loss(self._model, samples.data)).backward()
         return self._norm() <= self._tolerance() * norm
 
     def _norm(self) -> float:
         total = 0.0
         for parameter in self._parameters:
             if parameter.grad is not None:
-                gradient = parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad
+                gradient = gradient_values(parameter.grad)
                 dtype = torch.float64 if gradient.dtype == torch.float64 else torch.float32
                 total += float(torch.linalg.vector_norm(gradient.detach(), dtype=dtype)) ** 2
         return float(total**0.5)

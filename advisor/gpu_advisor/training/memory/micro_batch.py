@@ -61,16 +61,11 @@ def split_batch(batch: Any, size: int) -> Iterator[Any]:
     """
     count = count_samples(batch)
     for first, end in part_ranges(count, size):
-        yield slice_batch(batch, first, end, count)
+        yield take_samples(batch, slice(first, end), count)
 
 
 #: Samples of a batch: a range, or their numbers.
 Samples = slice | Sequence[int]
-
-
-def slice_batch(batch: Any, first: int, end: int, count: int) -> Any:
-    """Samples `first` to `end` (exclusive) of `count`."""
-    return take_samples(batch, slice(first, end), count)
 
 
 def take_samples(batch: Any, samples: Samples, count: int) -> Any:

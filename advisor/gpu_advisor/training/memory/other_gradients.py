@@ -105,7 +105,7 @@ class OtherGradients:
         if left.gradient() is not tensor.grad or left.version == tensor._version or self._checks >= MAX_SEARCHES:
             return
         self._checks += 1  # the next line waits for the device
-        if bool(torch.count_nonzero(_dense(tensor.grad))):
+        if bool(torch.count_nonzero(gradient_values(tensor.grad))):
             self._warned = True
             log.warning(
                 "the loss trains a tensor of %s that is not in the model, and its gradient was not cleared since the "
@@ -115,7 +115,8 @@ class OtherGradients:
             )
 
 
-def _dense(gradient: torch.Tensor) -> torch.Tensor:
+def gradient_values(gradient: torch.Tensor) -> torch.Tensor:
+    """Those that are stored: all of a dense gradient."""
     return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gpu_advisor.training.memory.errors import MemoryManagerError
-from gpu_advisor.training.memory.micro_batch import part_ranges, slice_batch, split_batch, take_samples
+from gpu_advisor.training.memory.micro_batch import part_ranges, split_batch, take_samples
 from gpu_advisor.training.memory.other_gradients import OtherGradients
 from gpu_advisor.training.memory.weighting import (
     SAMPLES,
@@ -55,7 +55,9 @@ class TrainingStep:
         if part_size >= size:
             return [Part(self.batch, size)]
         if self.split is split_batch:
-            return [self._slice(*each, size) for each in part_ranges(size, part_size, min_size)]
+            # Not by counting again: a part of a few images may look like a batch of fields.
+            ranges = part_ranges(size, part_size, min_size)
+            return [Part(take_samples(self.batch, slice(*each), size), each[1] - each[0]) for each in ranges]
         return self._split(self.batch, part_size, min_size)
 
     def few_samples(self, size: int, tries: int) -> Iterator[tuple[Part, list[Part]]]:
@@ -74,10 +76,6 @@ class TrainingStep:
 
     def _take(self, samples: Sequence[int], size: int) -> Part:
         return Part(take_samples(self.batch, samples, size), len(samples))
-
-    def _slice(self, first: int, end: int, size: int) -> Part:
-        """Not by counting again: a part of a few images may look like a batch of fields."""
-        return Part(slice_batch(self.batch, first, end, size), end - first)
 
     def _split(self, batch: Any, part_size: int, min_size: int = 1) -> list[Part]:
         parts = [Part(each, self.count(each)) for each in self.split(batch, part_size)]
@@ -175,12 +173,8 @@ class TrainingStep:
         """The loss, weighted and detached."""
         if share != 1:
             loss = loss * share
-        run_backward(loss if self.scaler is None else self.scaler.scale(loss))
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         return loss.detach()
-
-
-def run_backward(loss: torch.Tensor) -> None:
-    loss.backward()
 
 
 def _few_numbers(size: int, tries: int) -> Iterator[tuple[int, ...]]:
