@@ -18,6 +18,7 @@ from gpu_exporter.devices.simulated import SCENARIOS, generate_history, parse_fl
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import FamilySamples
 
+from tests.contradictions import contradictions
 from tests.integration.test_scenarios import AT, EXPECTED, LENGTH_SECONDS, START, TARGET, UNAME, UP
 
 README = Path(__file__).parents[2] / "README.md"
@@ -52,6 +53,10 @@ def uuids_by_scenario() -> Mapping[str, set[str]]:
 def test_each_fault_is_found_and_nothing_else(evaluation: Evaluation) -> None:
     reported = {each.kind: set(each.gpus) for each in evaluation.recommendations}
     assert reported == {kind: uuids for name, uuids in uuids_by_scenario().items() for kind in EXPECTED[name]}
+
+
+def test_all_recommendations_can_be_followed_together(evaluation: Evaluation) -> None:
+    assert contradictions(evaluation.recommendations, evaluation.facts) == []
 
 
 def test_the_lost_gpu_is_first(evaluation: Evaluation) -> None:

@@ -16,6 +16,7 @@ from gpu_exporter.devices.simulated import SCENARIOS, generate_history, parse_fl
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import FamilySamples, MetricFamily
 
+from tests.contradictions import contradictions
 from tests.embedded import embedded_source
 from tests.integration.test_source_equivalence import add_target_labels, query_evidence
 from tests.servers import prometheus
@@ -98,6 +99,10 @@ def _past() -> Iterator[tuple[float, list[FamilySamples]]]:
             FamilySamples(DAY_PEAK, peaks),
         ]
         yield at, [*samples, *host]
+
+
+def test_all_recommendations_can_be_followed_together(evaluation: Evaluation) -> None:
+    assert contradictions(evaluation.recommendations, evaluation.facts) == []
 
 
 def test_there_is_an_expectation_for_each_scenario() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_advisor.evaluation import checks
+from gpu_advisor.evaluation.agreement import agree, merge
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.money import GpuPrice
@@ -122,7 +123,9 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     conclusions += [(each, one.pool) for one in served for each in conclude(facts, settings, one)]
     abstentions = [each for each, _ in conclusions if isinstance(each, Abstention)]
     abstentions += several_models(served)
-    advice = [with_savings(each, pool, prices) for each, pool in conclusions if isinstance(each, Recommendation)]
+    found = [(each, pool) for each, pool in conclusions if isinstance(each, Recommendation)]
+    pool_of = {each.scope: pool for each, pool in found}
+    advice = [with_savings(each, pool_of[each.scope], prices) for each in merge(each for each, _ in found)]
     if not facts.gpus:
         abstentions.append(checks.explain_no_gpus(facts))
     abstentions += calibrated_batch_size.unreadable_profiles(facts, settings.cluster)
@@ -131,7 +134,7 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
         facts=facts,
         pools=tuple(_pool_state(facts, pool) for pool in pools),
         checks=checks.run_checklist(facts, settings, pools, prices),
-        recommendations=tuple(sorted(advice, key=lambda each: urgency(each, each.id(settings.cluster)))),
+        recommendations=tuple(sorted(agree(advice), key=lambda each: urgency(each, each.id(settings.cluster)))),
         abstentions=tuple(abstentions),
         queries=queries,
         prices=prices,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,26 @@ class IdleVerdict:
     why: str = ""
     idle_since: float | None = None
     observed: bool = True
+
+
+def judge_idle_gpus(facts: Facts, gpus: Iterable[Gpu]) -> dict[Gpu, IdleVerdict]:
+    """For idle GPUs together: of a job that makes no step, all GPUs are its own, also where only one rank reports."""
+    found = {gpu: judge_idle_gpu(facts, gpu) for gpu in gpus}
+    hung = {
+        owner.workload: each
+        for gpu, each in found.items()
+        if each.verdict == "report"
+        for owner in facts.owners.get(gpu.uuid, ())
+    }
+    return {gpu: _with_its_job(facts, gpu, each, hung) for gpu, each in found.items()} if hung else found
+
+
+def _with_its_job(facts: Facts, gpu: Gpu, verdict: IdleVerdict, hung: Mapping[GpuOwner, IdleVerdict]) -> IdleVerdict:
+    if verdict.verdict != "reclaim" or facts.value(JOB_STEP_TIME, gpu.uuid):
+        return verdict
+    owners = facts.owners.get(gpu.uuid, ())
+    job = next((hung[owner.workload] for owner in owners if owner.workload in hung), None)
+    return verdict if job is None else IdleVerdict("report", job.why, verdict.idle_since)
 
 
 def judge_idle_gpu(facts: Facts, gpu: Gpu) -> IdleVerdict:

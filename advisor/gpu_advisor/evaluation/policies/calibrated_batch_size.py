@@ -62,11 +62,16 @@ class TrainingJob:
 
 
 def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recommendation | Abstention]:
+    """For each job with a profile, all of it: from the pool of its first GPU."""
+    jobs = {facts.reported_jobs[gpu.uuid] for gpu in pool.gpus if has_profile(facts, (gpu,))}
     members: dict[str, list[Gpu]] = {}
-    for gpu in pool.gpus:
-        if has_profile(facts, (gpu,)):
+    for gpu in facts.gpus if jobs else ():
+        if facts.reported_jobs.get(gpu.uuid) in jobs and has_profile(facts, (gpu,)):
             members.setdefault(facts.reported_jobs[gpu.uuid], []).append(gpu)
+    here = frozenset(pool.uuids)
     for name, gpus in members.items():
+        if gpus[0].uuid not in here:
+            continue
         job = _job(facts, name, tuple(gpus))
         yield from ((job,) if isinstance(job, Abstention) else _recommend_for_job(facts, settings, job))
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.lost import is_down_by_hardware, is_lost
 from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.gpu_commands import drain_node
 from gpu_advisor.evaluation.policies.unseen_errors import FATAL_XIDS
@@ -68,6 +69,8 @@ REBOOT_XIDS = frozenset({79})
 
 def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:
     for gpu in pool.devices:
+        if is_lost(facts, gpu):
+            continue  # lost_gpu says what to do: no reset reaches it
         found = next((each for each in FAILURES if (facts.value(each.signal, gpu.uuid) or 0.0) >= each.threshold), None)
         if found is not None:
             yield _recommendation(facts, gpu, found)
@@ -83,7 +86,7 @@ def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
     signal = failure.signal
     xid = _fatal_xid(facts, gpu) if signal is FATAL_ERRORS else None
     code = "" if xid is None else f" (Xid {xid})"
-    reboot = xid in REBOOT_XIDS
+    reboot = xid in REBOOT_XIDS or is_down_by_hardware(facts, gpu)
     what_several, remedy_several = failure.of_several
     power_cycle = "drain the node and power-cycle it" if reboot else ""
     meaning = f"Xid {xid}: {XID_MEANINGS[xid]}. " if xid is not None and xid in XID_MEANINGS else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpu_advisor.evaluation.actions import notes
-from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
+from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpus
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.policies.gpu_commands import dump_stacks
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
@@ -23,10 +23,20 @@ def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Reco
     """One recommendation for each job with GPUs that are idle while it makes no step."""
     if pool.settings.kind == "serving":
         return
+    hung = [
+        gpu for gpu, found in judge_idle_gpus(facts, idle_gpus(facts, pool.gpus)).items() if found.verdict == "report"
+    ]
+    names = {
+        owner.workload: facts.reported_jobs[gpu.uuid]
+        for gpu in hung
+        if gpu.uuid in facts.reported_jobs
+        for owner in facts.owners[gpu.uuid]
+    }
     jobs: dict[str, list[Gpu]] = {}
-    for gpu in idle_gpus(facts, pool.gpus):
-        if judge_idle_gpu(facts, gpu).verdict == "report":
-            jobs.setdefault(facts.reported_jobs.get(gpu.uuid) or str(facts.owners[gpu.uuid][0]), []).append(gpu)
+    for gpu in hung:
+        owner = facts.owners[gpu.uuid][0]
+        name = facts.reported_jobs.get(gpu.uuid) or names.get(owner.workload) or str(owner)
+        jobs.setdefault(name, []).append(gpu)
     for job, gpus in sorted(jobs.items()):
         yield _recommendation(facts, job, gpus)
 

@@ -20,13 +20,18 @@ KIND = "idle_lease"
 
 
 def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Recommendation]:
-    """One recommendation for each lease with idle GPUs in the pool."""
+    """One recommendation for each lease with idle GPUs: from the pool of the first of them."""
+    if not facts.leases:
+        return
+    here = frozenset(pool.uuids)
+    held = {facts.leases[uuid] for uuid in here if uuid in facts.leases}
     leases: dict[Lease, list[Gpu]] = {}
-    for gpu in idle_gpus(facts, pool.gpus) if facts.leases else ():
+    for gpu in idle_gpus(facts, (each for each in facts.gpus if facts.leases.get(each.uuid) in held)):
         if judge_idle_gpu(facts, gpu).verdict == "lessee":
             leases.setdefault(facts.leases[gpu.uuid], []).append(gpu)
     for lease, gpus in sorted(leases.items()):
-        yield _recommendation(facts, lease, gpus)
+        if gpus[0].uuid in here:
+            yield _recommendation(facts, lease, gpus)
 
 
 def _recommendation(facts: Facts, lease: Lease, gpus: list[Gpu]) -> Recommendation:

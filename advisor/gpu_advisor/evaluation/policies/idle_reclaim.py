@@ -14,10 +14,11 @@ from gpu_advisor.evaluation.diagnosis.idle import (
     Idleness,
     idleness,
 )
-from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_gpu
+from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_gpus
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.policies import scale_pool
 from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, listed_gpus, more_gpus
 from gpu_advisor.evaluation.policies.gpu_commands import list_processes
 from gpu_advisor.evaluation.policies.idle_gpus import IDLE_STATES, running_job_notes
@@ -55,7 +56,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     unobserved = [gpu for gpu, state in states if state is None]
     if unobserved:
         yield from _abstain(facts, pool.scope, unobserved, len(pool.gpus))
-    verdicts = {gpu: judge_idle_gpu(facts, gpu) for gpu, state in states if state in IDLE_STATES}
+    verdicts = judge_idle_gpus(facts, (gpu for gpu, state in states if state in IDLE_STATES))
     idle = [gpu for gpu, found in verdicts.items() if found.verdict == "reclaim"]
     yield from _phases(pool.scope, {gpu: found for gpu, found in verdicts.items() if found.verdict == "phase"})
     borderline = tuple(gpu.uuid for gpu, state in states if state is Idleness.BORDERLINE)
@@ -154,6 +155,7 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         actions=(
             *running_job_notes(facts, idle),
             *owner_actions(facts, idle),
+            *_waiting_work(facts, pool),
             *_unowned_actions(facts, idle, holding),
         ),
         gpus=tuple(gpu.uuid for gpu in idle),
@@ -161,6 +163,12 @@ def _recommendation(facts: Facts, settings: Settings, pool: Pool, idle: list[Gpu
         waste=(Waste(),),
         saves=tuple(releasable_shares(facts, idle, released)),
     )
+
+
+def _waiting_work(facts: Facts, pool: Pool) -> Iterator[Action]:
+    waiting = scale_pool.waiting_gangs(facts, pool) if pool.settings.kind == "training" else None
+    if isinstance(waiting, float) and waiting > 0:
+        yield from notes(f"work for {waiting:.3g} gangs waits in {pool.scope}: leave the GPUs in the pool, for it")
 
 
 def releasable_shares(facts: Facts, idle: Sequence[Gpu], released: int) -> Iterator[Waste]:

@@ -10,9 +10,11 @@ from dataclasses import replace
 from functools import lru_cache
 from math import inf
 
+from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpus
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.lost import without_lost
+from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
 from gpu_advisor.evaluation.policies.scale_recommendation import scale_recommendation
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import Abstention, Projection, Reason, Recommendation, stable_id
@@ -209,18 +211,34 @@ def _signal(facts: Facts, pool: Pool) -> tuple[TimeSeries, SignalUnits | None]:
 
 def _training(facts: Facts, settings: Settings, pool: Pool) -> Iterator[Recommendation | Abstention]:
     limits, present = scaling_limits(settings, pool), pool.replicas
-    signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
-    waiting = None
-    if signal is not None and demand is not None and signal.series:
-        at, value = signal.series[-1]
-        if at < step_bounds(facts.at, settings.evaluation)[1] - settings.evaluation.step_seconds:
-            message = f"the last value of the demand signal is {facts.at - at:.0f} s old: check what exports it"
-            yield Abstention(Reason.STALE, DEMAND, pool.scope, message)
-        else:
-            waiting = value / demand.per_replica - (present if demand.kind == "total" else 0)
-    wanted, why = decide_gangs(GangCounts(present, limits.min, limits.max, waiting))
+    waiting = waiting_gangs(facts, pool)
+    if isinstance(waiting, Abstention):
+        yield waiting
+        waiting = None
+    idle = _idle_gangs(facts, pool) if waiting else 0
+    wanted, why = decide_gangs(GangCounts(present, limits.min, limits.max, waiting, idle))
     if wanted != present:
         yield _recommendation(facts, settings, pool, present, SizingDecision(wanted, why))
+    elif idle and present < limits.max:
+        yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, why, kinds=("scale_up",), resolves=True)
+
+
+def waiting_gangs(facts: Facts, pool: Pool) -> float | Abstention | None:
+    """The work that waits for GPUs of a training pool, in gangs; None without a demand signal."""
+    signal, demand = facts.demand_signals.get(pool.settings.name), pool.settings.demand
+    if signal is None or demand is None or not signal.series:
+        return None
+    at, value = signal.series[-1]
+    if at < step_bounds(facts.at, facts.evaluation)[1] - facts.evaluation.step_seconds:
+        message = f"the last value of the demand signal is {facts.at - at:.0f} s old: check what exports it"
+        return Abstention(Reason.STALE, DEMAND, pool.scope, message)
+    return value / demand.per_replica - (pool.replicas if demand.kind == "total" else 0)
+
+
+def _idle_gangs(facts: Facts, pool: Pool) -> int:
+    """Gangs of GPUs that idle_reclaim would have released."""
+    verdicts = judge_idle_gpus(facts, idle_gpus(facts, pool.gpus)).values()
+    return sum(1 for each in verdicts if each.verdict == "reclaim") // pool.settings.gpus_per_replica
 
 
 def _recommendation(
