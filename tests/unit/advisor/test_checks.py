@@ -100,6 +100,16 @@ def test_what_is_not_known_is_unknown_and_says_why(card: GpuSpec, reason: Reason
             assert words in check.message
 
 
+@pytest.mark.parametrize(
+    ("reasons", "count"), [(("lost", "lost", "lost"), "3 GPUs"), (("lost", "released", "lost"), "2 GPUs")]
+)
+def test_gpus_that_are_down_for_another_reason_are_not_counted(reasons: tuple[str, ...], count: str) -> None:
+    down = {f"g{n}": reason for n, reason in enumerate(reasons)}
+    cards = [GpuSpec(uuid, None, None, up=False) for uuid in down]
+    check = check_results(cards, down_reasons=down)["gpu_utilization", "node", "node-a"]
+    assert count in check.message
+
+
 def test_what_no_exporter_gives_is_unsupported() -> None:
     assert gpu(GpuSpec("a"), "gpu_memory", without=["gpu_memory_used"]).reason is Reason.UNSUPPORTED
     uncounted = gpu(GpuSpec("a", 0.95, coverage=None), without=["gpu_utilization_coverage"])

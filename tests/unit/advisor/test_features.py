@@ -203,6 +203,8 @@ def job(own: Values, others: Values, count: int = 4, **more: Any) -> LazyFeature
 def test_a_gpu_beside_the_others_of_its_job(name: str, own: Values, others: Values, value: float | None) -> None:
     assert job(own, others)[name] == (value if value is None else pytest.approx(value))
     assert job(own, others, count=3)[name] is None  # two others are too few
+    apart = fleet(own, *[others] * 3, jobs={0: "llm", 1: "llm", 2: "other", 3: "other"})
+    assert features(apart)[name] is None
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def test_a_hung_job_on_a_lease_is_the_lessees() -> None:
     known = replace(known, values={**known.values, "training_stepping": {"g1": 0.0}})
     (advice,) = (each for each in decide(known, SETTINGS).recommendations if each.kind == "idle_lease")
     assert advice.gpus == ("g1", "g2")
+    assert (advice.current, advice.recommended) == (3, 1)  # the lessee works on the third
     assert advice.apply[0].startswith("# ask job 77 of ada first")
     assert advice.apply[1].startswith("gpu-advisor allocate --release l1 ")
     assert not [line for line in advice.apply if "scancel" in line]

@@ -9,6 +9,7 @@ from gpu_advisor.evaluation.activity import Pauses, find_pauses
 from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.signals import JOB_STEP_TIME
 from gpu_advisor.observation.owners import date_owners, owners_from_info, owners_from_pods, pod_start_selector
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey
@@ -16,7 +17,7 @@ from gpu_advisor.sources.exporters.mapping import mappings
 
 from tests.owner_days import judge_days
 from tests.owner_histories import CLASSES
-from tests.unit.advisor.builders import AT, GpuSpec, facts, labels
+from tests.unit.advisor.builders import AT, GpuSpec, facts, labels, with_values
 
 STEP = 300.0
 
@@ -44,6 +45,8 @@ BUSY, QUIET, BLIP = 0.5, 0.0, 0.004
         ((BUSY, QUIET, QUIET, BLIP, QUIET, QUIET), None, Pauses(600, 600)),  # a second of work is work
         ((BUSY, QUIET, None, QUIET, BUSY, QUIET), None, Pauses(300, 0.0)),  # what is missing is no pause
         ((BUSY, *(BLIP,) * 40), None, Pauses(40 * STEP, None)),  # a desktop all the time is none
+        ((BUSY, *(BLIP,) * 6), None, Pauses(0, 0.0)),  # half an hour of it may be work
+        ((BUSY, QUIET, QUIET), STEP, Pauses(2 * STEP, None, any_activity=False)),  # the work of the owner before
         ((), None, None),
     ],
 )
@@ -109,6 +112,21 @@ def test_why_an_idle_gpu_is_left_to_its_owner(shares: tuple[float, ...], why: st
     past = tuple((AT - STEP * (len(shares) - 1 - n), share) for n, share in enumerate(shares))
     known = facts([GpuSpec("a", 0.0)], activity={"a": past})
     assert judge_idle_gpu(known, known.gpus[0]).why == why
+
+
+def test_a_gpu_whose_activity_could_not_be_read_is_left_to_its_owner() -> None:
+    known = facts([GpuSpec("a", 0.0), GpuSpec("b", 0.0)], activity={"b": ((AT, QUIET),)})
+    unread, read = (judge_idle_gpu(known, gpu) for gpu in known.gpus)
+    assert (unread.verdict, unread.observed, unread.why) == ("phase", False, "its activity could not be read")
+    assert read.observed
+
+
+def test_a_job_without_steps_is_reported_with_all_of_its_idle_gpus() -> None:
+    owner = GpuOwner(job="77", user="ada", kind="slurm", started=AT - 90_000)
+    known = facts([GpuSpec("a", 0.0), GpuSpec("b", 0.0, index="1")], owners={"a": (owner,), "b": (owner,)})
+    known = with_values(known, {JOB_STEP_TIME: {"a": 0.0, "b": 0.0}})
+    (advice,) = decide(known, Settings()).recommendations
+    assert (advice.kind, advice.gpus, advice.current, advice.recommended) == ("hung_job", ("a", "b"), 2, 0)
 
 
 @pytest.mark.parametrize(("owners", "lines"), [(1, 1), (4, 4), (5, 4), (300, 4)])

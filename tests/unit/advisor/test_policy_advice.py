@@ -224,6 +224,8 @@ def test_memory_advice_saves_traffic_where_bandwidth_is_the_limit_and_room_where
     assert "bytes" not in next(each.why_not for each in room.rejected)
     assert len(room.actions) >= 4  # and what holds less: smaller batches, states on the host
     assert "DeepSpeed" in hints(room)
+    held = memory_saving.advise(finding({"memory_needed": 0.93}, variants=("capacity",)))  # all that is known
+    assert (trainer(held), held.cause) == (trainer(room), room.cause)
 
 
 @pytest.mark.parametrize(
@@ -298,6 +300,8 @@ def test_power_advice_names_the_supply_or_the_limit() -> None:
     assert ["61%" in each.summary for each in (brake, limit, cap)] == [False, True, False]
     assert "?" not in cap.summary
     assert len({each.summary.rpartition(":")[2] for each in (brake, limit, cap)}) == 3
+    default = power_limit.advise(finding({"limit_of_default": 0.61}, variants=("default",)))
+    assert [each.rejected[0].action for each in (limit, default)] == ["raise the limit of all GPUs", "ignore it"]
     default = power_limit.advise(finding({"clock": 0.6, "limit_of_default": 0.5}, variants=("default",)))
     assert "60% of its maximum clock: its power limit is 50% of the model's default" in default.summary
     assert default.rejected != limit.rejected

@@ -106,9 +106,9 @@ def _thresholds(rows: Iterable[DecisionRow]) -> dict[str, float]:
     for row in rows:
         for condition in row.conditions:
             for part in condition.parts():
-                signals = signals_of((part.feature,))
-                if len(signals) == 1 and part.feature in SINGLE_SIGNAL_FEATURES:
-                    found.setdefault(signals[0].name, part.holds_from)
+                if part.feature in SINGLE_SIGNAL_FEATURES:
+                    (signal,) = signals_of((part.feature,))
+                    found.setdefault(signal.name, part.holds_from)
     return found
 
 
