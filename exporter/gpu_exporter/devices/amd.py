@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.amd_partitions import PartitionReader, parse_partitions
+from gpu_exporter.devices.card_readings import CardReadings
 from gpu_exporter.devices.drm import DrmCard, DrmDriver, DrmGpu
 from gpu_exporter.devices.sysfs import (
     BYTES,
@@ -28,7 +29,6 @@ from gpu_exporter.devices.sysfs import (
     MICROWATTS,
     MILLICELSIUS,
     PERCENT,
-    SysfsReadings,
     SysfsSource,
     SysfsValueError,
     hwmon_paths,
@@ -241,7 +241,7 @@ class AmdDriver(DrmDriver):
                 )
         return live, slow
 
-    def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:
+    def _add_readings(self, gpu: DrmGpu, values: CardReadings) -> None:
         families = (metrics.ENERGY, metrics.THROTTLE_ACTIVE)
         try:
             table = parse_gpu_metrics(read_file(f"{gpu.card.device}/gpu_metrics"))

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.drm import SYSFS_FAMILIES, DrmCard
+from gpu_exporter.devices.card_readings import CardReadings
+from gpu_exporter.devices.drm import DrmCard
 from gpu_exporter.devices.meters import BusyMeter, BusySource
 from gpu_exporter.devices.sysfs import list_names, read_text
-from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceIdentity, DeviceReading, MetricReading
+from gpu_exporter.snapshot import DeviceIdentity, DeviceReading
 
 MAX_PARTITIONS = 8
 MAX_DIES = 8
@@ -117,22 +118,13 @@ class PartitionReader:
     def _reading(self, partition: Partition, ratio: float | None, memory: int | None, now: float) -> DeviceReading:
         meter = partition.meter
         meter.update(now, None, None if ratio is None else 100 * ratio)
-        readings: list[MetricReading] = []
+        values = CardReadings()  # the board's sensors are in the reading of the whole GPU
         if ratio is not None:
-            readings += [
-                MetricReading(metrics.UTILIZATION, round(ratio, 4)),
-                MetricReading(metrics.BUSY_SECONDS_TOTAL, meter.busy),
-                MetricReading(metrics.OBSERVED_SECONDS_TOTAL, meter.observed),
-                MetricReading(metrics.BUSY_SOURCE, 1, (BusySource.GAUGE.value,)),
-            ]
+            values.add(metrics.UTILIZATION, round(ratio, 4))
+        values.add_busy(meter, BusySource.GAUGE)
         if memory is not None:
-            readings.append(MetricReading(metrics.MEMORY_TOTAL, memory))
-        present = {reading.family for reading in readings}
-        # The board's sensors are in the reading of the whole GPU.
-        absences = tuple(
-            Absence(family, AbsenceReason.UNSUPPORTED) for family in SYSFS_FAMILIES if family not in present
-        )
-        return DeviceReading(partition.identity, tuple(readings), absences)
+            values.add(metrics.MEMORY_TOTAL, memory)
+        return values.of(partition.identity)
 
     def _memory_by_partition(self, address: str) -> Iterator[tuple[int, int]]:
         """(number of the partition, bytes) from KFD, for the GPU at this PCI address."""

@@ -19,18 +19,16 @@ from typing import NamedTuple
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.drm import SYSFS_FAMILIES
+from gpu_exporter.devices.card_readings import CardReadings
 from gpu_exporter.devices.meters import BusyMeter, BusySource
 from gpu_exporter.devices.sysfs import machine_hash
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import (
-    Absence,
     AbsenceReason,
     DeviceIdentity,
     DeviceReading,
     DownReason,
     DriverState,
-    MetricReading,
 )
 
 QUERY_INTERVAL_SECONDS = 15.0
@@ -241,29 +239,18 @@ class AscendDriver:
 
     def _reading(self, chip: Chip, index: int) -> DeviceReading:
         npu = self._npus.get(chip.key) or self._register(chip, index)
-        readings: list[MetricReading] = []
-        absent: dict[MetricFamily, AbsenceReason] = {}
+        values = CardReadings()
         for family, value in _parse_values(chip):
             if isinstance(value, AbsenceReason):
-                absent[family] = value
+                values.absent[family] = value
             else:
-                readings.append(MetricReading(family, value))
-        utilization = next((reading.value for reading in readings if reading.family is metrics.UTILIZATION), None)
+                values.add(family, value)
+        utilization = values.value(metrics.UTILIZATION)
         npu.meter.update(self._clock(), None, None if utilization is None else 100 * utilization)
-        if utilization is None:
-            busy_families = (metrics.BUSY_SECONDS_TOTAL, metrics.OBSERVED_SECONDS_TOTAL, metrics.BUSY_SOURCE)
-            absent.update(dict.fromkeys(busy_families, absent[metrics.UTILIZATION]))
-        else:
-            readings += [
-                MetricReading(metrics.BUSY_SECONDS_TOTAL, npu.meter.busy),
-                MetricReading(metrics.OBSERVED_SECONDS_TOTAL, npu.meter.observed),
-            ]
-            readings.append(MetricReading(metrics.BUSY_SOURCE, 1, (BusySource.GAUGE.value,)))
+        values.add_busy(npu.meter, BusySource.GAUGE)
         health = chip.npu_row.get("Health", "").lower()
-        readings.append(MetricReading(metrics.HEALTH, 1, (health or "unknown",)))
-        present = {reading.family for reading in readings}
-        absences = (Absence(f, absent.get(f, AbsenceReason.UNSUPPORTED)) for f in SYSFS_FAMILIES if f not in present)
-        return DeviceReading(npu.identity, tuple(readings), tuple(absences))
+        values.add(metrics.HEALTH, 1, health or "unknown")
+        return values.of(npu.identity)
 
     def _register(self, chip: Chip, index: int) -> Npu:
         address = chip.chip_row.get("Bus-Id", "")

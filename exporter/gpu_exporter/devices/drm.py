@@ -15,25 +15,14 @@ from pathlib import Path
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
+from gpu_exporter.devices.card_readings import CardReadings
 from gpu_exporter.devices.meters import MAX_GAP_SECONDS, BusyMeter, BusySource
 from gpu_exporter.devices.pci_names import PciNames
-from gpu_exporter.devices.sysfs import SysfsReadings, SysfsSource, list_names, machine_hash, read_text, select_existing
-from gpu_exporter.metrics import MetricFamily
-from gpu_exporter.snapshot import Absence, AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState
+from gpu_exporter.devices.sysfs import SysfsSource, list_names, machine_hash, read_text, select_existing
+from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DownReason, DriverState
 
 RESCAN_SECONDS = 60.0
 """How often the files of a card are listed, and the slow and constant ones are read."""
-
-SYSFS_FAMILIES: tuple[MetricFamily, ...] = (
-    metrics.UTILIZATION, metrics.BUSY_SECONDS_TOTAL, metrics.OBSERVED_SECONDS_TOTAL, metrics.BUSY_SOURCE,
-    metrics.MEMORY_TOTAL, metrics.MEMORY_USED, metrics.MEMORY_RESERVED, metrics.MEMORY_ACTIVITY, metrics.TEMPERATURE,
-    metrics.POWER, metrics.POWER_LIMIT, metrics.ENERGY,
-    metrics.SM_CLOCK, metrics.SM_CLOCK_MAX, metrics.MEMORY_CLOCK, metrics.FAN_SPEED,
-    metrics.PERFORMANCE_STATE, metrics.ENCODER_UTILIZATION, metrics.DECODER_UTILIZATION,
-    metrics.PCIE_GENERATION, metrics.PCIE_WIDTH,
-    metrics.PCIE_REPLAYS, metrics.THROTTLE_ACTIVE, metrics.ECC_ERRORS, metrics.REMAPPED_ROWS, metrics.PROCESSES,
-)  # fmt: skip
-"""Every card has a value or an Absence for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +92,7 @@ class DrmGpu:
     meter: BusyMeter
     live_sources: tuple[SysfsSource, ...] = ()
     slow_sources: tuple[SysfsSource, ...] = ()
-    slow_readings: SysfsReadings | None = None
+    slow_readings: CardReadings | None = None
     scanned_at: float = 0.0
 
 
@@ -151,7 +140,7 @@ class DrmDriver(ABC):
         """Sources read each time, and those read rarely (expensive or constant). Of alternatives, the first is used."""
 
     @abstractmethod
-    def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:
+    def _add_readings(self, gpu: DrmGpu, values: CardReadings) -> None:
         """Add readings that are not a single number in a single file."""
 
     @abstractmethod
@@ -215,7 +204,7 @@ class DrmDriver(ABC):
         now = self._clock()
         if gpu.card.suspended:
             return self._suspended_reading(gpu, now)
-        values = SysfsReadings()
+        values = CardReadings()
         if gpu.slow_readings is None or now - gpu.scanned_at > RESCAN_SECONDS:
             self._rescan(gpu, now)
         values.read_sources(gpu.live_sources)
@@ -236,40 +225,25 @@ class DrmDriver(ABC):
     def _rescan(self, gpu: DrmGpu, now: float) -> None:
         live_sources, slow_sources = self._sources(gpu.card)
         gpu.live_sources, gpu.slow_sources = select_existing(live_sources), select_existing(slow_sources)
-        gpu.slow_readings = SysfsReadings()
+        gpu.slow_readings = CardReadings()
         gpu.slow_readings.read_sources(gpu.slow_sources)
         gpu.scanned_at = now
 
     def _suspended_reading(self, gpu: DrmGpu, now: float) -> DeviceReading:
         self._reset(gpu)
         gpu.meter.update(now, None, 0.0)
-        values = SysfsReadings()
+        values = CardReadings()
         values.add(metrics.UTILIZATION, 0.0)
         return self._build_reading(gpu, values)
 
-    def _build_reading(self, gpu: DrmGpu, values: SysfsReadings) -> DeviceReading:
-        if values.value(metrics.UTILIZATION) is None:
-            reason = values.absent.get(metrics.UTILIZATION, AbsenceReason.UNSUPPORTED)
-            values.absent.update(
-                dict.fromkeys((metrics.BUSY_SECONDS_TOTAL, metrics.OBSERVED_SECONDS_TOTAL, metrics.BUSY_SOURCE), reason)
-            )
-        else:
-            values.add(metrics.BUSY_SECONDS_TOTAL, gpu.meter.busy)
-            values.add(metrics.OBSERVED_SECONDS_TOTAL, gpu.meter.observed)
-            values.add(metrics.BUSY_SOURCE, 1, self.busy_source.value)
-        slow_readings = gpu.slow_readings or SysfsReadings()
-        readings = (*slow_readings.readings, *values.readings)
-        absent = {**slow_readings.absent, **values.absent}
-        incomplete = {family for family in absent if len(family.labels) > 1}
-        if incomplete:  # all rows of a family or none: a partial family would look complete
-            readings = tuple(reading for reading in readings if reading.family not in incomplete)
-        present_families = {reading.family for reading in readings}
-        absences = tuple(
-            Absence(family, absent.get(family, AbsenceReason.UNSUPPORTED))
-            for family in SYSFS_FAMILIES
-            if family not in present_families
-        )
-        return DeviceReading(gpu.identity, readings, absences)
+    def _build_reading(self, gpu: DrmGpu, values: CardReadings) -> DeviceReading:
+        values.add_busy(gpu.meter, self.busy_source)
+        slow = gpu.slow_readings or CardReadings()
+        both = CardReadings([*slow.readings, *values.readings], {**slow.absent, **values.absent})
+        incomplete = {family for family in both.absent if len(family.labels) > 1}
+        # All rows of a family or none: a partial family would look complete.
+        both.readings = [reading for reading in both.readings if reading.family not in incomplete]
+        return both.of(gpu.identity)
 
     def _lost_reading(self, gpu: DrmGpu) -> DeviceReading:
         self._reset(gpu)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpu_exporter import metrics
+from gpu_exporter.devices.card_readings import CardReadings
 from gpu_exporter.devices.drm import DrmCard, DrmDriver, DrmGpu
 from gpu_exporter.devices.meters import BusySource
 from gpu_exporter.devices.perf import CounterBackend, PerfCounters
@@ -26,7 +27,6 @@ from gpu_exporter.devices.sysfs import (
     LINK_WIDTH,
     MICROWATTS,
     MILLICELSIUS,
-    SysfsReadings,
     SysfsSource,
     SysfsValueError,
     hwmon_paths,
@@ -168,7 +168,7 @@ class IntelDriver(DrmDriver):
         state.throttle = _throttle_files(gpu.card)
         state.engines = state.engines or None  # retry: permissions may have changed
 
-    def _add_readings(self, gpu: DrmGpu, values: SysfsReadings) -> None:
+    def _add_readings(self, gpu: DrmGpu, values: CardReadings) -> None:
         state, now = self._state_of(gpu), self._clock()
         self._power(state, values, now)
         _add_throttle_readings(state.throttle, values)
@@ -190,7 +190,7 @@ class IntelDriver(DrmDriver):
         self._close_counters(state)
         state.energy = None
 
-    def _power(self, state: CardState, values: SysfsReadings, now: float) -> None:
+    def _power(self, state: CardState, values: CardReadings, now: float) -> None:
         joules, before = values.value(metrics.ENERGY), state.energy
         if joules is None:
             values.absent[metrics.POWER] = values.absent.get(metrics.ENERGY, AbsenceReason.UNSUPPORTED)
@@ -300,7 +300,7 @@ def _throttle_files(card: DrmCard) -> list[tuple[str, str]]:
     return found
 
 
-def _add_throttle_readings(files: Iterable[tuple[str, str]], values: SysfsReadings) -> None:
+def _add_throttle_readings(files: Iterable[tuple[str, str]], values: CardReadings) -> None:
     active: dict[str, float] = {}
     for reason, path in files:
         try:

@@ -11,11 +11,10 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpu_exporter.metrics import MetricFamily
-from gpu_exporter.snapshot import AbsenceReason, MetricReading
+from gpu_exporter.snapshot import AbsenceReason
 
 MAX_SYSFS_FILE_BYTES = 8192
 """A sysfs file has at most one page of memory, 4 KiB on most machines."""
@@ -151,32 +150,6 @@ class SysfsSource(NamedTuple):
     path: str
     convert: ValueParser
     labels: tuple[str, ...] = ()
-
-
-@dataclass
-class SysfsReadings:
-    """The readings of a card. `file_missing`: a file no longer exists."""
-
-    readings: list[MetricReading] = field(default_factory=list)
-    absent: dict[MetricFamily, AbsenceReason] = field(default_factory=dict)
-    file_missing: bool = False
-
-    def add(self, family: MetricFamily, value: float, *labels: str) -> None:
-        self.readings.append(MetricReading(family, value, labels))
-
-    def add_absent(self, families: Iterable[MetricFamily], why: SysfsValueError) -> None:
-        self.absent.update(dict.fromkeys(families, why.reason))
-        self.file_missing |= why.file_missing
-
-    def read_sources(self, lines: Iterable[SysfsSource]) -> None:
-        for line in lines:
-            try:
-                self.readings.append(MetricReading(line.family, line.convert(read_file(line.path)), line.labels))
-            except SysfsValueError as why:
-                self.add_absent((line.family,), why)
-
-    def value(self, family: MetricFamily) -> float | None:
-        return next((reading.value for reading in self.readings if reading.family is family), None)
 
 
 def select_existing(lines: Iterable[SysfsSource]) -> tuple[SysfsSource, ...]:

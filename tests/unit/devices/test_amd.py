@@ -12,7 +12,8 @@ from gpu_exporter.devices import amd, sysfs
 from gpu_exporter.devices.amd import AmdDriver, parse_gpu_metrics, parse_max_clock
 from gpu_exporter.devices.amd_partitions import PARTITION_LAYOUTS, parse_partitions
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.drm import RESCAN_SECONDS, SYSFS_FAMILIES
+from gpu_exporter.devices.card_readings import CARD_FAMILIES
+from gpu_exporter.devices.drm import RESCAN_SECONDS
 from gpu_exporter.devices.sysfs import SysfsValueError, _reason, parse_int
 from gpu_exporter.snapshot import AbsenceReason, DownReason, DriverState
 
@@ -255,7 +256,7 @@ def test_every_family_has_a_value_or_an_absence(tree: FakeSysfs) -> None:
     (device,) = driver(tree).read()
     there = {reading.family for reading in device.readings}
     reasons = {absence.family for absence in device.absences}
-    assert there | reasons == set(SYSFS_FAMILIES)
+    assert there | reasons == set(CARD_FAMILIES)
     assert not there & reasons
 
 
@@ -576,7 +577,7 @@ def test_partitions_are_gpus_of_their_own(tree: FakeSysfs, revision: tuple[int, 
     assert absent(whole)["gpu_utilization_ratio"] == absent(whole)["gpu_busy_seconds_total"] == "unsupported"
     assert values(whole)["gpu_memory_total_bytes"] == 192 * GIB
     there = {reading.family for reading in first.readings} | {absence.family for absence in first.absences}
-    assert there >= set(SYSFS_FAMILIES)
+    assert there >= set(CARD_FAMILIES)
 
 
 def test_a_gpu_with_one_partition_is_whole(tree: FakeSysfs) -> None:
@@ -639,5 +640,5 @@ def fail_reads(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], code: in
             raise SysfsValueError(_reason(OSError(code, "")))
         return read_file(path)
 
-    for module in ("amd", "sysfs"):
+    for module in ("amd", "card_readings", "sysfs"):
         monkeypatch.setattr(f"gpu_exporter.devices.{module}.read_file", read)

@@ -9,7 +9,7 @@ from gpu_exporter import metrics
 from gpu_exporter.devices import ascend
 from gpu_exporter.devices.ascend import QUERY_INTERVAL_SECONDS, AscendDriver, parse_npu_smi
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.drm import SYSFS_FAMILIES
+from gpu_exporter.devices.card_readings import CARD_FAMILIES
 from gpu_exporter.snapshot import AbsenceReason, DownReason, DriverState
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,7 +103,7 @@ def test_910b_in_base_units(tool: FakeNpuSmi) -> None:
     assert values(second)["gpu_health_info warning"] == 1
     assert values(second)["gpu_utilization_ratio"] == 0
     there = {reading.family for reading in first.readings} | {absence.family for absence in first.absences}
-    assert there >= set(SYSFS_FAMILIES)
+    assert there >= set(CARD_FAMILIES)
     assert set(absent(first).values()) == {"unsupported"}
 
 

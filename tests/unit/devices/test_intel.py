@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from gpu_exporter.devices.base import DriverUnavailable
-from gpu_exporter.devices.drm import RESCAN_SECONDS, SYSFS_FAMILIES
+from gpu_exporter.devices.card_readings import CARD_FAMILIES
+from gpu_exporter.devices.drm import RESCAN_SECONDS
 from gpu_exporter.devices.intel import IntelDriver
 from gpu_exporter.devices.perf import PerfCounters
 from gpu_exporter.snapshot import DownReason, DriverState
@@ -195,7 +196,7 @@ def test_integrated_graphics_have_no_memory_of_their_own(tree: FakeSysfs) -> Non
     }  # fmt: skip
     assert absent(reading)["gpu_memory_total_bytes"] == absent(reading)["gpu_pcie_link_width"] == "unsupported"
     there = {reading.family for reading in reading.readings}
-    assert there | {absence.family for absence in reading.absences} == set(SYSFS_FAMILIES)
+    assert there | {absence.family for absence in reading.absences} == set(CARD_FAMILIES)
 
 
 def test_long_interval_is_fully_observed(tree: FakeSysfs) -> None:
