@@ -22,14 +22,15 @@ LANGUAGE = GpuOwner("language", "b", team="Models")
 
 def test_sums_by_hand() -> None:
     fleet = facts(
-        [GpuSpec("g1", 0.25), GpuSpec("g2", None), GpuSpec("g3", 0.5), GpuSpec("g4", 1.0), GpuSpec("g5", 0.0)],
-        owners={"g1": (VISION,), "g2": (VISION,), "g3": (LANGUAGE,), "g4": (LANGUAGE, VISION)},
-    )
-    prices = {uuid: GpuPrice(2.0, "EUR", uuid == "g1") for uuid in ("g1", "g2", "g3", "g4")}
+        [GpuSpec("g1", 0.25), GpuSpec("g2", None), GpuSpec("g3", 0.5), GpuSpec("g4", 1.0), GpuSpec("g5", 0.0),
+         GpuSpec("g6", 1.0)],
+        owners={"g1": (VISION,), "g2": (VISION,), "g3": (LANGUAGE,), "g4": (LANGUAGE, VISION), "g6": (VISION,)},
+    )  # fmt: skip
+    prices = {uuid: GpuPrice(2.0, "EUR", uuid == "g1") for uuid in ("g1", "g2", "g3", "g4", "g6")}
     assert team_usage(fleet, prices) == (
         TeamUsage("Models", "language", 1, 1, 0.5, 1.0, "EUR", False),
         TeamUsage("Models and Perception", "language and vision", 1, 1, 1.0, 0.0, "EUR", False),
-        TeamUsage("Perception", "vision", 2, 1, 0.25, 1.5, "EUR", True),
+        TeamUsage("Perception", "vision", 3, 2, 1.25, 1.5, "EUR", True),
         TeamUsage(NO_TEAM, NO_NAMESPACE, 1, 1, 0.0, None),
     )
 

@@ -60,6 +60,18 @@ def test_short_answers_and_long_prompts_spread_latencies(tokens: float, prompt: 
     assert spread(tokens, prompt) <= spread(tokens, 2 * prompt)
 
 
+@given(st.floats(1, 10), st.floats(1, 10))
+def test_latencies_that_differ_more_spread_more(one: float, other: float) -> None:
+    """By the ratio of their 95th percentile to their mean, whatever the mean is."""
+    low, high = sorted((one, other))
+    for mean in (0.01, 1.0):
+        steady, narrow, wide = (
+            itl_spread(replica(itl_mean=mean, itl_p95=ratio * mean, output_tokens=100.0)) for ratio in (1, low, high)
+        )
+        assert steady <= narrow <= wide
+    assert wide == pytest.approx(itl_spread(replica(itl_mean=0.01, itl_p95=high * 0.01, output_tokens=100.0)))
+
+
 @pytest.mark.parametrize("running", [1.0, 50.0, 200.0])
 def test_the_share_of_prompts_counts_tokens_not_requests(running: float) -> None:
     """Of the requests running, many still compute their prompts: they generate nothing."""
