@@ -221,7 +221,9 @@ bench-finder: $(VENV)/.test
 bench-backtest: $(VENV)/.test
 	$(BIN)/python -m benchmarks.backtest
 	$(BIN)/python -m benchmarks.slo_backtest
-	$(BIN)/python -m benchmarks.headroom_by_hand
+	$(BIN)/python -m benchmarks.headroom_by_hand --first-seed 40
+	$(BIN)/python -m benchmarks.heavy_tail_bound
+	$(BIN)/python -m benchmarks.forecast_bound --days 8
 
 # Health and metrics under 1,600 idle, slow and one-byte clients, with and without TLS, next to other servers.
 bench-connections: $(VENV)/.test
