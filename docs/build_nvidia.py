@@ -18,12 +18,11 @@ from gpu_exporter.devices.nvidia_drivers import (
     GPM_FUNCTIONS,
     MEMORY_INFO_V2,
     MINIMUM_VERSION,
-    PLATFORMS,
     PROCESSES_V3,
     DriverBranch,
-    Platform,
 )
 from gpu_exporter.devices.nvidia_families import FAMILIES, POWER_MARGIN, UNKNOWN_FAMILY, MemoryKind
+from nvidia_platforms import PLATFORMS, Platform
 
 PAGE = Path(__file__).with_name("nvidia.md")
 COMMAND = "python docs/build_nvidia.py"

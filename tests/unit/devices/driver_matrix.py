@@ -6,13 +6,16 @@ page must have in every generation.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from gpu_exporter.devices import nvidia_calls
 from gpu_exporter.devices.nvidia_drivers import (
     BRANCHES,
-    PLATFORMS,
     PROCESS_ENTRY_BYTES,
     DriverBranch,
     branch_of,
@@ -35,6 +38,14 @@ VERSIONS: Mapping[str, str] = {
     "590": "590.48.01",
 }  # fmt: skip
 """A version that was released, of each branch."""
+
+
+def _platforms() -> tuple[Any, ...]:
+    sys.path.append(str(Path(__file__).parents[3] / "docs"))
+    return tuple(importlib.import_module("nvidia_platforms").PLATFORMS)
+
+
+PLATFORMS = _platforms()
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from gpu_exporter.devices.nvidia_drivers import PLATFORMS
 from gpu_exporter.devices.nvidia_families import FAMILIES, UNKNOWN_FAMILY, MemoryKind, family_of
 from gpu_exporter.snapshot import AbsenceReason, DeviceReading, GpuProcess
 
 from tests.simulated_nvml.control import NOT_SUPPORTED, SimulatedGpu
 from tests.simulated_nvml.device_values import absent, values
 from tests.unit.devices.conftest import SimulatedMachine
+from tests.unit.devices.driver_matrix import PLATFORMS
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
