@@ -93,15 +93,6 @@ class MemoryFit:
         center, spread, weight = self._mixture(batch_size)
         return float(1.0 - (weight * _normal_cdf((np.log(limit_bytes) - center) / spread)).sum())
 
-    def fixed_bytes(self) -> float:
-        """Expected bytes that do not grow with the batch."""
-        return float((self.weight * np.exp(self.log_scale) * self.fixed_share).sum())
-
-    def bytes_per_sample(self) -> float:
-        """Expected growth per sample, in bytes, at the largest measured size."""
-        slope = np.exp(self.log_scale) * (1 - self.fixed_share) * self.power * (self.floor <= 1.0)
-        return float((self.weight * slope).sum() / self.points.largest.batch_size)
-
     @property
     def _tail(self) -> float:
         """Share of the posterior beyond each end of an interval: of the kind of components that prevails."""

@@ -64,15 +64,6 @@ def test_fewer_sizes_have_wider_tails_cut_off() -> None:
     assert two.predict(64).high / GIB == pytest.approx(center * math.exp(z * spread), rel=1e-4)
 
 
-def test_shares_of_a_fit() -> None:
-    fit = single()
-    assert fit.fixed_bytes() == pytest.approx(GIB)
-    assert fit.bytes_per_sample() == pytest.approx(3 * GIB / 32)
-    assert single(power=2.0).bytes_per_sample() == pytest.approx(6 * GIB / 32)
-    assert single(floor=1.0).bytes_per_sample() == pytest.approx(3 * GIB / 32)
-    assert single(floor=1.5).bytes_per_sample() == 0  # below its floor nothing grows
-
-
 @pytest.mark.parametrize(
     ("x", "fixed", "floor", "power", "share"),
     [(2.0, 0.25, 0.0, 1.0, 1.75), (0.5, 0.25, 0.8, 1.0, 0.85), (2.0, 0.0, 0.0, 0.5, math.sqrt(2)), (9.0, 1.0, 0, 1, 1)],
@@ -98,7 +89,8 @@ def test_a_posterior_of_accurate_lines_finds_the_line(fixed: float, gib: float) 
     fit = fit_memory(points(*((size, gib * (fixed + (1 - fixed) * size / 32)) for size in sizes)))
     assert fit.weight.sum() == pytest.approx(1.0)
     assert len(fit.weight) == len(fit.fixed_share) == len(fit.floor) == len(fit.power) == len(fit.noise)
-    assert fit.fixed_bytes() / GIB == pytest.approx(gib * fixed, rel=0.2, abs=0.12 * gib)
+    shares = (fit.weight * np.exp(fit.log_scale) * fit.fixed_share).sum() / GIB
+    assert shares == pytest.approx(gib * fixed, rel=0.2, abs=0.12 * gib)
     assert fit.predict(48).peak_memory_bytes / GIB == pytest.approx(gib * (fixed + (1 - fixed) * 1.5), rel=0.03)
 
 
