@@ -58,18 +58,6 @@ class QueryPlan:
         """The queries by index."""
         return combined_expressions(self.combined)
 
-    @property
-    def window_query_count(self) -> int:
-        """How many of the queries read windows."""
-        return sum(1 for query in self.combined if any(map(_window, query)))
-
-    @property
-    def window_selector_count(self) -> int:
-        """How many windows the server reads: the cost of the queries."""
-        return sum(
-            1 for query in self.combined for leaf in query for select in selectors_of(leaf) if select.window_seconds
-        )
-
     def read(self, source: Source, at: float) -> dict[str, Vector]:
         """Each expression at time `at` (Unix time). Raises SourceError."""
         return self._evaluate(read_combined_queries(source, self.combined, at))

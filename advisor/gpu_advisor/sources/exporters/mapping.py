@@ -47,7 +47,7 @@ from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.sources.exporters.identity_labels import Candidate, identity_expression
 
 
-class _StrictModel(BaseModel):
+class MappingModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -72,7 +72,7 @@ def _as_candidates(value: Any) -> Any:
 Candidates = Annotated[tuple[Candidate, ...], BeforeValidator(_as_candidates)]
 
 
-class MetricSelector(_StrictModel):
+class MetricSelector(MappingModel):
     """One metric. `match` has label values, or regular expressions after a ~."""
 
     metric: str
@@ -92,7 +92,7 @@ class MetricSelector(_StrictModel):
         return match
 
 
-class GaugeSum(_StrictModel):
+class GaugeSum(MappingModel):
     """The sum of several gauges; a GPU or node that lacks one of them has no sum."""
 
     sum: tuple[MetricSelector, ...] = Field(min_length=2)
@@ -107,7 +107,7 @@ def _kind_of_whole(value: Any) -> str:
     return "sum" if isinstance(value, GaugeSum) or (isinstance(value, dict) and "sum" in value) else "metric"
 
 
-class PartOfWhole(_StrictModel):
+class PartOfWhole(MappingModel):
     part: MetricSelector
     whole: Annotated[
         Annotated[MetricSelector, Tag("metric")] | Annotated[GaugeSum, Tag("sum")], Discriminator(_kind_of_whole)
@@ -120,7 +120,7 @@ class Counter(MetricSelector):
     scale: float = 1.0
 
 
-class Rollup(_StrictModel):
+class Rollup(MappingModel):
     """A recorded mean, and its data coverage of each step."""
 
     mean: str
@@ -131,7 +131,7 @@ class Rollup(_StrictModel):
 QuantityOf = Literal["gpu", "slice", "board"]
 
 
-class Quantity(_StrictModel):
+class Quantity(MappingModel):
     of: QuantityOf = "gpu"
     each: tuple[str, ...] = ()
     share: PartOfWhole | None = None
@@ -150,20 +150,20 @@ class Quantity(_StrictModel):
         return self
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-Definitions = Annotated[tuple[Quantity, ...], BeforeValidator(_as_tuple)]
+Definitions = Annotated[tuple[Quantity, ...], BeforeValidator(as_tuple)]
 
 
-class IdentitySeries(_StrictModel):
+class IdentitySeries(MappingModel):
     """Series with one row per GPU or node, whose labels identify it. The first one present is used."""
 
     metrics: tuple[str, ...] = Field(min_length=1)
 
 
-class ExporterMapping(_StrictModel):
+class ExporterMapping(MappingModel):
     """One file.
 
     `rank`: of two exporters that report the same GPU, the one with the lower rank is used. A `companion` adds signals

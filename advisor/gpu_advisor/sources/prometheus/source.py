@@ -135,10 +135,7 @@ class PrometheusSource:
             "end": self._time(end),
             "step": self._step(step),
         }
-        return self._query("/api/v1/query_range", {"": form}, self._matrix)[""]
-
-    def _matrix(self, response: HttpResponse) -> dict[Labels, TimeSeries]:
-        return read_matrix(response, self._server)
+        return self._query("/api/v1/query_range", {"": form}, lambda response: read_matrix(response, self._server))[""]
 
     def samples(self, selectors: Mapping[str, Selector], at: float) -> dict[str, dict[Labels, Samples]]:
         """As Source.samples. Raises SourceError."""

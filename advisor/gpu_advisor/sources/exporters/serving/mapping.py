@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from gpu_advisor.promql.expressions import (
     Affine,
@@ -34,13 +34,10 @@ from gpu_advisor.promql.expressions import (
     Selector,
     union,
 )
+from gpu_advisor.sources.exporters.mapping import MappingModel, as_tuple
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServingMetric(_StrictModel):
+class ServingMetric(MappingModel):
     """One metric, with the values of labels that select its series. Series that differ in the label `add` add up: parts
     of one engine; others repeat each other, as the ranks of a tensor parallel group do."""
 
@@ -49,13 +46,13 @@ class ServingMetric(_StrictModel):
     add: str = ""
 
 
-class MeanOfCounters(_StrictModel):
+class MeanOfCounters(MappingModel):
     part: ServingMetric
     whole: ServingMetric
     scale: float = 1.0
 
 
-class ServingQuantity(_StrictModel):
+class ServingQuantity(MappingModel):
     """One form of a quantity."""
 
     gauge: ServingMetric | None = None
@@ -70,16 +67,12 @@ class ServingQuantity(_StrictModel):
         return self
 
 
-class LabelProduct(_StrictModel):
+class LabelProduct(MappingModel):
     metric: str
     product: tuple[str, ...] = Field(min_length=1)
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-class ServerMapping(_StrictModel):
+class ServerMapping(MappingModel):
     """One file."""
 
     name: str
@@ -87,7 +80,7 @@ class ServerMapping(_StrictModel):
     detect: str = Field(description="a metric that each page of this server has")
     labels: dict[str, str]
     counts_at_end: bool = False
-    quantities: dict[str, Annotated[tuple[ServingQuantity, ...], BeforeValidator(_as_tuple)]]
+    quantities: dict[str, Annotated[tuple[ServingQuantity, ...], BeforeValidator(as_tuple)]]
     info: dict[str, LabelProduct] = Field(default_factory=dict)
     flags: dict[str, str] = Field(default_factory=dict)
     helm: dict[str, str] = Field(default_factory=dict)
