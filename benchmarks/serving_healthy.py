@@ -5,7 +5,8 @@
 Servers are drawn as the class `healthy` of benchmarks/serving, and kept if they keep their objectives and no cause is
 true of them (causes.py). Every five minutes the advisor decides as it does live: on the last window and the one before,
 with the step times and the demand of the hours before, for a pool with the server's objectives. Advice on a cause is
-false here; a number of replicas with headroom for the demand to come is not, and is counted apart, by the growth of
+false here. Fewer replicas for the demand are false if those left do not keep the objectives, which are 95th
+percentiles, at the load as it is. One more, with headroom for the demand to come, is counted apart, by the growth of
 load that the server bears as it is.
 
 The simulated server takes nearly all of the time: with --runs it is read from a file that watched_servers.py writes,
@@ -15,13 +16,15 @@ and --runs without --servers decides on all that the file has.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from multiprocessing import Pool
 from pathlib import Path
 from threading import Semaphore
+from typing import Any
 
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
@@ -32,11 +35,15 @@ from gpu_advisor.settings import Settings
 
 from benchmarks import common
 from benchmarks.serving.facts_adapter import points_of, replicas_of
-from benchmarks.serving.situation import WINDOW_SECONDS, Run, Situation
+from benchmarks.serving.situation import SCRAPE_SECONDS, WINDOW_SECONDS, Run, Situation, run
 from benchmarks.serving.watched_servers import STEP_SCRAPES, STEP_SECONDS, packed_servers, unpack
 from benchmarks.serving.windows import SCRAPES_PER_WINDOW, window_of
 
 SECONDS_PER_DAY = 86_400
+
+#: When servers are watched from (Unix time): a step of the history begins.
+EPOCH = 1_000_020.0
+assert EPOCH % STEP_SECONDS == 0
 
 #: Servers that are read before a worker is free (each is some 50 kB).
 SERVERS_AHEAD = 8
@@ -44,26 +51,35 @@ SERVERS_AHEAD = 8
 #: Advice on a number of replicas by demand, not by a cause.
 SIZE_KINDS = ("scale_up", "scale_down")
 
+#: The share of requests that an objective of a 95th percentile is for.
+KEPT_RATIO = 0.95
+
+
+#: Kind, cause, and the number recommended.
+Found = tuple[str, str, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A server's windows: what was recommended in each, as pairs of kind and cause. `bears` is the growth of its load
-    with which it still keeps its objectives."""
+    """A server's windows: what was recommended in each. `bears` is the growth of its load with which it still keeps its
+    objectives; `kept` is, by fewer replicas recommended, the share of requests that they keep the objectives for."""
 
     seed: int
     replicas: int
-    found: tuple[frozenset[tuple[str, str]], ...]
+    windows: tuple[frozenset[Found], ...]
     bears: float
+    kept: Mapping[float, float]
 
-    @property
-    def sized(self) -> int:
-        """The windows with another number of replicas for the demand."""
-        return sum(any(kind in SIZE_KINDS for kind, _ in each) for each in self.found)
+    def is_false(self, found: Found) -> bool:
+        kind, _, number = found
+        return kind not in SIZE_KINDS or (kind == "scale_down" and self.kept[number] < KEPT_RATIO)
 
-    @property
-    def advised(self) -> int:
-        """The windows with advice on a cause."""
-        return sum(any(kind not in SIZE_KINDS for kind, _ in each) for each in self.found)
+    def false(self) -> Iterator[frozenset[Found]]:
+        """The windows with false advice."""
+        return (each for each in self.windows if any(map(self.is_false, each)))
+
+    def with_kind(self, kind: str) -> int:
+        return sum(any(found[0] == kind for found in each) for each in self.windows)
 
 
 def within(ahead: Semaphore, servers: Iterable[bytes]) -> Iterator[bytes]:
@@ -79,8 +95,15 @@ def decide_server(packed: bytes) -> Decided | None:
     if server is None:
         return None
     advice = decide_windows(server.situation, server.watched, server.windows)
-    found = tuple(frozenset((each.kind, each.diagnosis) for each in one) for one in advice)
-    return Decided(server.key[0], len(server.situation.delays), found, server.bears)
+    found = tuple(frozenset((each.kind, each.diagnosis, each.recommended) for each in one) for one in advice)
+    fewer = {number for each in found for kind, _, number in each if kind == "scale_down"}
+    kept = {number: attainment(server.situation, round(number)) for number in fewer}
+    return Decided(server.key[0], len(server.situation.delays), found, server.bears, kept)
+
+
+def attainment(situation: Situation, replicas: int) -> float:
+    """The share of the requests for which so many replicas keep the objectives."""
+    return run(replace(situation, delays=(0.0,) * replicas)).attainment
 
 
 def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator[tuple[Recommendation, ...]]:
@@ -108,7 +131,10 @@ def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator
 
 
 def demand_of(watched: Run, number: int) -> Iterator[DemandSample]:
-    """All replicas together, by the steps of a window; tokens over as long as the advisor reads them for."""
+    """All replicas together, by the steps of a window; tokens over as long as the advisor reads them for.
+
+    Steps are whole multiples of their length in Unix time, as a range query's are.
+    """
     size = STEP_SCRAPES
     columns = list(zip(*watched.samples, strict=True))
     for end in range(number * SCRAPES_PER_WINDOW + size, (number + 1) * SCRAPES_PER_WINDOW + 1, size):
@@ -117,7 +143,56 @@ def demand_of(watched: Run, number: int) -> Iterator[DemandSample]:
             b.values["generation_tokens"] - a.values["generation_tokens"] for a, b in zip(first, last, strict=True)
         )
         waiting = sum(each.values["num_requests_waiting"] for each in last)
-        yield DemandSample(last[0].at, len(last), tokens / (last[0].at - first[0].at), waiting)
+        at = EPOCH + end * SCRAPE_SECONDS
+        yield DemandSample(at, len(last), tokens / (last[0].at - first[0].at), waiting)
+
+
+@dataclass
+class Totals:
+    """Over all servers. `bears` and `kept` are windows with more and with fewer replicas for the demand: by the growth
+    of load that the server bears, and by the share of requests that those left keep the objectives for (percent)."""
+
+    servers: int = 0
+    windows: int = 0
+    replica_days: float = 0.0
+    false: int = 0
+    named: Counter[str] = field(default_factory=Counter)
+    bears: Counter[float] = field(default_factory=Counter)
+    kept: Counter[int] = field(default_factory=Counter)
+
+    def add(self, decided: Decided) -> None:
+        self.servers += 1
+        self.windows += len(decided.windows)
+        self.replica_days += len(decided.windows) * WINDOW_SECONDS * decided.replicas / SECONDS_PER_DAY
+        false = list(decided.false())
+        self.false += len(false)
+        self.named.update(f"{kind}: {cause}" for each in decided.windows for kind, cause, _ in each)
+        if more := decided.with_kind("scale_up"):
+            self.bears[decided.bears] += more
+        for each in decided.windows:
+            self.kept.update(math.floor(100 * decided.kept[number]) for kind, _, number in each if kind == "scale_down")
+        if false:
+            found = Counter(each for one in false for each in one)
+            print(f"seed {decided.seed}, {decided.replicas} replicas: {dict(found)}, kept {decided.kept}", flush=True)
+
+    def summary(self) -> Iterator[str]:
+        days = self.replica_days
+        yield f"{self.servers} healthy servers, {self.windows} windows, {days:.1f} replica-days: {self.false} false"
+        yield f"by kind and cause: {dict(self.named)}"
+        yield f"more replicas, by how many times its load the server bears: {dict(sorted(self.bears.items()))}"
+        yield f"fewer, by the percentage of requests whose objectives they keep: {dict(sorted(self.kept.items()))}"
+        if not self.false:
+            yield f"none in {days:.1f} replica-days: at most {3 / days:.2g} a replica-day (95 %, rule of three)"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "servers": self.servers, "windows": self.windows, "replica_days": round(self.replica_days, 2),
+            "windows_with_false_advice": self.false, "advice": dict(self.named),
+            "windows_with_more_replicas_by_growth_borne": {
+                f"{growth:g}": count for growth, count in sorted(self.bears.items())
+            },
+            "windows_with_fewer_replicas_by_percentage_kept": dict(sorted(self.kept.items())),
+        }  # fmt: skip
 
 
 def main() -> int:
@@ -129,45 +204,21 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, help="a file of watched servers: read, and grown by those that it lacks")
     options = parser.parse_args()
 
-    servers = windows = advised = 0
-    sized = Counter[float]()
-    replica_seconds = 0.0
-    named = Counter[str]()
     wanted = None
     if options.servers is not None or options.runs is None:
         count = 100 if options.servers is None else options.servers
         wanted = [(options.first_seed + number, options.hours) for number in range(count)]
     ahead = Semaphore(SERVERS_AHEAD * options.workers)
+    totals = Totals()
     with Pool(options.workers) as pool:
         servers_read = within(ahead, packed_servers(wanted, options.runs, options.workers))
         for decided in pool.imap_unordered(decide_server, servers_read):
             ahead.release()
-            if decided is None:
-                continue
-            servers += 1
-            windows += len(decided.found)
-            replica_seconds += len(decided.found) * WINDOW_SECONDS * decided.replicas
-            if decided.sized:
-                sized[decided.bears] += decided.sized
-            advised += decided.advised
-            found = Counter(f"{kind}: {cause}" for each in decided.found for kind, cause in each)
-            named.update(found)
-            if found:
-                bears = f", bears {decided.bears:g} times its load" if decided.sized else ""
-                print(f"seed {decided.seed}, {decided.replicas} replicas{bears}: {dict(found)}", flush=True)
-    days = replica_seconds / SECONDS_PER_DAY
-    print(f"{servers} healthy servers, {windows} windows, {days:.1f} replica-days: {advised} windows with advice")
-    print(f"by kind and cause: {dict(named)}; {sized.total()} windows with a number of replicas for the demand")
-    print(f"of these, by how many times its load the server bears: {dict(sorted(sized.items()))}")
-    if not advised:
-        print(f"none in {days:.1f} replica-days: at most {3 / days:.2g} a replica-day (95 %, rule of three)")
-    common.write("serving_healthy", {
-        "servers": servers, "windows": windows, "replica_days": round(days, 2), "windows_with_advice": advised,
-        "windows_with_replicas_for_demand": sized.total(),
-        "windows_by_growth_borne": {f"{growth:g}": count for growth, count in sorted(sized.items())},
-        "advice": dict(named),
-    })  # fmt: skip
-    return 1 if advised else 0
+            if decided is not None:
+                totals.add(decided)
+    common.write("serving_healthy", totals.as_json())
+    print("\n".join(totals.summary()))
+    return 1 if totals.false else 0
 
 
 if __name__ == "__main__":

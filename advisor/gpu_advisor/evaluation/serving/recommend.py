@@ -34,7 +34,7 @@ from gpu_advisor.evaluation.serving.signals import BY_NAME
 from gpu_advisor.evaluation.serving.size_obstacles import hung_replicas, size_obstacle
 from gpu_advisor.evaluation.serving.sizing import size_group
 from gpu_advisor.promql.expressions import Matcher
-from gpu_advisor.settings import PoolSettings, Settings
+from gpu_advisor.settings import EvaluationSettings, PoolSettings, Settings
 
 SUBJECT = "serving"
 
@@ -43,6 +43,9 @@ SIZE_SIGNALS = ("generation_token_rate", "running", "waiting", "itl_p95", "ttft_
 
 #: A queue that is a limit's: the least share of requests that wait, and of the most running that the median is.
 QUEUE_SHARE, PLATEAU = 0.2, 0.97
+
+#: The demand that must be known to remove replicas (seconds).
+REMOVAL_SECONDS = 3600.0
 
 #: The least samples of a window that a conclusion needs.
 MIN_SAMPLES = 5
@@ -191,11 +194,21 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
     for cause in diagnosis.causes:
         if cause.kind in SIZE_KINDS and isinstance(sized, Recommendation):
             continue  # one number of replicas
-        if cause.kind == FEWER_KIND and follows_objectives and sized is None:
-            continue  # the demand expected needs those that there are
+        if cause.kind == FEWER_KIND and follows_objectives and not _may_remove(sized, group, settings.evaluation):
+            continue
         advice = advise(diagnosis, cause.name, options)
         if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
             yield found
+
+
+def _may_remove(sized: Recommendation | Abstention | None, group: ServingGroup, evaluation: EvaluationSettings) -> bool:
+    """Whether replicas may go for a cause: not if the demand expected needs those that there are, and without a size
+    for it only if the demand of the hour before is known, which the cause counts with. What is missing may have been
+    the peak."""
+    if not isinstance(sized, Abstention) or sized.reason is not Reason.INSUFFICIENT_HISTORY:
+        return False
+    known = sum(1 for each in group.demand if each.at > group.at - REMOVAL_SECONDS)
+    return known >= evaluation.min_coverage_ratio * REMOVAL_SECONDS / evaluation.step_seconds
 
 
 def _how_to_state(served: ServedPool) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.headroom import Headroom
 from gpu_advisor.evaluation.scaling.sizing import CountedDemand, ScalingLimits, SizingDecision, decide_size
+from gpu_advisor.evaluation.serving.extrapolation import CautiousCurve, cautious_curve
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.step_model import StepModel
@@ -35,7 +37,7 @@ def mean_below(most: float) -> float:
 
 
 def work_per_replica(
-    curve: StepModel, itl: float, prompt_ratio: float, running_for_full_cache: float = math.inf
+    curve: StepModel | CautiousCurve, itl: float, prompt_ratio: float, running_for_full_cache: float = math.inf
 ) -> float | None:
     """Tokens per second that a replica generates within an inter-token latency (seconds); None if it serves none."""
     most = min(curve.largest(itl, prompt_ratio), KV_ROOM * running_for_full_cache)
@@ -47,14 +49,18 @@ def work_per_replica(
     return min(work, PREFILL_ROOM / prefill) if prefill > 0 else work
 
 
-def group_work(group: ServingGroup, objectives: Objectives) -> tuple[float, float] | None:
-    """Work per replica (tokens per second) and mean tokens of an answer; None if the curve or a signal is missing."""
+def group_work(group: ServingGroup, objectives: Objectives, cautious: bool = False) -> tuple[float, float] | None:
+    """Work per replica (tokens per second) and mean tokens of an answer; None if the curve or a signal is missing.
+
+    `cautious`: beyond the loads that the group has shown, on the safe side.
+    """
     lengths = mean_lengths(group)
     if group.curve is None or objectives.itl is None or lengths is None:
         return None
     output, prompt = lengths
     full = min((each for each in map(_running_for_full_cache, group.replicas)), default=math.inf)
-    work = work_per_replica(group.curve, objectives.itl, prompt / output, full)
+    curve = cautious_curve(group.curve, group.replicas) if cautious else group.curve
+    work = work_per_replica(curve, objectives.itl, prompt / output, full)
     return None if work is None else (work, output)
 
 
@@ -99,9 +105,28 @@ def size_group(
     """How many replicas the group should have, and the work of one; None if that does not follow from its signals.
 
     A replica's work leaves the margin that the objective needs: no band of utilization adds another. Without
-    `headroom`, it is that of the settings.
+    `headroom`, it is that of the settings. Replicas are removed only if the others serve the load by a cautious
+    reading of their curve, too: they get more than they have shown.
     """
-    found = group_work(group, objectives)
+    found = _size_by_work(group, group_work(group, objectives), limits, evaluation, at, headroom)
+    if found is None or found[0].reason is not None or found[0].replicas >= len(group.replicas):
+        return found
+    cautious = _size_by_work(group, group_work(group, objectives, cautious=True), limits, evaluation, at, headroom)
+    if cautious is None:  # a single request is more than the curve is trusted for
+        return replace(found[0], replicas=len(group.replicas)), found[1]
+    needed = max(found[0].replicas, min(len(group.replicas), cautious[0].replicas))
+    return replace(cautious[0], replicas=needed), cautious[1]
+
+
+def _size_by_work(
+    group: ServingGroup,
+    found: tuple[float, float] | None,
+    limits: ScalingLimits,
+    evaluation: EvaluationSettings,
+    at: float,
+    headroom: Headroom | None,
+) -> tuple[SizingDecision, float] | None:
+    """The decision, and the work of a replica that it rests on."""
     if found is None or not group.demand:
         return None
     headroom = headroom or Headroom(evaluation.headroom_deviations)

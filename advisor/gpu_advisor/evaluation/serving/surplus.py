@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gpu_advisor.evaluation.serving.extrapolation import most_running
+from gpu_advisor.evaluation.serving.facts import DemandSample
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.loads import Z95, ReplicaLoad, token_demand
 from gpu_advisor.evaluation.serving.step_model import StepModel
@@ -23,10 +25,6 @@ LENGTHS = 1.2
 
 #: The 99th percentile by the 95th of an exponential distribution.
 P99_BY_P95 = math.log(100) / math.log(20)
-
-#: Requests that a server runs at most where it exposes no limit: the default of vLLM's --max-num-seqs
-#: (https://docs.vllm.ai/en/v0.5.0/models/engine_args.html).
-DEFAULT_LIMIT = 256.0
 
 
 def surplus_features(
@@ -55,7 +53,8 @@ def _doubled_step(curve: StepModel | None, loads: Sequence[ReplicaLoad]) -> floa
 def _fewer_replicas(
     group: ServingGroup, loads: Sequence[ReplicaLoad], replicas: int, objectives: Objectives
 ) -> dict[str, float | None]:
-    """So many replicas with the load and a fifth more, or with the most that the history knows.
+    """So many replicas with a fifth more than the load, and than the busiest window of the history, or with the most
+    that a step of it knows.
 
     `itl`, the 99th percentile of requests' inter-token latency, and `peak_itl`, that at a peak like the window's, as
     shares of the objective; `ttft`, the same of the time to the first token; `kv`, the share of the cache that the
@@ -66,8 +65,10 @@ def _fewer_replicas(
     if curve is None or totals is None:
         return {}
     demand, ratio = totals
+    busiest = busiest_window(group.demand, group.window_seconds)
     growth = max(
         GROWTH * (1 + _load_error(group, loads)),
+        GROWTH * busiest / demand,
         max((each.tokens_per_second for each in group.demand), default=0.0) / demand,
     )
     now, then = (curve.settled_itl(each, ratio) for each in (demand / len(loads), growth * demand / replicas))
@@ -83,7 +84,7 @@ def _fewer_replicas(
         found["itl"] = then * (1 + Z99 * math.hypot(slower, beside)) / objectives.itl
         peak = _peak(loads)
         found["peak_itl"] = None if peak is None else curve.itl(running * peak, ratio) / objectives.itl
-    found["limit"] = running * (1 + Z99 * varied) / _most_running(group)
+    found["limit"] = running * (1 + Z99 * varied) / most_running(group.replicas)
     late = [value for each in loads if (value := each.value("ttft_p95")) is not None]
     if objectives.ttft is not None and late:
         busy = demand / len(loads) * ratio * curve.per_prompt_token
@@ -95,6 +96,20 @@ def _fewer_replicas(
         mean = sum(known) * growth * then / now / replicas
         found["kv"] = mean * (1 + Z95 * varied * math.sqrt(LENGTHS))
     return found
+
+
+def busiest_window(demand: Sequence[DemandSample], seconds: float) -> float:
+    """The most tokens per second over a window of so many seconds: the mean of its steps; 0 without a full one."""
+    most = total = 0.0
+    first = 0
+    for number, each in enumerate(demand):
+        total += each.tokens_per_second
+        while demand[first].at <= each.at - seconds:
+            total -= demand[first].tokens_per_second
+            first += 1
+        if first:
+            most = max(most, total / (number + 1 - first))
+    return most
 
 
 def _load_error(group: ServingGroup, loads: Sequence[ReplicaLoad]) -> float:
@@ -112,12 +127,6 @@ def _running_spread(curve: StepModel, running: float, itl: float) -> float:
     """
     stretched = itl / curve.base if curve.base > 0 else math.inf
     return math.sqrt(stretched / running) if running > 0 else math.inf
-
-
-def _most_running(group: ServingGroup) -> float:
-    """The requests that a replica runs at a time: what it exposes, or what servers are set to by default."""
-    exposed = [value for each in group.replicas if (value := each.value("max_num_seqs"))]
-    return min(exposed, default=DEFAULT_LIMIT)
 
 
 def _peak(loads: Sequence[ReplicaLoad]) -> float | None:

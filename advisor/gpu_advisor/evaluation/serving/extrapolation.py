@@ -1,0 +1,71 @@
+"""A server's curve beyond the loads that it has shown, on the safe side: for fewer replicas, each with more load. Pure.
+
+A step takes as long as reading the weights until its tokens' computation takes longer (the roofline:
+https://arxiv.org/abs/2211.05102, section 2). A server of little load has shown only the first part, where tokens seem
+to cost nothing but their KV cache, and a line through it promises many times the load that the GPU can compute. So each
+sequence beyond those seen is taken to cost its computation as well, which is that of a token of a prompt. Where that is
+unknown, at most twice the sequences seen are expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_advisor.evaluation.serving.facts import ServingReplica
+from gpu_advisor.evaluation.serving.step_model import StepModel
+
+#: Requests that a server runs at most where it exposes no limit, and has not shown more: the default of vLLM's
+#: --max-num-seqs (https://docs.vllm.ai/en/v0.5.0/models/engine_args.html).
+DEFAULT_LIMIT = 256.0
+
+#: How many times the requests seen are expected to run where the computation of a token is unknown.
+MOST_BEYOND = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class CautiousCurve:
+    """A curve with `per_token` seconds more for each sequence beyond those seen (0: unknown), and at most `limit`."""
+
+    curve: StepModel
+    per_token: float
+    limit: float
+
+    @property
+    def per_prompt_token(self) -> float:
+        return self.curve.per_prompt_token
+
+    def itl(self, running: float, prompt_ratio: float) -> float:
+        return self.curve.itl(running, prompt_ratio) + max(0.0, running - self.curve.seen) * self.per_token
+
+    def tokens_per_second(self, running: float, prompt_ratio: float) -> float:
+        return running / self.itl(running, prompt_ratio)
+
+    def largest(self, itl: float, prompt_ratio: float) -> float:
+        """The most requests running within an inter-token latency (seconds) and the limit."""
+        most, seen = self.curve.largest(itl, prompt_ratio), self.curve.seen
+        if most <= seen:
+            return min(most, self.limit)
+        if not self.per_token:
+            return min(most, MOST_BEYOND * seen, self.limit)
+        # A root flattens: its slope at the last load seen is the steepest beyond.
+        root = self.curve.per_root / (2 * math.sqrt(seen)) if seen > 0 else 0.0
+        slope = self.curve.per_sequence + prompt_ratio * self.curve.per_prompt_token + root + self.per_token
+        return min(seen + (itl - self.curve.itl(seen, prompt_ratio)) / slope, self.limit)
+
+
+def cautious_curve(curve: StepModel, replicas: Sequence[ServingReplica]) -> CautiousCurve:
+    """Of a group's replicas. Tokens found in the prefix cache are counted as prompt tokens, and not computed."""
+    looked_up, found = (
+        sum(each.value(name) or 0.0 for each in replicas) for name in ("prefix_query_rate", "prefix_hit_rate")
+    )
+    computed = 1 - min(1.0, found / looked_up) if looked_up > 0 else 1.0
+    return CautiousCurve(curve, curve.per_prompt_token / computed if computed > 0 else 0.0, most_running(replicas))
+
+
+def most_running(replicas: Sequence[ServingReplica]) -> float:
+    """The requests that a replica runs at a time: what it exposes, else what it has shown or servers are set to."""
+    exposed = [value for each in replicas if (value := each.value("max_num_seqs"))]
+    shown = max((each.value("running_max") or 0.0 for each in replicas), default=0.0)
+    return min(exposed, default=max(DEFAULT_LIMIT, shown))
