@@ -181,8 +181,9 @@ def child(url: str) -> None:
     from gpu_advisor.notify.alertmanager import AlertDispatcher
     from gpu_advisor.runtime.service import AdvisorService
     from gpu_advisor.settings import PoolSettings, Settings
+    from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
     from gpu_advisor.sources.prometheus.http_client import HttpResponse
-    from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+    from gpu_advisor.sources.prometheus.source import PrometheusSource
     from gpu_advisor.state.ledger import Ledger
     from gpu_advisor.web import server as web
 

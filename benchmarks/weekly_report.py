@@ -30,7 +30,8 @@ from gpu_advisor.report.html import render_html
 from gpu_advisor.report.markdown import render_markdown
 from gpu_advisor.report.period import report_period
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 from gpu_advisor.state.view import SourceStatus, View
 
 from benchmarks import common

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
 from gpu_advisor.sources.prometheus.engine import EngineKind
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 from gpu_advisor.sources.reductions import PROMETHEUS_2, PROMETHEUS_2_51, PROMETHEUS_3
 
 from tests.servers import Prometheus

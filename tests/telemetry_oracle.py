@@ -13,7 +13,8 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.source import EmbeddedSource
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from tests.servers import prometheus
 from tests.telemetry_histories import (

@@ -12,7 +12,8 @@ from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
 from gpu_advisor.sources.embedded.source import EmbeddedSource
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 from gpu_advisor.web.page.evidence_history import POINTS, EvidenceHistory
 from gpu_exporter.devices.simulated import generate_history
 from gpu_exporter.exposition import render_history

@@ -12,7 +12,8 @@ import yaml
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
 from gpu_advisor.sources.exporters.recording_rules import render_rules
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from benchmarks import dashboards
 from tests.integration.test_exporters import CARDS, HOST

@@ -19,7 +19,8 @@ from gpu_advisor.evaluation.signals import (
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.openmetrics_import import with_target_labels
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers import Prometheus, prometheus

@@ -24,7 +24,8 @@ from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import metrics_of
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from tests.servers import Prometheus, VictoriaMetrics, prometheus
 from tests.unit.sources.expositions import (

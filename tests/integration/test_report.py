@@ -21,7 +21,8 @@ from gpu_advisor.report.section_model import at
 from gpu_advisor.settings import PrometheusSourceSettings, Settings, SourceSettings
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 from gpu_advisor.state.view import SourceStatus, View
 
 from benchmarks.week_generator import DAY, HOUR, PRICES, generate_samples

@@ -12,7 +12,8 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from tests.servers import Prometheus, prometheus
 

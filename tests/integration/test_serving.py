@@ -11,7 +11,8 @@ import pytest
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from benchmarks.serving.draw import CLASSES
 from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS

@@ -17,7 +17,8 @@ from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
 from gpu_advisor.sources.embedded.source import EmbeddedSource
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 from gpu_exporter.devices.simulated import MODELS, SCENARIOS, generate_history
 from gpu_exporter.exposition import render_history
 from gpu_exporter.metrics import FamilySamples, MetricFamily

@@ -35,8 +35,9 @@ from gpu_advisor.sources.embedded.history import History
 from gpu_advisor.sources.embedded.openmetrics_import import import_openmetrics
 from gpu_advisor.sources.embedded.scraper import Scraper
 from gpu_advisor.sources.embedded.source import EmbeddedSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
 from gpu_advisor.sources.prometheus.engine import Engine, EngineKind
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

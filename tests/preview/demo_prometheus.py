@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from benchmarks.serving.draw import CLASSES
 from benchmarks.serving.situation import WARM_UP_SECONDS, WINDOW_SECONDS, run

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import bcrypt
 from gpu_advisor.observation.evaluate import evaluate
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 

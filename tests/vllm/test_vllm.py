@@ -20,7 +20,8 @@ from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import EvaluationSettings, Settings
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from benchmarks.common import write
 from tests.servers import Prometheus, prometheus, require_binary

@@ -34,7 +34,8 @@ from gpu_advisor.sources.embedded.scraper import Scraper
 from gpu_advisor.sources.embedded.source import EmbeddedSource
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping_files import MappingError
-from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import MAX_CONCURRENT_QUERIES, PrometheusSource
 from gpu_advisor.state.ledger import Ledger
 from gpu_advisor.storage.damage import DamagedFile, replace_if_damaged
 from gpu_advisor.storage.private_files import make_private_folder

@@ -57,6 +57,7 @@ POD = GpuOwner("ml", "p")
         ),
         ({"g0": (GpuOwner(kind="kubernetes"),)}, "g0", 0),  # nobody knows what else belongs to it
         ({"g0": (GpuOwner(kind="slurm"),)}, "g0", 0),
+        ({"g0": (GpuOwner(job="llm", kind="user"),)}, "g0", 0),  # its own name for itself
         ({"g0": (GpuOwner(container="0123456789ab", kind="container"),)}, "g0", 0),  # no scheduler takes it back
         ({"g0": (GpuOwner(user="ada", kind="user"),)}, "g0", 0),
         ({"g0": ()}, "g0", 0),

@@ -103,7 +103,8 @@ def test_what_is_too_long_or_compressed_otherwise_is_refused(
 MEASURE = """
 import resource, sys, time
 from gpu_advisor.sources.base import SourceError
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from tests.local_http import serve
 

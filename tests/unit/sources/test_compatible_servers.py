@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from gpu_advisor.promql.expressions import Labels, Selector
 from gpu_advisor.sources.base import Samples, SourceError, SourceErrorKind
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
 from gpu_advisor.sources.prometheus.engine import Engine, EngineKind
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from tests.unit.sources.fake_http import Responder, fake_http, reply
 

@@ -12,8 +12,9 @@ import pytest
 from gpu_advisor.promql.expressions import Matcher, Selector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
 from gpu_advisor.sources.counting import count_queries
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
 from gpu_advisor.sources.prometheus.engine import NAN_PROBE, WINDOW_PROBE, Engine, EngineKind
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from tests.unit.sources.fake_http import FakeServer, ReceivedRequest, Responder, fake_http, reply
 

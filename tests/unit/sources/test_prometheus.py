@@ -16,8 +16,9 @@ from urllib.parse import parse_qs
 import pytest
 from gpu_advisor.promql.expressions import Matcher, Selector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
 from gpu_advisor.sources.prometheus.engine import Engine, EngineKind
-from gpu_advisor.sources.prometheus.source import PrometheusClientConfig, PrometheusSource
+from gpu_advisor.sources.prometheus.source import PrometheusSource
 
 from tests.unit.sources.fake_http import Responder, fake_http, reply
 

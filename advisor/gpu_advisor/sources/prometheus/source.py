@@ -5,19 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import queue
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import requests
-from requests.auth import AuthBase, HTTPBasicAuth
 
-from gpu_advisor.loopback import is_loopback
 from gpu_advisor.promql.compiler import range_selector, to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.promql.query_language import QueryLanguage
@@ -29,6 +23,7 @@ from gpu_advisor.sources.prometheus.combined_queries import (
     results_in_order,
     split_results,
 )
+from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig, open_client, unreachable_error
 from gpu_advisor.sources.prometheus.engine import (
     NAN_PROBE,
     WINDOW_PROBE,
@@ -46,7 +41,6 @@ from gpu_advisor.sources.prometheus.http_client import (
 from gpu_advisor.sources.prometheus.label_cache import LabelCache
 from gpu_advisor.sources.prometheus.response_parser import bad_response_error, read_matrix, read_vector, response_data
 from gpu_advisor.sources.prometheus.samples_parser import parse_samples
-from gpu_advisor.storage.secret_file import Secret, reveal
 
 MAX_CONCURRENT_QUERIES = 2
 MAX_RESPONSE_BYTES = 96 << 20  # 10,000 GPUs take some 4 MiB per query
@@ -57,27 +51,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Expression)
-
-
-@dataclass(frozen=True)
-class PrometheusClientConfig:
-    """Address and credentials of the API. Raises ValueError, never with a secret in it."""
-
-    url: str  # base URL, without /api/v1/query
-    timeout_seconds: float = 30.0  # per query, including retries
-    retries: int = 2
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    bearer_token: Secret | None = field(default=None, repr=False)
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    insecure_skip_verify: bool = False
-
-    def __post_init__(self) -> None:
-        for problem in _problems(self):
-            raise ValueError(problem)
 
 
 class PrometheusSource:
@@ -95,7 +68,7 @@ class PrometheusSource:
         self._server = f"Prometheus at {self.address}"
         self._clients: queue.SimpleQueue[DeadlineClient] = queue.SimpleQueue()
         for _ in range(MAX_CONCURRENT_QUERIES):
-            self._clients.put(_client(settings))
+            self._clients.put(open_client(settings))
         self._pool = concurrent.futures.ThreadPoolExecutor(MAX_CONCURRENT_QUERIES, thread_name_prefix="prometheus")
         self._closed = threading.Event()
         self._given_engine = self._engine = engine
@@ -263,7 +236,7 @@ class PrometheusSource:
                 response = self._fetch(method, path, form, deadline)
             except requests.ConnectionError as error:
                 if isinstance(error, requests.exceptions.SSLError) or not next(pauses, False):
-                    raise _unreachable(self._server, error) from error
+                    raise unreachable_error(self._server, error) from error
                 continue
             if not _is_retryable(response) or not next(pauses, False):
                 return response
@@ -312,55 +285,6 @@ class PrometheusSource:
         )
 
 
-class _BearerAuth(AuthBase):
-    def __init__(self, token: Secret) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {reveal(self._token).strip()}"
-        return request
-
-
-def _client(settings: PrometheusClientConfig) -> DeadlineClient:
-    client = DeadlineClient()
-    headers = {"User-Agent": "gpu-advisor", "Accept": "application/json", **settings.headers}
-    if is_loopback(urlsplit(settings.url).hostname or ""):
-        headers["Accept-Encoding"] = "identity"  # compression costs both sides CPU, and saves no network here
-    client.session.headers.update(headers)
-    if settings.bearer_token is not None:
-        client.session.auth = _BearerAuth(settings.bearer_token)
-    elif settings.username is not None:
-        client.session.auth = HTTPBasicAuth(settings.username.encode(), (settings.password or "").encode())
-    if settings.cert_file is not None:
-        client.session.cert = (settings.cert_file, settings.key_file) if settings.key_file else settings.cert_file
-    return client
-
-
-def _problems(settings: PrometheusClientConfig) -> Iterator[str]:
-    parts = urlsplit(settings.url)
-    if parts.username is not None or parts.password is not None:
-        yield "url must not contain credentials: set username and password"
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        yield "url must look like http://host:9090 or https://host/prometheus, with nothing after the path"
-    if not settings.timeout_seconds > 0 or settings.retries < 0:
-        yield "timeout_seconds must be greater than 0, and retries at least 0"
-    if settings.bearer_token is not None and settings.username is not None:
-        yield "set bearer_token, or username and password, but not both"
-    if settings.password is not None and settings.username is None:
-        yield "password needs username"
-    if settings.key_file is not None and settings.cert_file is None:
-        yield "key_file needs cert_file"
-    if not _is_header_text(reveal(settings.bearer_token or "").strip()):
-        yield "bearer_token contains characters not allowed in an HTTP header: is it the right file?"
-    for name, value in settings.headers.items():
-        if not name or not _is_header_text(name) or not _is_header_text(value):
-            yield f"name or value of header {name!r} contains characters not allowed in HTTP"
-
-
-def _is_header_text(text: str) -> bool:
-    return text.isascii() and all(character.isprintable() for character in text) and text == text.strip()
-
-
 def _instant_text(expression: Expression, language: QueryLanguage) -> str:
     return to_promql(expression, language=language)
 
@@ -374,33 +298,3 @@ def _rfc3339(seconds: float, more_digits: str = "") -> str:
 def _is_retryable(response: HttpResponse) -> bool:
     # A 503 with an API error means that this query took too long: retrying would make it worse.
     return response.status in _RETRYABLE_STATUSES and b'"errorType"' not in response.body[:4096]
-
-
-def _unreachable(server: str, error: requests.ConnectionError) -> SourceError:
-    causes = list(_causes(error))
-    if isinstance(error, requests.exceptions.ProxyError):
-        what = "cannot connect to the proxy. Check HTTP_PROXY and HTTPS_PROXY, or add the host to NO_PROXY"
-    elif isinstance(error, requests.exceptions.SSLError):
-        reason = next((cause.verify_message for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), "")
-        what = f"TLS failed{f' ({reason})' if reason else ''}. Set ca_file to the CA that signed its certificate"
-        what += " (cert_file and key_file if it requires a client certificate), or use http:// if it does not use TLS"
-    elif any(isinstance(cause, socket.gaierror) for cause in causes):
-        what = "unknown host name. Check url for a typo, and this machine's DNS"
-    else:
-        reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
-        what = f"no connection{f' ({reason})' if reason else ''}. Check that it is running, that the port in its URL"
-        what += " is right, and that no firewall blocks it"
-    return SourceError(SourceErrorKind.UNREACHABLE, f"{server}: {what}.")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes, through Python's exception chain and urllib3's `reason`."""
-    seen: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        current = waiting.pop(0)
-        if not isinstance(current, BaseException) or current in seen:
-            continue
-        seen.append(current)
-        yield current
-        waiting += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
