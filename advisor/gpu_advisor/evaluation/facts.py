@@ -72,7 +72,7 @@ class Node:
 class FleetIndex:
     """GPUs and nodes, found by name. Facts that replace others keep it: it is made once per evaluation.
 
-    `clusters` are those of GPUs by uuid, where they have one.
+    `clusters` are those of GPUs by uuid, where they have one; `several_clusters` says whether these differ.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -80,18 +80,21 @@ class FleetIndex:
     gpus_of_nodes: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
     nodes_by_name: Mapping[str, Node] = field(default_factory=dict)
     clusters: Mapping[str, str] = field(default_factory=dict)
+    several_clusters: bool = False
 
     @classmethod
     def of(cls, gpus: tuple[Gpu, ...], nodes: tuple[Node, ...]) -> FleetIndex:
         gpus_of_nodes: dict[str, list[Gpu]] = {}
         for gpu in gpus:
             gpus_of_nodes.setdefault(gpu.node, []).append(gpu)
+        clusters = {gpu.uuid: gpu.cluster for gpu in gpus if gpu.cluster}
         return cls(
             gpus,
             nodes,
             {node: tuple(found) for node, found in gpus_of_nodes.items()},
             {node.name: node for node in nodes},
-            {gpu.uuid: gpu.cluster for gpu in gpus if gpu.cluster},
+            clusters,
+            len({gpu.cluster for gpu in gpus}) > 1 if clusters else False,
         )
 
 
@@ -161,6 +164,10 @@ class Facts:
         """The label value of a GPU's uuid in its series, without the cluster."""
         cluster = self.index.clusters.get(uuid)
         return uuid if cluster is None else uuid.removeprefix(f"{cluster}/")
+
+    def cluster_of(self, gpu: Gpu) -> str:
+        """The GPU's cluster, for commands and names of owners; empty if all GPUs are in one."""
+        return gpu.cluster if self.index.several_clusters else ""
 
     def gpus_of_node(self, node: str) -> tuple[Gpu, ...]:
         return self.index.gpus_of_nodes.get(node, ())

@@ -37,7 +37,8 @@ class GpuOwner:
     """One owner of a GPU. Fields that are unknown or do not apply are empty.
 
     `started` is when its first process, its pod or its job began (Unix time), never when a series did.
-    `observed_whole_window` says that it was there throughout the idle window, where `started` is unknown.
+    `observed_whole_window` says that it was there throughout the idle window, where `started` is unknown. `cluster` is
+    empty unless the GPUs are in several: two clusters have pods and jobs of one name.
     """
 
     namespace: str = ""
@@ -56,8 +57,13 @@ class GpuOwner:
     controller: Controller | None = None  # of a pod; None if unknown
     pod_uid: str = ""  # of a pod whose name is unknown
     deletion_due: float | None = None  # when a pod that is being deleted should have ended (Unix time)
+    cluster: str = ""
 
     def __str__(self) -> str:
+        return f"{self._name} in {self.cluster}" if self.cluster else self._name
+
+    @property
+    def _name(self) -> str:
         if self.pod:
             return f"pod {self.namespace}/{self.pod}" if self.namespace else f"pod {self.pod}"
         if self.job:
@@ -72,8 +78,8 @@ class GpuOwner:
     def names(self) -> frozenset[str]:
         """What people may call it: as a sentence does, or by one of its names."""
         pod = f"{self.namespace}/{self.pod}" if self.namespace and self.pod else ""
-        given = (pod, self.pod, self.job, self.unit, self.container, self.user, self.pod_uid)
-        return frozenset(name for name in (str(self), *given) if name) if any(given) else frozenset()
+        given = (self._name, pod, self.pod, self.job, self.unit, self.container, self.user, self.pod_uid)
+        return frozenset(name for name in (str(self), *given) if name) if any(given[1:]) else frozenset()
 
     def is_older_than(self, since: float) -> bool | None:
         """Whether it began before a time; None if unknown."""

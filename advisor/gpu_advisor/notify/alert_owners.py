@@ -60,8 +60,11 @@ def alerts_by_owner(of: Recommendation, owners: Mapping[str, Sequence[GpuOwner]]
 
 
 def owner_labels(owner: GpuOwner) -> dict[str, str]:
-    """`namespace`, `team` and `owner`, without those that are unknown: Alertmanager drops empty labels."""
-    named = {"namespace": owner.namespace, "team": owner.team, "owner": _name(owner)}
+    """`namespace`, `team` and `owner`, without those that are unknown: Alertmanager drops empty labels.
+
+    Of a fleet in several clusters also `cluster`, its own rather than the advisor's.
+    """
+    named = {"namespace": owner.namespace, "team": owner.team, "owner": _name(owner), "cluster": owner.cluster}
     return {label: label_text(text) for label, text in named.items() if text}
 
 

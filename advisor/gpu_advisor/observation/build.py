@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -109,7 +109,7 @@ def build_facts(
     assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present if row["exporter"] in without_health}
     up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
     gpus = build_gpus(gpu_inventory, up, targets, drivers, nodes, canonical_targets(results["recent_targets"], label))
-    owners = _owners(results, canonical, settings, observed, shared)
+    owners = _in_clusters(_owners(results, canonical, settings, observed, shared), gpus)
     return Facts(
         at=at,
         gpus=gpus,
@@ -249,6 +249,16 @@ def _owners(
     if not settings.teams:
         return found
     return {uuid: tuple(with_team(owner, settings.teams) for owner in every) for uuid, every in found.items()}
+
+
+def _in_clusters(owners: dict[str, tuple[GpuOwner, ...]], gpus: Collection[Gpu]) -> dict[str, tuple[GpuOwner, ...]]:
+    """Where the GPUs are in several clusters, the owners with theirs."""
+    clusters = {gpu.uuid: gpu.cluster for gpu in gpus}
+    if len(set(clusters.values())) < 2:
+        return owners
+    return {
+        uuid: tuple(replace(owner, cluster=clusters.get(uuid, "")) for owner in every) for uuid, every in owners.items()
+    }
 
 
 def _canonical_cluster(labels: Labels, cluster_label: str) -> Labels:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from gpu_advisor.evaluation.owners import Controller, GpuOwner
-from gpu_advisor.observation.owners import match_pods
+from gpu_advisor.observation.owners import match_pods, pod_key, pod_keys
 from gpu_advisor.promql.expressions import Labels, Selector, Vector, any_of_values
 
 POD_OWNERS, REPLICASET_OWNERS, JOB_OWNERS = "pod_owners", "replicaset_owners", "job_owners"
@@ -49,7 +49,7 @@ def controller_selectors(owners: Iterable[GpuOwner]) -> dict[str, Selector]:
 
 
 def with_controllers(
-    owners: Mapping[str, tuple[GpuOwner, ...]], results: Mapping[str, Vector]
+    owners: Mapping[str, tuple[GpuOwner, ...]], results: Mapping[str, Vector], cluster_label: str = ""
 ) -> dict[str, tuple[GpuOwner, ...]]:
     """The owners with the controllers of their pods, and when one that is being deleted should have ended.
 
@@ -57,38 +57,38 @@ def with_controllers(
     What runs a ReplicaSet or Job would undo what is done to it, so one of which that is unknown counts as unknown. So
     does the `Job` of another API, such as Volcano's: kube-state-metrics has those of `batch` only.
     """
-    of_pod = _controllers(results.get(POD_OWNERS, {}), "pod")
+    of_pod = _controllers(results.get(POD_OWNERS, {}), "pod", cluster_label)
     above = {
-        "ReplicaSet": _controllers(results.get(REPLICASET_OWNERS, {}), "replicaset"),
-        "Job": _controllers(results.get(JOB_OWNERS, {}), "job_name"),
+        "ReplicaSet": _controllers(results.get(REPLICASET_OWNERS, {}), "replicaset", cluster_label),
+        "Job": _controllers(results.get(JOB_OWNERS, {}), "job_name", cluster_label),
     }
 
-    due: dict[tuple[str, str], float] = {}
+    due: dict[tuple[str, ...], float] = {}
     for labels, value in results.get(POD_DELETIONS, {}).items():
-        each = dict(labels)
-        pod = each.get("namespace", ""), each.get("pod", "")
-        due[pod] = max(value, due.get(pod, value))
+        for pod in pod_keys(dict(labels), cluster_label):
+            due[pod] = max(value, due.get(pod, value))
 
     def found(owner: GpuOwner) -> GpuOwner:
         if owner.pod:
-            owner = replace(owner, deletion_due=due.get((owner.namespace, owner.pod)))
-        controller = of_pod.get((owner.namespace, owner.pod)) if owner.pod else None
+            owner = replace(owner, deletion_due=due.get(pod_key(owner)))
+        controller = of_pod.get(pod_key(owner)) if owner.pod else None
         if controller is not None and controller.kind in above:
-            higher = above[controller.kind].get((owner.namespace, controller.name))
+            higher = above[controller.kind].get((owner.cluster, owner.namespace, controller.name))
             controller = higher if higher is None or higher.kind not in ("", CRON_JOB) else controller
         return owner if controller is None else replace(owner, controller=controller)
 
     return {uuid: tuple(map(found, every)) for uuid, every in owners.items()}
 
 
-def _controllers(rows: Iterable[Labels], name: str) -> dict[tuple[str, str], Controller]:
-    """By namespace and name. Things of several clusters by one name have none: it would be a guess."""
-    found: dict[tuple[str, str], set[Controller]] = {}
+def _controllers(rows: Iterable[Labels], name: str, cluster_label: str) -> dict[tuple[str, ...], Controller]:
+    """By cluster, namespace and name. Things of several clusters by one name have none: it would be a guess."""
+    found: dict[tuple[str, ...], set[Controller]] = {}
     for labels in rows:
         each = dict(labels)
         if each.get("owner_is_controller") == "false":
             continue
         is_none = each.get("owner_kind", "") in _NOTHING
         controller = Controller("", "") if is_none else Controller(each["owner_kind"], each.get("owner_name", ""))
-        found.setdefault((each.get("namespace", ""), each.get(name, "")), set()).add(controller)
+        for key in pod_keys(each, cluster_label, name):
+            found.setdefault(key, set()).add(controller)
     return {key: next(iter(controllers)) for key, controllers in found.items() if len(controllers) == 1}

@@ -19,7 +19,7 @@ from gpu_advisor.observation.compile import compile_by_exporter, discarded_readi
 from gpu_advisor.observation.controllers import controller_selectors, with_controllers
 from gpu_advisor.observation.gc_pause import rare_gc
 from gpu_advisor.observation.identity import build_gpus, complete_jobs
-from gpu_advisor.observation.owners import date_owners, pod_start_selector
+from gpu_advisor.observation.owners import date_owners, pod_start_selectors
 from gpu_advisor.observation.queries import (
     SCRAPES,
     active_dialects,
@@ -56,8 +56,6 @@ from gpu_advisor.sources.query_plan import plan_queries
 #: While a target is down, the inventory from this long ago (seconds) is read too: the GPUs of a dead exporter must not
 #: leave their pool after the idle window. After a day they count as removed.
 DOWN_TARGET_LOOKBACK_SECONDS = (3600, 6 * 3600, 24 * 3600)
-
-POD_STARTS = "pod_starts"
 
 #: Identity expressions in one query: most families have no series.
 IDENTITY_LEAVES_PER_QUERY = 32
@@ -174,12 +172,13 @@ def _read_idle_gpus(found: _Identified, facts: Facts, dialects: Sequence[Exporte
         return facts
     matchers = source_matchers(found.settings)
     owners = [owner for uuid in candidates for owner in facts.owners.get(uuid, ())]
-    pods = {POD_STARTS: pod_start_selector(owners), **controller_selectors(owners)}
-    selectors = {name: with_matchers(each, matchers) for name, each in pods.items() if each is not None}
+    pods = {**pod_start_selectors(owners), **controller_selectors(owners)}
+    selectors = {name: with_matchers(each, matchers) for name, each in pods.items()}
     if selectors:
         of_pods = _read_if_accepted(found.source, selectors, found.at)
-        dated = date_owners(facts.owners, of_pods.get(POD_STARTS, {}))
-        facts = replace(facts, owners=with_controllers(dated, of_pods))
+        label = facts.cluster_label
+        dated = date_owners(facts.owners, of_pods, label)
+        facts = replace(facts, owners=with_controllers(dated, of_pods, label))
     labels = {uuid: facts.uuid_label(uuid) for uuid in candidates}
     past = activity.read_activity(found.source, utilization, labels, found.at)
     return replace(facts, activity=past or {}, activity_step_seconds=activity.STEP_SECONDS)

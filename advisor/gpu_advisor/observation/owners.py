@@ -24,6 +24,8 @@ _LABELS = (
 #: 16 KiB.
 MAX_PODS_BY_NAME = 100
 
+POD_STARTS, CONTAINER_STARTS = "pod_starts", "container_starts"
+
 #: The share of the window's samples that show an owner throughout.
 WHOLE_WINDOW_RATIO = 0.9
 
@@ -79,7 +81,8 @@ def owners_from_pods(
     """From the pod labels of the present series of one mapping.
 
     `counts` are the samples of each series in the idle window, `expected` those of a whole window by job, `targets` is
-    `up`: a pod label that a target itself has names the exporter's pod.
+    `up`: a pod label that a target itself has names the exporter's pod. Where a GPU also had series of no pod, its pod
+    came within the window, also one of the same name as the pod before: a StatefulSet's is restarted in seconds.
     """
     own_pods = {
         key: (dict(labels).get("pod", ""),)
@@ -87,17 +90,15 @@ def owners_from_pods(
         for key in canonical_targets({labels: 1.0}, canonical.cluster_label)
     }
 
-    def pods_by_row(series: Iterable[Labels]) -> Iterator[tuple[Row, dict[Workload, list[Labels]]]]:
+    def pods_by_row(series: Iterable[Labels]) -> Iterator[tuple[Row, dict[Workload | None, list[Labels]]]]:
         """The series of each row by the pod that they name."""
         for row, every in canonical.group(mapping, series):
-            own, of_pods = own_pods.get(row_target(row), ()), dict[Workload, list[Labels]]()
+            own, of_pods = own_pods.get(row_target(row), ()), dict[Workload | None, list[Labels]]()
             for labels in every:
-                pod = workload(dict(labels), own)
-                if pod is not None:
-                    of_pods.setdefault(pod, []).append(labels)
+                of_pods.setdefault(workload(dict(labels), own), []).append(labels)
             yield row, of_pods
 
-    seen: dict[tuple[str, Workload], float] = {}
+    seen: dict[tuple[str, Workload | None], float] = {}
     for row, of_pods in pods_by_row(counts):
         uuid, whole = gpu_key(row, shared), expected.get(row_job(row), math.inf)
         for pod, every in of_pods.items():
@@ -106,17 +107,26 @@ def owners_from_pods(
     for row, of_pods in pods_by_row(present):
         if row.get("uuid"):
             uuid = gpu_key(row, shared)
-            for pod in of_pods:
-                whole_window = seen.get((uuid, pod), 0.0) >= WHOLE_WINDOW_RATIO
-                owner = GpuOwner(*pod, kind="kubernetes", observed_whole_window=whole_window)
+            was_free = (uuid, None) in seen
+            for pod in of_pods.keys() - {None}:
+                assert pod is not None
+                whole_window = not was_free and seen.get((uuid, pod), 0.0) >= WHOLE_WINDOW_RATIO
+                namespace, name, container, _ = pod
+                owner = GpuOwner(namespace, name, container, kind="kubernetes", observed_whole_window=whole_window)
                 found.setdefault(uuid, {})[owner] = None
     return {uuid: tuple(sorted(owners, key=str)) for uuid, owners in found.items()}
 
 
-def pod_start_selector(owners: Iterable[GpuOwner]) -> Selector | None:
-    """kube-state-metrics' start times of the pods whose start is unknown."""
+def pod_start_selectors(owners: Iterable[GpuOwner]) -> dict[str, Selector]:
+    """kube-state-metrics' start times of the pods whose start is unknown, and of their containers, by name."""
     undated = [owner for owner in owners if owner.pod and owner.started is None]
-    return Selector("kube_pod_start_time", matchers=(match_pods(undated),)) if undated else None
+    if not undated:
+        return {}
+    of_pods = match_pods(undated)
+    return {
+        POD_STARTS: Selector("kube_pod_start_time", matchers=(of_pods,)),
+        CONTAINER_STARTS: Selector("kube_pod_container_state_started", matchers=(of_pods,)),
+    }
 
 
 def match_pods(owners: Iterable[GpuOwner]) -> Matcher:
@@ -128,19 +138,39 @@ def match_pods(owners: Iterable[GpuOwner]) -> Matcher:
     return any_of_values("namespace", tuple(sorted({owner.namespace for owner in found})))
 
 
-def date_owners(owners: Mapping[str, tuple[GpuOwner, ...]], starts: Vector) -> dict[str, tuple[GpuOwner, ...]]:
-    """The owners with the start times that kube-state-metrics has.
+def date_owners(
+    owners: Mapping[str, tuple[GpuOwner, ...]], results: Mapping[str, Vector], cluster_label: str = ""
+) -> dict[str, tuple[GpuOwner, ...]]:
+    """The owners with the start times that kube-state-metrics has: a container that is restarted begins anew.
 
-    Of pods of one name in several clusters, the latest start: none of them has been idle for longer.
+    Of pods of one name, the latest start: none of them has been idle for longer.
     """
-    found: dict[tuple[str, str], float] = {}
-    for labels, value in starts.items():
-        each = dict(labels)
-        pod = each.get("namespace", ""), each.get("pod", "")
-        found[pod] = max(value, found.get(pod, value))
+    pods, containers = dict[tuple[str, ...], float](), dict[tuple[str, ...], float]()
+    for name, found in ((POD_STARTS, pods), (CONTAINER_STARTS, containers)):
+        for labels, value in results.get(name, {}).items():
+            each = dict(labels)
+            for key in pod_keys(each, cluster_label):
+                key = (*key, each.get("container", "")) if found is containers else key
+                found[key] = max(value, found.get(key, value))
 
     def dated(owner: GpuOwner) -> GpuOwner:
-        started = found.get((owner.namespace, owner.pod)) if owner.pod and owner.started is None else None
-        return owner if started is None else replace(owner, started=started)
+        key = pod_key(owner)
+        started = pods.get(key) if owner.pod and owner.started is None else None
+        if started is None:
+            return owner
+        return replace(owner, started=max(started, containers.get((*key, owner.container), started)))
 
     return {uuid: tuple(map(dated, every)) for uuid, every in owners.items()}
+
+
+def pod_key(owner: GpuOwner) -> tuple[str, ...]:
+    """What its rows of kube-state-metrics are found by: of several clusters, those of its own."""
+    return owner.cluster, owner.namespace, owner.pod
+
+
+def pod_keys(row: Mapping[str, str], cluster_label: str, name: str = "pod") -> Iterator[tuple[str, ...]]:
+    """The keys of a row of kube-state-metrics: in its cluster, and in a fleet of one cluster."""
+    thing = row.get("namespace", ""), row.get(name, "")
+    yield "", *thing
+    if cluster := row.get(cluster_label, ""):
+        yield cluster, *thing

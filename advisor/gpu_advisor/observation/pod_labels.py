@@ -13,13 +13,17 @@ class Workload(NamedTuple):
     namespace: str
     pod: str
     container: str
+    uid: str = ""  # where the exporter shows it: pods of one name follow each other
 
 
 def workload(labels: Mapping[str, str], own_pods: Collection[str]) -> Workload | None:
     """The pod that a series names. `own_pods` are those that its target was: the label `pod` may be the exporter's."""
     for namespace, pod, container in POD_LABELS:
         if labels.get(pod) and not (pod == "pod" and labels[pod] in own_pods):
-            return Workload(labels.get(namespace, ""), labels[pod], labels.get(container, ""))
+            uid = labels.get("exported_pod_uid", "") if pod == "exported_pod" else ""
+            return Workload(
+                labels.get(namespace, ""), labels[pod], labels.get(container, ""), uid or labels.get("pod_uid", "")
+            )
     return None
 
 

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from tests.unit.advisor.builders import GpuSpec, facts
 
 ONE = {
+    "cluster": ["east", "prod-eu.1", "arn:aws:eks:eu-west-1:1:cluster/a", "gke_p_z_c"],
     "host": ["node-1", "n1.example.org", "10.0.0.1", "gpu_node", "all-1", "alligator", "ALLOC", "a" * 253],
     "gpu": ["GPU-4c5a-11", "MIG-GPU-1/0/1", "00000000:3b:00.0", "0", "serial~0000:01:00.0", "n1/0"],
     "slurm_job": ["1", "4294967295", "123_4", "123+1"],
     "unit": ["jupyter.service", "user@1000.service", r"dev-x\x2d1.mount", "docker-0ab.scope", "-.mount"[1:]],
 }
 MANY = {
+    "cluster": ["ALL", "all", "a,b", "--all", "-M", "a b", "", "a\n", "a=b"],
     "host": ["ALL", "all", "n[1-9]", "a,b", "--all", "-l", "a b", "a=b", "", ".", "a\n", "\u0430ll", "a" * 254],
     "gpu": ["0,1", "0,1,2,3", "-i", "", "GPU-1 GPU-2", "GPU-*", "GPU-1\n", "$(reboot)", "\u0660"],
     "slurm_job": ["1,2", "123_[1-9]", "123_*", "--me", "-u root", "", "1 2", "all", "1.0", "\u0661", "1\n"],
@@ -41,12 +43,13 @@ def test_names_of_one_thing_and_of_several(kind: NameKind, name: str) -> None:
 
 @pytest.mark.parametrize("name", MANY["host"])
 def test_no_node_is_drained_by_a_name_that_stands_for_others(name: str) -> None:
-    (gpu,) = facts([GpuSpec("g0", node=name)]).gpus
-    found = list(drain_node(gpu, "gpu"))
+    known = facts([GpuSpec("g0", node=name)])
+    (gpu,) = known.gpus
+    found = list(drain_node(known, gpu, "gpu"))
     assert [action.kind for action in found] == ["note"]
     assert name not in render(found)[0].split() or not name
     ordinary = replace(gpu, node="node-1", cluster="")
-    assert render(drain_node(ordinary, "gpu lost")) == (
+    assert render(drain_node(known, ordinary, "gpu lost")) == (
         "kubectl cordon node-1  # then drain it; on Slurm instead:",
         "scontrol update nodename=node-1 state=drain 'reason=gpu lost'",
     )

@@ -10,7 +10,13 @@ from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpu
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.evaluation.signals import JOB_STEP_TIME
-from gpu_advisor.observation.owners import date_owners, owners_from_info, owners_from_pods, pod_start_selector
+from gpu_advisor.observation.owners import (
+    POD_STARTS,
+    date_owners,
+    owners_from_info,
+    owners_from_pods,
+    pod_start_selectors,
+)
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey
 from gpu_advisor.sources.exporters.mapping import mappings
@@ -45,7 +51,7 @@ BUSY, QUIET, BLIP = 0.5, 0.0, 0.004
         ((BUSY, QUIET, QUIET, BLIP, QUIET, QUIET), None, Pauses(600, 600)),  # a second of work is work
         ((BUSY, QUIET, None, QUIET, BUSY, QUIET), None, Pauses(300, 0.0)),  # what is missing is no pause
         ((BUSY, *(BLIP,) * 40), None, Pauses(40 * STEP, None)),  # a desktop all the time is none
-        ((BUSY, *(BLIP,) * 6), None, Pauses(0, 0.0)),  # half an hour of it may be work
+        ((BLIP,) * 6, None, Pauses(0, 0.0)),  # half an hour of it may be work
         ((BUSY, QUIET, QUIET), STEP, Pauses(2 * STEP, None, any_activity=False)),  # the work of the owner before
         ((), None, None),
     ],
@@ -80,14 +86,15 @@ def test_a_pod_label_of_the_target_is_the_exporters_own() -> None:
     }  # fmt: skip
     assert found["GPU-2"][0].is_older_than(0.0) is True  # it was there throughout the window
     assert found["GPU-3"][0].is_older_than(0.0) is None  # a series that begins says nothing of its pod's start
-    selector = pod_start_selector(found["GPU-3"])
-    assert selector is not None
-    dated = date_owners(found, {labels(namespace="ml", pod="infer"): 50.0})
+    assert pod_start_selectors(found["GPU-3"])
+    dated = date_owners(found, {POD_STARTS: {labels(namespace="ml", pod="infer"): 50.0}})
     assert dated["GPU-3"][0].is_older_than(60.0) is True
     assert dated["GPU-3"][0].is_older_than(40.0) is False
     east, west = (labels(namespace="ml", pod="infer", cluster=cluster) for cluster in ("east", "west"))
     for starts in ({east: 50.0, west: 20.0}, {west: 20.0, east: 50.0}):
-        assert date_owners(found, starts)["GPU-3"][0].is_older_than(40.0) is False  # the youngest of one name
+        assert (
+            date_owners(found, {POD_STARTS: starts})["GPU-3"][0].is_older_than(40.0) is False
+        )  # the youngest of one name
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.activity import MAX_GPUS, STEP_SECONDS, read_activity
 from gpu_advisor.observation.controllers import controller_selectors
 from gpu_advisor.observation.evaluate import POD_LEAVES_PER_QUERY
-from gpu_advisor.observation.owners import MAX_PODS_BY_NAME, pod_start_selector
+from gpu_advisor.observation.owners import MAX_PODS_BY_NAME, pod_start_selectors
 from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, Vector
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
@@ -59,8 +59,8 @@ def test_activity_of_many_gpus_is_read_in_pieces_where_a_query_is_too_long(count
 @pytest.mark.parametrize("count", [1, MAX_PODS_BY_NAME, MAX_PODS_BY_NAME + 1, 5000])
 def test_queries_of_pods_stay_short(count: int) -> None:
     owners = [GpuOwner(f"team-{number % 10}", f"{'p' * 50}-{number:010}-abc", "") for number in range(count)]
-    selectors = {"starts": pod_start_selector(owners), **controller_selectors(owners)}
-    assert len(selectors) == 5
+    selectors = {**pod_start_selectors(owners), **controller_selectors(owners)}
+    assert len(selectors) == 6
     for selector in selectors.values():
         assert selector is not None
         assert len(to_promql(selector)) < LIMIT_BYTES / 2

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-NameKind = Literal["host", "gpu", "pod_uid", "slurm_job", "unit"]
+NameKind = Literal["cluster", "host", "gpu", "pod_uid", "slurm_job", "unit"]
 
 _LONGEST = 253
 
@@ -19,6 +19,7 @@ _LONGEST = 253
 #: heterogeneous job (https://slurm.schedmd.com/scancel.html);
 #: https://www.freedesktop.org/software/systemd/man/latest/systemd.unit.html
 _PATTERNS: Mapping[NameKind, re.Pattern[str]] = {
+    "cluster": re.compile(r"(?!(?i:all)\Z)[A-Za-z0-9_][A-Za-z0-9_.:/@-]*"),
     "host": re.compile(r"(?!(?i:all)\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*"),
     "gpu": re.compile(r"[A-Za-z0-9][A-Za-z0-9:./_~-]*"),
     "pod_uid": re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F-]{24,28}"),

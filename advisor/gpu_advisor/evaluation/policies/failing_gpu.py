@@ -109,7 +109,7 @@ def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
         ),
         rejected=(Alternative("keep using it", "results may be wrong, or the job may crash"),),
         actions=(
-            *drain_node(gpu, "gpu"),
+            *drain_node(facts, gpu, "gpu"),
             *_reset(facts, gpu, reboot=reboot),
             *notes("if the error returns: replace the GPU"),
         ),

@@ -56,16 +56,31 @@ def dump_stacks(facts: Facts, gpu: Gpu, note: str) -> Iterator[Action]:
     return _script(facts, gpu, _STACKS, note)
 
 
-def drain_node(gpu: Gpu, reason: str) -> Iterator[Action]:
+#: How a tool is told its cluster. Of a name that it does not know, it changes nothing:
+#: https://kubernetes.io/docs/reference/kubectl/kubectl/, https://slurm.schedmd.com/scontrol.html
+_OF_CLUSTER: Mapping[str, str] = {"kubectl": "--context", "scontrol": "--clusters", "scancel": "--clusters"}
+
+
+def in_cluster(tool: str, cluster: str) -> tuple[str, ...]:
+    """The beginning of a command; with a cluster, of one that cannot act on a thing of the same name in another."""
+    return (tool, f"{_OF_CLUSTER[tool]}={cluster}") if cluster else (tool,)
+
+
+def drain_node(facts: Facts, gpu: Gpu, reason: str) -> Iterator[Action]:
     """For Kubernetes and for Slurm; a node whose name stands for others, too, has no command."""
-    if not names_one("host", gpu.host):
+    cluster = facts.cluster_of(gpu)
+    if not names_one("host", gpu.host) or (cluster and not names_one("cluster", cluster)):
         yield from notes("keep new work off the node, then drain it; its name does not identify a single host")
         return
-    yield run_command("kubectl", "cordon", gpu.host, node=gpu.node, note="then drain it; on Slurm instead:")
-    yield run_command("scontrol", "update", f"nodename={gpu.host}", "state=drain", f"reason={reason}", node=gpu.node)
+    kubectl, scontrol = in_cluster("kubectl", cluster), in_cluster("scontrol", cluster)
+    yield run_command(*kubectl, "cordon", gpu.host, node=gpu.node, note="then drain it; on Slurm instead:")
+    yield run_command(*scontrol, "update", f"nodename={gpu.host}", "state=drain", f"reason={reason}", node=gpu.node)
 
 
 def _script(facts: Facts, gpu: Gpu, script: str, note: str) -> Iterator[Action]:
-    label = facts.uuid_label(gpu.uuid)
+    label, note = (
+        (facts.uuid_label(gpu.parent), f"{note} Of all slices of its board") if gpu.parent
+        else (facts.uuid_label(gpu.uuid), note)
+    )  # fmt: skip
     if gpu.vendor == "nvidia" and names_one("gpu", label):
         yield run_command("sh", "-c", script, "sh", label, node=gpu.node, note=note)

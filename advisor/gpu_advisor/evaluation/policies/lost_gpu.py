@@ -57,7 +57,7 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
             Alternative("wait", "a GPU that left the bus does not come back by itself"),
             Alternative("reset the GPU", "the driver cannot reach it: only a reboot or a power cycle can"),
         ),
-        actions=tuple(_actions(gpus)),
+        actions=tuple(_actions(facts, gpus)),
         gpus=tuple(gpu.uuid for gpu in gpus),
         nodes=(node,),
         waste=(Waste(),),
@@ -65,8 +65,8 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
     )
 
 
-def _actions(gpus: Sequence[Gpu]) -> Iterator[Action]:
-    yield from drain_node(gpus[0], "gpu lost")
+def _actions(facts: Facts, gpus: Sequence[Gpu]) -> Iterator[Action]:
+    yield from drain_node(facts, gpus[0], "gpu lost")
     yield run_command("nvidia-bug-report.sh", node=gpus[0].node, note="before the reboot, for the vendor")
     yield from notes("power the node off and on: a warm reboot may leave the GPU lost")
     for gpu in gpus:

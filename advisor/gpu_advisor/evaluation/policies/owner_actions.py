@@ -10,7 +10,7 @@ from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import Controller, GpuOwner
 from gpu_advisor.evaluation.policies.command_names import names_one
-from gpu_advisor.evaluation.policies.gpu_commands import list_processes
+from gpu_advisor.evaluation.policies.gpu_commands import in_cluster, list_processes
 
 #: Owners that gpu-exporter calls so are jobs of Slurm, whose `training_job` is the job's id.
 SLURM = "slurm"
@@ -91,8 +91,8 @@ def utc_time(time: float) -> str:
     return datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-#: An owner itself, or a pod's namespace with its name or with what its name begins with, up to a dash.
-StopKey = GpuOwner | tuple[str, str]
+#: An owner itself, or a pod's cluster and namespace with its name or with what its name begins with, up to a dash.
+StopKey = GpuOwner | tuple[str, str, str]
 
 
 def gpus_by_stop_key(owners: Mapping[str, Sequence[GpuOwner]]) -> Mapping[StopKey, Set[str]]:
@@ -102,7 +102,7 @@ def gpus_by_stop_key(owners: Mapping[str, Sequence[GpuOwner]]) -> Mapping[StopKe
         for owner in each:
             dashes = [index for index, letter in enumerate(owner.pod) if letter == "-"]
             names = [owner.pod, *(owner.pod[: index + 1] for index in dashes)] if owner.pod else []
-            keys: list[StopKey] = [owner.workload, *((owner.namespace, name) for name in names)]
+            keys: list[StopKey] = [owner.workload, *((owner.cluster, owner.namespace, name) for name in names)]
             for key in keys:
                 found.setdefault(key, set()).add(uuid)
     return found
@@ -114,9 +114,9 @@ def holds_only(
     """Whether the owner and its controller's other pods have no GPU but these, and share none of them."""
     keys: list[StopKey] = [owner.workload]
     if owner.pod:
-        keys.append((owner.namespace, owner.pod))
+        keys.append((owner.cluster, owner.namespace, owner.pod))
         if owner.controller and owner.controller.name:
-            keys.append((owner.namespace, f"{owner.controller.name}-"))
+            keys.append((owner.cluster, owner.namespace, f"{owner.controller.name}-"))
     stopped = set[str]().union(*(held.get(key, frozenset()) for key in keys))
     return all(uuid in gpus and all(stops_with(each, owner) for each in owners[uuid]) for uuid in stopped)
 
@@ -125,7 +125,7 @@ def stops_with(other: GpuOwner, owner: GpuOwner) -> bool:
     """Whether stopping one may stop the other. A controller names its pods after itself."""
     if other.workload == owner.workload:
         return True
-    if not owner.pod or (other.namespace, bool(other.pod)) != (owner.namespace, True):
+    if not owner.pod or (other.cluster, other.namespace, bool(other.pod)) != (owner.cluster, owner.namespace, True):
         return False
     name = owner.controller.name if owner.controller else ""
     return other.pod == owner.pod or bool(name and other.pod.startswith(f"{name}-"))
@@ -134,7 +134,7 @@ def stops_with(other: GpuOwner, owner: GpuOwner) -> bool:
 def _commands(facts: Facts, owner: GpuOwner, gpus: Sequence[Gpu], is_certain: bool) -> Iterator[Action]:
     """Whole commands. An owner whose name is an option, or stands for several, has none."""
     names = (owner.namespace, owner.pod, owner.job, owner.unit, *(owner.controller or ()))
-    if any(name.startswith("-") for name in names):
+    if any(name.startswith("-") for name in names) or (owner.cluster and not names_one("cluster", owner.cluster)):
         return
     node = gpus[0].node
     shared = "" if is_certain else "; it has other GPUs, or shares these"
@@ -145,13 +145,14 @@ def _commands(facts: Facts, owner: GpuOwner, gpus: Sequence[Gpu], is_certain: bo
             f'{{range .items[?(@.metadata.uid=="{owner.pod_uid}")]}}{{.metadata.namespace}}/{{.metadata.name}}{{end}}'
         )
         note = "its name; gpu-exporter has it by the kubelet's pod-resources socket"
-        yield run_command("kubectl", "get", "pods", "-A", f"-o=jsonpath={named}", node=node, note=note)
+        kubectl = in_cluster("kubectl", owner.cluster)
+        yield run_command(*kubectl, "get", "pods", "-A", f"-o=jsonpath={named}", node=node, note=note)
     elif owner.kind == SLURM and names_one("slurm_job", owner.job):
         note = f"what it is, and how long it may run{shared}"
-        yield run_command("scontrol", "show", "job", owner.job, node=node, note=note)
+        yield run_command(*in_cluster("scontrol", owner.cluster), "show", "job", owner.job, node=node, note=note)
         number = _number_to_cancel(owner)
         if is_certain and number:
-            yield run_command("scancel", number, node=node, note=AGREED)
+            yield run_command(*in_cluster("scancel", owner.cluster), number, node=node, note=AGREED)
     elif names_one("unit", owner.unit):
         yield run_command("systemctl", "status", owner.unit, node=node)
         if is_certain and owner.unit.endswith(".service") and not owner.unit.startswith("user@"):
@@ -176,7 +177,8 @@ def _number_to_cancel(owner: GpuOwner) -> str:
 
 def _pod_command(owner: GpuOwner, node: str, is_certain: bool) -> Action:
     """On the pod's controller, which would replace a deleted pod; only to look at it where that may do harm."""
-    kubectl, controller = ("kubectl", "-n", owner.namespace), owner.controller
+    kubectl = (*in_cluster("kubectl", owner.cluster), "-n", owner.namespace)
+    controller = owner.controller
     if owner.deletion_due is not None:  # its controller has replaced it, and would stop the new pod
         note = "it is being deleted; a forced deletion frees no GPU while its processes run"
         return run_command(*kubectl, "describe", "pod", owner.pod, node=node, note=note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpu_advisor.evaluation.actions import Action, notes
 from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.findings import Finding, PolicyAdvice, listed_gpus
-from gpu_advisor.evaluation.policies.gpu_commands import show_state
+from gpu_advisor.evaluation.policies.gpu_commands import in_cluster, show_state
 from gpu_advisor.evaluation.recommendation import Alternative, Projection
 
 KIND = "straggler"
@@ -19,13 +19,14 @@ def advise(finding: Finding) -> PolicyAdvice:
     for gpu in listed_gpus(finding.gpus):
         actions += notes(f"on {gpu.node}, GPU {gpu.index}: check clocks, PCIe link, row remapping, Xids")
         actions += show_state(gpu, "health", alone=True)
-    hosts = sorted({gpu.host for gpu in finding.gpus})
+    hosts = sorted({(finding.facts.cluster_of(gpu), gpu.host) for gpu in finding.gpus})
     actions += notes(
         "no fault found: its share of the work is larger; balance samples across ranks",
         *(
-            f"otherwise remove it and restart the job elsewhere: kubectl cordon {host}"
-            for host in hosts[:8]
-            if names_one("host", host)
+            "otherwise remove it and restart the job elsewhere: "
+            f"{' '.join((*in_cluster('kubectl', cluster), 'cordon', host))}"
+            for cluster, host in hosts[:8]
+            if names_one("host", host) and (not cluster or names_one("cluster", cluster))
         ),
     )
     return PolicyAdvice(
