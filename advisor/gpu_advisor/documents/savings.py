@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast, get_args
 
 from gpu_advisor.documents import schema
 from gpu_advisor.evaluation.money import HOURS_PER_MONTH, Bound
-from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.evaluation.recommendation import Savings as Worth
-from gpu_advisor.evaluation.savings import WasteGroup, urgency
+from gpu_advisor.evaluation.savings import GroupBy, WasteGroup, urgency
 from gpu_advisor.state.view import PublishedRecommendation, View
 
 
@@ -42,33 +42,16 @@ class Savings:
         return None if self.money_per_hour is None else self.money_per_hour * HOURS_PER_MONTH
 
 
-@dataclass(frozen=True, slots=True)
-class RankedRecommendation:
-    issued: PublishedRecommendation
-
-    @property
-    def advice(self) -> Recommendation:
-        return self.issued.recommendation
-
-    @property
-    def savings(self) -> Savings:
-        return Savings.of(self.advice.savings)
-
-
-def rank_by_savings(view: View) -> list[RankedRecommendation]:
-    """All active recommendations, the most urgent first."""
-    return [RankedRecommendation(each) for each in by_urgency(view.issued)]
-
-
 def by_urgency(issued: Iterable[PublishedRecommendation]) -> list[PublishedRecommendation]:
+    """The most urgent first."""
     return sorted(issued, key=lambda each: urgency(each.recommendation, each.id))
 
 
-def total_savings(view: View, found: Sequence[RankedRecommendation]) -> Savings:
+def total_savings(view: View, found: Sequence[PublishedRecommendation]) -> Savings:
     """Of these together. No GPU counts twice."""
     if view.evaluation is None or not found:
         return Savings()
-    return Savings.of(view.evaluation.summarize([each.advice for each in found]).savings)
+    return Savings.of(view.evaluation.summarize([each.recommendation for each in found]).savings)
 
 
 def savings_fields(of: Worth | None) -> schema.SavingsFields:
@@ -89,7 +72,7 @@ def money_summary(view: View, selection: Iterable[PublishedRecommendation]) -> s
     """Of the selected recommendations that are not snoozed."""
     if view.evaluation is None:
         return {**savings_fields(None), "waste_per_hour": None, "waste_per_month": None, "waste_bound": None,
-                "waste_by": {"owner": [], "team": [], "namespace": [], "user": [], "pool": [], "node": []}}  # fmt: skip
+                "waste_by": waste_by({})}  # fmt: skip
     found = view.evaluation.summarize([each.recommendation for each in selection if not each.snoozed])
     lost = Savings.of(found.waste)
     return {
@@ -98,14 +81,7 @@ def money_summary(view: View, selection: Iterable[PublishedRecommendation]) -> s
         "waste_per_hour": lost.money_per_hour,
         "waste_per_month": lost.money_per_month,
         "waste_bound": lost.bound,
-        "waste_by": {
-            "owner": _groups(found.by["owner"]),
-            "team": _groups(found.by["team"]),
-            "namespace": _groups(found.by["namespace"]),
-            "user": _groups(found.by["user"]),
-            "pool": _groups(found.by["pool"]),
-            "node": _groups(found.by["node"]),
-        },
+        "waste_by": waste_by(found.by),
     }
 
 
@@ -113,8 +89,13 @@ def money_summary(view: View, selection: Iterable[PublishedRecommendation]) -> s
 MAX_GROUPS = 64
 
 
-def _groups(found: Sequence[WasteGroup]) -> list[schema.WasteGroupDocument]:
-    return [_group(each.name, Savings.of(each.worth)) for each in found[:MAX_GROUPS]]
+def waste_by(groups: Mapping[GroupBy, Sequence[WasteGroup]]) -> schema.WasteByDocument:
+    """The groups with the largest loss, by each grouping of the document."""
+    found = {
+        by: [_group(each.name, Savings.of(each.worth)) for each in groups.get(by, ())[:MAX_GROUPS]]
+        for by in get_args(GroupBy)
+    }
+    return cast("schema.WasteByDocument", found)
 
 
 def _group(name: str, lost: Savings) -> schema.WasteGroupDocument:

@@ -119,10 +119,11 @@ class MoneySummaryDocument(SavingsFields):
     waste_by: Annotated[WasteByDocument, Field(description="the largest first, up to 64 of each")]
 
 
-class RecommendationDocument(SavingsFields):
+class RecommendationSummary(SavingsFields):
+    """A recommendation without its evidence."""
+
     id: Annotated[str, Field(description="hash of cluster, kind, scope and direction, never of values")]
     kind: str
-    direction: Literal["up", "down", "change"]
     scope: ScopeDocument
     severity: Severity
     summary: str
@@ -130,8 +131,15 @@ class RecommendationDocument(SavingsFields):
     recommended: float
     unit: str
     diagnosis: str
-    explanation: str
     confidence: Confidence
+    projection: ProjectionDocument
+    apply: Annotated[list[str], Field(description="the actions as text, a line each")]
+    actions: list[ActionDocument]
+
+
+class RecommendationDocument(RecommendationSummary):
+    direction: Literal["up", "down", "change"]
+    explanation: str
     since: Rfc3339Time
     held: Annotated[bool, Field(description="stale: the data that would confirm or resolve it is missing now")]
     last_seen: Annotated[
@@ -140,11 +148,8 @@ class RecommendationDocument(SavingsFields):
     ]
     snoozed: Annotated[SnoozeDocument | None, Field(description="null: not snoozed")]
     feedback: Annotated[FeedbackDocument | None, Field(description="the latest; null: none")]
-    projection: ProjectionDocument
     evidence: list[EvidenceDocument]
     rejected: list[AlternativeDocument]
-    apply: Annotated[list[str], Field(description="the actions as text, a line each")]
-    actions: list[ActionDocument]
     runbook: str
     gpus: list[str]
     nodes: list[str]
@@ -340,24 +345,6 @@ class OutcomeDocument(TypedDict):
 class OutcomesDocument(PaginationHeader):
     suggestions: Annotated[list[str], Field(description="what feedback suggests to change; nothing changes by itself")]
     outcomes: list[OutcomeDocument]
-
-
-class RecommendationSummary(SavingsFields):
-    """A recommendation without its evidence."""
-
-    id: str
-    kind: str
-    scope: ScopeDocument
-    severity: Severity
-    summary: str
-    current: float
-    recommended: float
-    unit: str
-    diagnosis: str
-    confidence: Confidence
-    projection: ProjectionDocument
-    apply: Annotated[list[str], Field(description="the actions as text, a line each")]
-    actions: list[ActionDocument]
 
 
 class ChangedRecommendation(TypedDict):

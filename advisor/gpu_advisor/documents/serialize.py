@@ -76,12 +76,10 @@ def action(of: Action) -> schema.ActionDocument:
     return {"kind": of.kind, "target": of.target, "parameters": parameters, "note": of.note}
 
 
-def recommendation(issued: PublishedRecommendation, view: View) -> schema.RecommendationDocument:
-    of = issued.recommendation
+def recommendation_summary(id_: str, of: Recommendation) -> schema.RecommendationSummary:
     return {
-        "id": issued.id,
+        "id": id_,
         "kind": of.kind,
-        "direction": of.direction,
         "scope": scope(of.scope),
         "severity": of.severity,
         "summary": of.summary,
@@ -89,23 +87,31 @@ def recommendation(issued: PublishedRecommendation, view: View) -> schema.Recomm
         "recommended": of.recommended,
         "unit": of.unit,
         "diagnosis": of.diagnosis,
-        "explanation": of.explanation,
         "confidence": of.confidence,
-        "since": format_rfc3339(issued.since),
-        "held": issued.stale,
-        "last_seen": None if issued.last_seen is None else format_rfc3339(issued.last_seen),
-        "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
-        "feedback": feedback(issued.feedback) if issued.feedback else None,
         "projection": projection(of.projection),
-        "evidence": [evidence(each) for each in of.evidence],
-        "rejected": [{"action": each.action, "why_not": each.why_not} for each in of.rejected],
         "apply": list(of.apply),
         "actions": [action(each) for each in of.actions],
+        **savings_fields(of.savings),
+    }
+
+
+def recommendation(issued: PublishedRecommendation, view: View) -> schema.RecommendationDocument:
+    of = issued.recommendation
+    return {
+        **recommendation_summary(issued.id, of),
+        "direction": of.direction,
+        "explanation": of.explanation,
+        "since": format_rfc3339(issued.since),
+        "held": issued.stale,
+        "last_seen": format_optional_rfc3339(issued.last_seen),
+        "snoozed": snooze(issued.snoozed) if issued.snoozed else None,
+        "feedback": feedback(issued.feedback) if issued.feedback else None,
+        "evidence": [evidence(each) for each in of.evidence],
+        "rejected": [{"action": each.action, "why_not": each.why_not} for each in of.rejected],
         "runbook": issued.runbook,
         "gpus": list(of.gpus),
         "nodes": list(of.nodes),
         "owners": recommendation_owners(view.evaluation, of),
-        **savings_fields(of.savings),
     }
 
 
@@ -198,15 +204,16 @@ def header(view: View) -> schema.Header:
     }
 
 
+def _pagination(view: View, total: int, page: int, per_page: int) -> schema.PaginationHeader:
+    return {**header(view), "total": total, "page": page, "per_page": per_page}
+
+
 def recommendations(
     view: View, selection: Sequence[PublishedRecommendation], page: int, per_page: int
 ) -> schema.Recommendations:
     """One page of the selected recommendations, with abstentions, pools and the checklist."""
     return {
-        **header(view),
-        "total": len(selection),
-        "page": page,
-        "per_page": per_page,
+        **_pagination(view, len(selection), page, per_page),
         "recommendations": [recommendation(each, view) for each in page_slice(selection, page, per_page)],
         "groups": _groups(view, selection),
         "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
@@ -237,10 +244,7 @@ def _groups(view: View, selection: Sequence[PublishedRecommendation]) -> list[sc
 
 def checks(view: View, selection: Sequence[Check], page: int, per_page: int) -> schema.Checks:
     return {
-        **header(view),
-        "total": len(selection),
-        "page": page,
-        "per_page": per_page,
+        **_pagination(view, len(selection), page, per_page),
         "checks": [check(each) for each in page_slice(selection, page, per_page)],
         "abstentions": [abstention(each) for each in all_abstentions(view)[:MAX_SUMMARY_ITEMS]],
         "abstentions_total": len(all_abstentions(view)),
@@ -249,10 +253,7 @@ def checks(view: View, selection: Sequence[Check], page: int, per_page: int) -> 
 
 def abstentions_page(view: View, selection: Sequence[Abstention], page: int, per_page: int) -> schema.Abstentions:
     return {
-        **header(view),
-        "total": len(selection),
-        "page": page,
-        "per_page": per_page,
+        **_pagination(view, len(selection), page, per_page),
         "abstentions": [abstention(each) for each in page_slice(selection, page, per_page)],
     }
 
@@ -263,10 +264,7 @@ def feedback(of: Feedback) -> schema.FeedbackDocument:
 
 def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int) -> schema.OutcomesDocument:
     return {
-        **header(view),
-        "total": len(selection),
-        "page": page,
-        "per_page": per_page,
+        **_pagination(view, len(selection), page, per_page),
         "suggestions": list(view.suggestions),
         "outcomes": [outcome(each, view.feedback) for each in page_slice(selection, page, per_page)],
     }
@@ -301,25 +299,6 @@ def outcome(of: Outcome, verdicts: Iterable[Feedback] = ()) -> schema.OutcomeDoc
 
 def measurement(of: Measurement) -> schema.MeasurementDocument:
     return {"signal": of.signal, "unit": of.unit, "before": of.before, "after": of.after}
-
-
-def recommendation_summary(id_: str, of: Recommendation) -> schema.RecommendationSummary:
-    return {
-        "id": id_,
-        "kind": of.kind,
-        "scope": scope(of.scope),
-        "severity": of.severity,
-        "summary": of.summary,
-        "current": of.current,
-        "recommended": of.recommended,
-        "unit": of.unit,
-        "diagnosis": of.diagnosis,
-        "confidence": of.confidence,
-        "projection": projection(of.projection),
-        "apply": list(of.apply),
-        "actions": [action(each) for each in of.actions],
-        **savings_fields(of.savings),
-    }
 
 
 def what_if(view: View, comparison: WhatIfComparison) -> schema.WhatIf:

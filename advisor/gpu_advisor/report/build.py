@@ -56,10 +56,10 @@ def build_report(
     known = (*past.gpus, *_gpus_only_lost(past, view, lost))
     pools = [pool for pool in assign_pools(known, settings.pools) if pool.gpus]
     prices = _gpu_prices(known, view, settings)
-    valued = savings.rank_by_savings(view)
-    first_page = document.recommendations(view, [each.issued for each in valued], 1, MAX_LISTED)
+    ranked = savings.by_urgency(view.issued)
+    first_page = document.recommendations(view, ranked, 1, MAX_LISTED)
     groups = list(_groups(past, usage_by_gpu, pools, settings, prices, lost))
-    worth_all = savings.total_savings(view, [each for each in valued if not each.issued.snoozed])
+    worth_all = savings.total_savings(view, [each for each in ranked if not each.snoozed])
     return {
         **document.header(view),
         "period": _period(past),

@@ -8,9 +8,9 @@ from functools import cached_property
 
 from gpu_advisor.documents import savings
 from gpu_advisor.documents.advice_groups import AdviceGroup, group_by_node
-from gpu_advisor.documents.savings import RankedRecommendation, Savings
+from gpu_advisor.documents.savings import Savings
 from gpu_advisor.settings import Settings
-from gpu_advisor.state.view import View
+from gpu_advisor.state.view import PublishedRecommendation, View
 from gpu_advisor.web.page import checklist
 from gpu_advisor.web.page.bidi import external_names, right_to_left_names
 from gpu_advisor.web.page.checklist import ChecklistItem, ChecksRow
@@ -29,20 +29,20 @@ class FleetModel:
         self.settings = settings
 
     @cached_property
-    def ranked(self) -> Sequence[RankedRecommendation]:
-        return savings.rank_by_savings(self.view)
+    def ranked(self) -> Sequence[PublishedRecommendation]:
+        return savings.by_urgency(self.view.issued)
 
     @cached_property
     def groups(self) -> Sequence[AdviceGroup]:
         return group_by_node(self.view)
 
     @cached_property
-    def open(self) -> Sequence[RankedRecommendation]:
-        return [each for each in self.ranked if not each.issued.snoozed]
+    def open(self) -> Sequence[PublishedRecommendation]:
+        return [each for each in self.ranked if not each.snoozed]
 
     @cached_property
-    def snoozed(self) -> Sequence[RankedRecommendation]:
-        return [each for each in self.ranked if each.issued.snoozed]
+    def snoozed(self) -> Sequence[PublishedRecommendation]:
+        return [each for each in self.ranked if each.snoozed]
 
     @cached_property
     def checklist(self) -> Sequence[ChecklistItem]:

@@ -239,8 +239,8 @@ class _Pages:
     def recommendation(self, id_: str) -> Response:
         view = self._context.view()
         model = self._models.of(view)
-        each = next((each for each in model.ranked if each.issued.id == id_), None)
-        if each is None:
+        issued = next((each for each in model.ranked if each.id == id_), None)
+        if issued is None:
             ended = [outcome for outcome in view.outcomes.recent if outcome.closed.tracked.id == id_]
             title = "This recommendation has been resolved" if ended else "No such recommendation"
             return self._not_found(
@@ -250,12 +250,12 @@ class _Pages:
                 "A recommendation resolves when its cause no longer applies.",
                 ended,
             )
-        group = next(group for group in model.groups if id_ in group.ids)
+        group, names = next(group for group in model.groups if id_ in group.ids), model.gpus.by_uuid
         return self._page(
-            "recommendation.html", view, issued=each.issued, advice=each.advice, group=group,
-            alone=AdviceGroup((each.issued,)), gpu_names=model.gpus.by_uuid,
-            names={uuid: model.gpus.by_uuid[uuid].name for uuid in each.advice.gpus if uuid in model.gpus.by_uuid},
-            runbooks=runbook_names(), shown=self._evidence_with_charts(each.advice.evidence, view),
+            "recommendation.html", view, issued=issued, advice=issued.recommendation, group=group,
+            alone=AdviceGroup((issued,)), gpu_names=names,
+            names={uuid: names[uuid].name for uuid in issued.recommendation.gpus if uuid in names},
+            runbooks=runbook_names(), shown=self._evidence_with_charts(issued.recommendation.evidence, view),
         )  # fmt: skip
 
     def check(self) -> Response:
