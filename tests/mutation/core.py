@@ -151,6 +151,7 @@ TESTS = (
             "group_features",
             "kinds_of_pools",
             "latency_objectives",
+            "mappings",
             "missed_load",
             "missed_requests",
             "pools_of_servers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from math import ceil
+from math import ceil, exp, factorial
 
 import numpy as np
 import pytest
@@ -101,6 +101,28 @@ def test_the_frontier_trades_gpu_hours_for_unserved_demand(seed: int, minutes: i
     assert all(LIMITS.min <= point.replicas <= LIMITS.max for point in found.frontier)
     assert 0 <= found.reached_ratio < found.upper_ratio
     assert found.chosen.unserved_ratio <= 0.002 * 1.001
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_upper_bound_is_that_of_a_poisson_count_of_shortages(seed: int) -> None:
+    """With as many shortages expected as the bound has, so few are seen in one of twenty days."""
+    found = tune(points(demand(seed, 400), 8), 0.02)
+    assert found.reached_ratio
+    assert found.upper_ratio
+    expected = found.shortages * found.upper_ratio / found.reached_ratio
+    so_few = sum(exp(-expected) * expected**count / factorial(count) for count in range(found.shortages + 1))
+    assert so_few == pytest.approx(0.05, abs=0.01 + 0.03 / found.shortages)  # shortages are whole numbers here
+
+
+@pytest.mark.parametrize("signals", [(), (3,), (0, 1, 2, 3, 4)])
+def test_a_record_is_by_a_signal_where_any_step_has_one(signals: tuple[int, ...]) -> None:
+    steps = [replace(point, signal_demand=2.0) if index in signals else point
+             for index, point in enumerate(points([1.0] * 5, 4))]  # fmt: skip
+    del steps[2]
+    record = record_demand(steps, START + 4 * STEP, STEP, 60)
+    assert record.has_signal == bool(signals)
+    assert record.work[2] is None
+    assert record.capacity == (4, 4, 0, 4, 4)
 
 
 @pytest.mark.parametrize(("minutes", "missing"), [(1, 59), (30, 30), (59, 1)])

@@ -374,6 +374,7 @@ def test_a_server_of_images_with_a_queue_gets_advice_with_its_evidence(tmp_path:
     (found,) = evaluation_of([page], tmp_path).recommendations
     assert (found.diagnosis, found.current, found.recommended) == ("batch_limit_bound", 2.0, 4)
     assert {each.signal for each in found.evidence} >= {"serving_batch", "serving_waiting", "serving_queue_seconds"}
+    assert not any(each.things and each.things.everything for each in found.evidence)  # of this server alone
 
 
 @pytest.mark.parametrize(
