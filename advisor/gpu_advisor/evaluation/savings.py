@@ -12,7 +12,7 @@ from math import fsum
 from typing import Literal
 
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.money import Interval
+from gpu_advisor.evaluation.money import UNKNOWN, Interval, Money
 from gpu_advisor.evaluation.owners import NO_OWNER, GpuOwner
 from gpu_advisor.evaluation.policies import lost_gpu
 from gpu_advisor.evaluation.pools import Pool
@@ -130,12 +130,22 @@ class MoneySummary:
 
 
 def summarize(advice: Sequence[Recommendation], facts: Facts, pools: Iterable[Pool], prices: Prices) -> MoneySummary:
+    """Of those that have a measure. Without any, the sums are unknown, unless nothing is to be saved."""
     lost = _in_sums(_shares((each, each.waste) for each in advice))
     saved = _in_sums(_shares((each, each.waste if each.saves is None else each.saves) for each in advice))
     names = _group_names(facts, pools)
+    unmeasured = not lost and any(not _only_grows(each) for each in advice)
+    unknown = Savings(UNKNOWN, Money(UNKNOWN, prices.currency))
     return MoneySummary(
-        prices.worth(saved), prices.worth(lost), {by: _groups(lost, name, prices) for by, name in names.items()}
+        unknown if unmeasured else prices.worth(saved),
+        unknown if unmeasured else prices.worth(lost),
+        {by: _groups(lost, name, prices) for by, name in names.items()},
     )
+
+
+def _only_grows(advice: Recommendation) -> bool:
+    """It costs, and recovers nothing."""
+    return advice.unit in SIZE_UNITS and advice.direction == "up"
 
 
 def _shares(found: Iterable[tuple[Recommendation, Iterable[Waste]]]) -> dict[str, Interval]:
