@@ -8,22 +8,8 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 
+from grafana import panels
 from grafana.dashboard_frame import cell_value, dashboard_link, external_link
-from grafana.panels import (
-    BAD,
-    GOOD,
-    PLAIN,
-    WARNING,
-    add_column_links,
-    format_state_column,
-    override_column,
-    set_column_widths,
-    sort_table,
-    stat_panel,
-    table_panel,
-    threshold_steps,
-    value_mappings,
-)
 from grafana.queries import (
     OPEN_RECOMMENDATION_COUNT,
     OPEN_RECOMMENDATIONS,
@@ -39,8 +25,13 @@ COLUMN_WIDTHS = {
     "Evidence": 170,
 }  # fmt: skip
 #: By severity_rank.
-SEVERITIES = {"1": ("critical", BAD), "2": ("warning", WARNING), "3": ("info", PLAIN), "4": ("other", PLAIN)}
-STATUSES = {"met": ("met", GOOD), "missed": ("missed", BAD), "unknown": ("unknown", WARNING)}
+SEVERITIES = {
+    "1": ("critical", panels.BAD),
+    "2": ("warning", panels.WARNING),
+    "3": ("info", panels.PLAIN),
+    "4": ("other", panels.PLAIN),
+}
+STATUSES = {"met": ("met", panels.GOOD), "missed": ("missed", panels.BAD), "unknown": ("unknown", panels.WARNING)}
 
 
 def advisor_variable() -> build.TextBoxVariable:
@@ -53,29 +44,29 @@ def advisor_variable() -> build.TextBoxVariable:
 
 
 def advice_freshness_panel() -> Stat:
-    return stat_panel(
+    return panels.stat_panel(
         "Recommendation freshness",
         "Stale: the advisor's data source is down, and the last recommendations are shown. Advisor down: Prometheus "
         "cannot scrape any advisor, so recommendations are unknown.",
         "max(gpu_advisor_stale)",
-        threshold_steps(GOOD, (1, BAD)),
+        panels.threshold_steps(panels.GOOD, (1, panels.BAD)),
         no_value=NO_ADVISOR,
-    ).mappings(value_mappings({"0": ("current", GOOD), "1": ("stale", BAD)}))
+    ).mappings(panels.value_mappings({"0": ("current", panels.GOOD), "1": ("stale", panels.BAD)}))
 
 
 def recommendation_count_panel() -> Stat:
-    return stat_panel(
+    return panels.stat_panel(
         "Open recommendations",
         "All open recommendations of the fleet.",
         OPEN_RECOMMENDATION_COUNT,
-        threshold_steps(GOOD, (1, WARNING)),
+        panels.threshold_steps(panels.GOOD, (1, panels.WARNING)),
         no_value=NO_ADVISOR,
     )
 
 
 def recommendations_table(title: str, description: str, advice: str = OPEN_RECOMMENDATIONS) -> Table:
     """Open recommendations, with links to their evidence and their runbook. Needs the variable `advisor`."""
-    panel = table_panel(
+    panel = panels.table_panel(
         title,
         f"{description} Empty if there are none; the panel Recommendation freshness shows whether they are current.",
         [
@@ -99,17 +90,19 @@ def recommendations_table(title: str, description: str, advice: str = OPEN_RECOM
         },
         wanted="kind",
     )
-    panel = set_column_widths(panel, COLUMN_WIDTHS)
-    panel = format_state_column(panel, "Severity", SEVERITIES)
-    panel = override_column(panel, "Since", unit="dateTimeFromNow")
-    panel = override_column(panel, "Saves per hour", decimals=2)
-    panel = sort_table(panel, "Severity")
-    panel = add_column_links(
+    panel = panels.set_column_widths(panel, COLUMN_WIDTHS)
+    panel = panels.format_state_column(panel, "Severity", SEVERITIES)
+    panel = panels.override_column(panel, "Since", unit="dateTimeFromNow")
+    panel = panels.override_column(panel, "Saves per hour", decimals=2)
+    panel = panels.sort_table(panel, "Severity")
+    panel = panels.add_column_links(
         panel,
         "Evidence",
         external_link("Evidence and how to apply it", f"${{advisor:raw}}/page/{cell_value('Evidence')}"),
     )
-    panel = add_column_links(panel, "Runbook", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Runbook')}.md"))
-    return add_column_links(
+    panel = panels.add_column_links(
+        panel, "Runbook", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Runbook')}.md")
+    )
+    return panels.add_column_links(
         panel, "Recommendation", dashboard_link("recommendations", "All recommendations", keep_cluster=False)
     )

@@ -10,27 +10,9 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
+from grafana import panels
 from grafana.dashboard_frame import cell_value, dashboard_link, label_value, new_dashboard
 from grafana.money_panels import cost_panel, savings_panel
-from grafana.panels import (
-    BAD,
-    GOOD,
-    WARNING,
-    add_column_links,
-    bar_gauge_panel,
-    cluster_variable,
-    format_ratio_column,
-    money_panel,
-    multi_value_variable,
-    override_column,
-    ratio_panel,
-    set_column_widths,
-    sort_table,
-    stat_panel,
-    table_panel,
-    threshold_steps,
-    timeseries_panel,
-)
 from grafana.queries import GPU_TARGET, PRICE, extremes
 
 MODEL = '{cluster=~"$cluster", name=~"$name"}'
@@ -53,10 +35,12 @@ def dashboard() -> Dashboard:
         "now-24h",
     )  # fmt: skip
     board = (
-        board.with_variable(cluster_variable())
-        .with_variable(multi_value_variable("name", "GPU model", "gpu:identity:info", '{cluster=~"$cluster"}'))
-        .with_variable(multi_value_variable("team", "Team", "gpu_advisor_team_gpus"))
-        .with_variable(multi_value_variable("namespace", "Namespace", "gpu_advisor_team_gpus", '{team=~"$team"}'))
+        board.with_variable(panels.cluster_variable())
+        .with_variable(panels.multi_value_variable("name", "GPU model", "gpu:identity:info", '{cluster=~"$cluster"}'))
+        .with_variable(panels.multi_value_variable("team", "Team", "gpu_advisor_team_gpus"))
+        .with_variable(
+            panels.multi_value_variable("namespace", "Namespace", "gpu_advisor_team_gpus", '{team=~"$team"}')
+        )
     )
     for panel in overview():
         board = board.with_panel(panel)
@@ -70,7 +54,7 @@ def dashboard() -> Dashboard:
 
 def overview() -> list[Stat]:
     return [
-        ratio_panel(
+        panels.ratio_panel(
             "GPU utilization in the time range",
             "Busy time of the selected GPUs divided by their observed time, within the time range. Green from the "
             "target of 90 %.",
@@ -78,24 +62,24 @@ def overview() -> list[Stat]:
             f" / sum(avg_over_time(model:gpus_measured:count{MODEL}[$__range]))",
             GPU_TARGET,
         ),
-        stat_panel(
+        panels.stat_panel(
             "Unused GPU-hours",
             "Observed time in which no kernel ran, within the time range.",
             f"sum({hours(f'{MEASURED} - {BUSY}')})",
-            threshold_steps(WARNING),
+            panels.threshold_steps(panels.WARNING),
         ).decimals(1),
-        stat_panel(
+        panels.stat_panel(
             "GPU-hours idle, memory allocated",
             "GPUs that were idle for 30 minutes while processes held their memory, so nobody else could use them.",
             f"sum({hours(f'model:gpus_idle_holding:sum30m{MODEL}')})",
-            threshold_steps(GOOD, (0.1, BAD)),
+            panels.threshold_steps(panels.GOOD, (0.1, panels.BAD)),
         ).decimals(1),
         cost_panel(MODEL),
-        money_panel(
+        panels.money_panel(
             "Cost of unused GPU-hours",
             "Unused GPU-hours of models that have a price, times the price, within the time range.",
             f"sum by (currency) ({hours(f'{MEASURED} - {BUSY}')} * on (name) group_left (currency) {PRICE})",
-            threshold_steps(WARNING),
+            panels.threshold_steps(panels.WARNING),
         ),
         savings_panel(),
     ]
@@ -103,7 +87,7 @@ def overview() -> list[Stat]:
 
 def over_time() -> list[TimeSeries]:
     return [
-        timeseries_panel(
+        panels.timeseries_panel(
             "GPUs: total, busy, idle",
             "Busy: the sum of their utilization, so two GPUs that are busy half of the time count as one.",
             "short",
@@ -112,7 +96,7 @@ def over_time() -> list[TimeSeries]:
             (f"sum(model:gpus_idle:sum30m{MODEL})", "idle for 30 minutes"),
             (f"sum(model:gpus_idle_holding:sum30m{MODEL})", "idle, memory allocated"),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Unused GPUs by model",
             "Number of GPUs minus the sum of their utilization.",
             "short",
@@ -123,7 +107,7 @@ def over_time() -> list[TimeSeries]:
 
 def models() -> Table:
     unused = f"{MEASURED} - {BUSY}"
-    panel = table_panel(
+    panel = panels.table_panel(
         "Use and cost by model",
         "Within the time range. Cost for models whose price is set, or estimated at list prices.",
         [
@@ -145,15 +129,19 @@ def models() -> Table:
         },
         wanted="name",
     ).span(14)
-    panel = override_column(format_ratio_column(panel, "Utilization", GPU_TARGET), "Unused GPU-hours", decimals=1)
-    panel = sort_table(set_column_widths(panel, WIDTHS), "Unused GPU-hours", descending=True)
-    return override_column(override_column(panel, "Price per hour", decimals=2), "Cost of unused hours", decimals=2)
+    panel = panels.override_column(
+        panels.format_ratio_column(panel, "Utilization", GPU_TARGET), "Unused GPU-hours", decimals=1
+    )
+    panel = panels.sort_table(panels.set_column_widths(panel, WIDTHS), "Unused GPU-hours", descending=True)
+    return panels.override_column(
+        panels.override_column(panel, "Price per hour", decimals=2), "Cost of unused hours", decimals=2
+    )
 
 
 def teams() -> Table:
     busy, measured = _of_teams("busy"), _of_teams("measured")
     unused_cost = f"gpu_advisor_team_unused_cost_per_hour{{{TEAM}}}"
-    panel = table_panel(
+    panel = panels.table_panel(
         "Use and cost by team and namespace",
         "Within the time range, for the GPUs that each had. Teams are those of the advisor's settings. Owners that "
         "share a GPU are one row.",
@@ -174,14 +162,16 @@ def teams() -> Table:
         },
         wanted="team",
     ).span(14)
-    panel = override_column(format_ratio_column(panel, "Utilization", GPU_TARGET), "Unused GPU-hours", decimals=1)
-    panel = override_column(set_column_widths(panel, WIDTHS), "Cost of unused hours", decimals=2)
-    return sort_table(panel, "Unused GPU-hours", descending=True)
+    panel = panels.override_column(
+        panels.format_ratio_column(panel, "Utilization", GPU_TARGET), "Unused GPU-hours", decimals=1
+    )
+    panel = panels.override_column(panels.set_column_widths(panel, WIDTHS), "Cost of unused hours", decimals=2)
+    return panels.sort_table(panel, "Unused GPU-hours", descending=True)
 
 
 def teams_over_time() -> TimeSeries:
     unused = f"sum by (team) ({_of_teams('measured')}) - sum by (team) ({_of_teams('busy')})"
-    return timeseries_panel(
+    return panels.timeseries_panel(
         "Unused GPUs by team",
         "Number of GPUs minus the sum of their utilization; the ten teams with the most now.",
         "short",
@@ -197,7 +187,7 @@ def _of_teams(state: str) -> str:
 def nodes() -> BarGauge:
     unused = f"host:gpus_measured:count{MODEL} - host:gpus_busy:mean5m{MODEL}"
     return (
-        bar_gauge_panel(
+        panels.bar_gauge_panel(
             "Nodes with the most unused GPUs",
             "Number of GPUs minus the sum of their utilization over the last 5 minutes; the top ten nodes.",
             "short",
@@ -212,7 +202,7 @@ def nodes() -> BarGauge:
 
 def idle() -> Table:
     where = "* on (cluster, uuid) group_left (nodename, index, name) gpu:identity:info" + MODEL
-    panel = table_panel(
+    panel = panels.table_panel(
         "Idle GPUs",
         "Below 1 % utilization over the last 30 minutes, with data for at least 90 % of that time.",
         [
@@ -230,15 +220,15 @@ def idle() -> Table:
         },
         wanted="nodename",
     ).span(14)
-    panel = override_column(format_ratio_column(panel, "Memory used"), "Power", unit="watt", decimals=0)
-    panel = set_column_widths(panel, {"GPU": 60, "Power": 80, "UUID": 330})
-    return add_column_links(
+    panel = panels.override_column(panels.format_ratio_column(panel, "Memory used"), "Power", unit="watt", decimals=0)
+    panel = panels.set_column_widths(panel, {"GPU": 60, "Power": 80, "UUID": 330})
+    return panels.add_column_links(
         panel, "UUID", dashboard_link("gpu", "This GPU", nodename=cell_value("Node"), uuid=cell_value("UUID"))
     )
 
 
 def owners() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Owners with the most unused GPUs",
         "Number of GPUs minus the sum of their utilization over the last 5 minutes, for owners found by gpu-exporter.",
         ['sort_desc(topk(50, owner:gpus_measured:count{cluster=~"$cluster"} - owner:gpus_busy:mean5m))'],
@@ -251,5 +241,5 @@ def owners() -> Table:
             "Value #A": "Unused GPUs",
         },
     ).span(10)
-    panel = override_column(panel, "Unused GPUs", decimals=1)
-    return add_column_links(panel, "Job", dashboard_link("jobs", "This job", training_job=cell_value("Job")))
+    panel = panels.override_column(panel, "Unused GPUs", decimals=1)
+    return panels.add_column_links(panel, "Job", dashboard_link("jobs", "This job", training_job=cell_value("Job")))

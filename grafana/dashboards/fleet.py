@@ -9,6 +9,7 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
+from grafana import panels
 from grafana.advisor_panels import (
     STATUSES,
     advice_freshness_panel,
@@ -18,28 +19,6 @@ from grafana.advisor_panels import (
 )
 from grafana.dashboard_frame import cell_value, dashboard_link, label_value, new_dashboard, recommendation_annotations
 from grafana.money_panels import cost_panel, savings_panel, unused_cost_panel
-from grafana.panels import (
-    BAD,
-    GOOD,
-    WARNING,
-    add_column_links,
-    add_target_line,
-    cluster_variable,
-    format_memory_column,
-    format_ratio_column,
-    format_state_column,
-    memory_panel,
-    multi_value_variable,
-    override_column,
-    ratio_panel,
-    ratio_timeseries_panel,
-    sort_table,
-    stacked,
-    stat_panel,
-    table_panel,
-    threshold_steps,
-    timeseries_panel,
-)
 from grafana.queries import (
     CPU_TARGET,
     GPU_LEGEND,
@@ -59,10 +38,10 @@ from grafana.queries import (
 #: Bands of GPU utilization: legend, recorded numbers of GPUs below the band's end and start, colour. Below 1 % is what
 #: the advisor calls idle.
 BANDS = (
-    ("0 to 1 % (idle)", "gpus_below_1_percent:sum", "", BAD),
-    ("1 to 60 %", "gpus_below_60_percent:sum", "gpus_below_1_percent:sum", WARNING),
+    ("0 to 1 % (idle)", "gpus_below_1_percent:sum", "", panels.BAD),
+    ("1 to 60 %", "gpus_below_60_percent:sum", "gpus_below_1_percent:sum", panels.WARNING),
     ("60 to 90 %", "gpus_below_90_percent:sum", "gpus_below_60_percent:sum", "yellow"),
-    ("90 to 100 %", "gpus_measured:count", "gpus_below_90_percent:sum", GOOD),
+    ("90 to 100 %", "gpus_measured:count", "gpus_below_90_percent:sum", panels.GOOD),
 )
 TEMPERATURE = "gpu:temperature_celsius:last"
 HOTTEST = (
@@ -75,10 +54,10 @@ CHECK = "max by (item, scope_kind, scope{}) ({})"
 def dashboard() -> Dashboard:
     board = (
         new_dashboard("fleet", "GPU fleet", "Are the GPUs healthy and used, and what does the advisor recommend?")
-        .with_variable(cluster_variable())
-        .with_variable(multi_value_variable("nodename", "Node", "gpu:identity:info", '{cluster=~"$cluster"}'))
+        .with_variable(panels.cluster_variable())
+        .with_variable(panels.multi_value_variable("nodename", "Node", "gpu:identity:info", '{cluster=~"$cluster"}'))
         .with_variable(
-            multi_value_variable(
+            panels.multi_value_variable(
                 "name", "GPU model", "gpu:identity:info", '{cluster=~"$cluster", nodename=~"$nodename"}'
             )
         )
@@ -111,36 +90,36 @@ def gpus_between(low: str, high: str) -> str:
 def overview() -> list[Stat]:
     # Sums over existing series: 0 is a count, never missing data.
     return [
-        stat_panel("GPUs", "All GPUs that an exporter reports.", f"sum(host:gpus:count{SELECTED_GPUS})"),
-        stat_panel(
+        panels.stat_panel("GPUs", "All GPUs that an exporter reports.", f"sum(host:gpus:count{SELECTED_GPUS})"),
+        panels.stat_panel(
             "GPUs down",
             "Known GPUs that do not respond. The alert GpuDown shows which and why. No data if the exporter does not "
             "report it.",
             f"sum(host:gpus_down:sum{SELECTED_GPUS})",
-            threshold_steps(GOOD, (1, BAD)),
+            panels.threshold_steps(panels.GOOD, (1, panels.BAD)),
         ),
-        ratio_panel(
+        panels.ratio_panel(
             "GPU utilization",
             "Mean over the last 5 minutes: the ratio of time in which kernels ran. Green from the target of 90 %.",
             utilization(),
             GPU_TARGET,
         ),
-        memory_panel(
+        panels.memory_panel(
             "GPU memory used",
             "Ratio of GPU memory in use. Green around the target: 80 to 90 %. Red from 95 %.",
             memory_used_ratio(),
         ),
-        stat_panel(
+        panels.stat_panel(
             "Idle GPUs",
             "GPUs below 1 % utilization over the last 30 minutes. GPUs without data for 90 % of it do not count.",
             f"sum(host:gpus_idle:sum30m{SELECTED_GPUS})",
-            threshold_steps(GOOD, (1, WARNING)),
+            panels.threshold_steps(panels.GOOD, (1, panels.WARNING)),
         ),
-        stat_panel(
+        panels.stat_panel(
             "Idle GPUs, memory allocated",
             "Idle GPUs with more than 5 % of their memory in use: unused, and unusable for others.",
             f"sum(host:gpus_idle_holding:sum30m{SELECTED_GPUS})",
-            threshold_steps(GOOD, (1, BAD)),
+            panels.threshold_steps(panels.GOOD, (1, panels.BAD)),
         ),
         recommendation_count_panel(),
         advice_freshness_panel(),
@@ -154,7 +133,7 @@ def advice() -> Table:
 
 
 def nodes() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Nodes by utilization",
         "GPUs of each node: mean utilization, memory used, number of idle and down GPUs. Click a node to see its GPUs.",
         [
@@ -177,10 +156,10 @@ def nodes() -> Table:
             "Value #G": "Power",
         },
     )
-    panel = format_ratio_column(panel, "Utilization", GPU_TARGET)
-    panel = format_memory_column(panel, "Memory")
-    panel = sort_table(override_column(panel, "Power", unit="watt"), "Utilization")
-    return add_column_links(
+    panel = panels.format_ratio_column(panel, "Utilization", GPU_TARGET)
+    panel = panels.format_memory_column(panel, "Memory")
+    panel = panels.sort_table(panels.override_column(panel, "Power", unit="watt"), "Utilization")
+    return panels.add_column_links(
         panel, "Node", dashboard_link("node", "GPUs of this node", nodename=cell_value("Node"))
     ).height(7)
 
@@ -188,8 +167,8 @@ def nodes() -> Table:
 def usage() -> list[TimeSeries]:
     node = dashboard_link("node", "GPUs of this node", nodename=label_value("nodename"))
     return [
-        stacked(
-            timeseries_panel(
+        panels.stacked(
+            panels.timeseries_panel(
                 "GPUs by utilization",
                 "Number of selected GPUs in each band of utilization over 5 minutes: the shape of a fleet of any size. "
                 "Annotations: starts of recommendations.",
@@ -198,39 +177,39 @@ def usage() -> list[TimeSeries]:
             ),
             {legend: color for legend, *_, color in BANDS},
         ).span(24),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "Nodes with the lowest GPU utilization",
             "Mean over 5 minutes of a node's selected GPUs; the ten lowest now. Dashed: the target of 90 %.",
             (extremes(utilization(by="nodename"), "nodename", "bottomk"), "{{nodename}}"),
             target=GPU_TARGET,
         ).data_links([node]),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "GPU utilization by model",
             "Mean over 5 minutes of the selected GPUs of a model. Dashed: the target of 90 %.",
             (utilization(by="name"), "{{name}}"),
             target=GPU_TARGET,
         ),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "Nodes with the most GPU memory used",
             "Ratio of memory in use, over a node's selected GPUs; the ten highest now. Dashed: the target of 85 %.",
             (extremes(memory_used_ratio(by="nodename"), "nodename"), "{{nodename}}"),
             target=MEMORY_TARGET,
         ).data_links([node]),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "Nodes with the highest CPU utilization",
             "Ratio of CPU time not idle; the ten highest now. Dashed: the target of 80 %. Saturated CPUs "
             "keep GPUs waiting for data.",
             (extremes(with_node_name("node:cpu_ratio:mean5m"), "nodename"), "{{nodename}}"),
             target=CPU_TARGET,
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "GPU power draw by model",
             "Sum over the selected GPUs of a model.",
             "watt",
             (f"sum by (name) (host:gpu_power_watts:sum{SELECTED_GPUS})", "{{name}}"),
         ),
-        add_target_line(
-            timeseries_panel(
+        panels.add_target_line(
+            panels.timeseries_panel(
                 "Hottest GPUs",
                 f"Core temperature; the ten highest in the time range. Dashed: {HOT_CELSIUS} °C, where the alert "
                 "GpuTooHot fires.",
@@ -238,14 +217,14 @@ def usage() -> list[TimeSeries]:
                 (with_gpu_identity(HOTTEST), GPU_LEGEND),
             ),
             HOT_CELSIUS,
-            BAD,
+            panels.BAD,
         ),
     ]
 
 
 def checks() -> Table:
     # Two queries, because a check with status unknown has no value.
-    panel = table_panel(
+    panel = panels.table_panel(
         "Checks against their targets",
         f"Checks of fleet, pools and nodes. Default targets: GPU {GPU_TARGET:.0%}, memory {MEMORY_TARGET:.0%}, CPU "
         f"{CPU_TARGET:.0%}. Unknown means insufficient data, not zero.",
@@ -256,12 +235,12 @@ def checks() -> Table:
         {"item": "Check", "scope_kind": "Scope", "scope": "Name", "status": "Status", "Value #B": "Measured"},
         wanted="status",
     ).span(12)
-    panel = override_column(panel, "Measured", unit="percentunit", decimals=1)
-    return format_state_column(panel, "Status", STATUSES)
+    panel = panels.override_column(panel, "Measured", unit="percentunit", decimals=1)
+    return panels.format_state_column(panel, "Status", STATUSES)
 
 
 def abstentions() -> Table:
-    return table_panel(
+    return panels.table_panel(
         "Abstentions",
         "Evaluations without a result, because data is missing or insufficient.",
         ["max by (subject, scope_kind, scope, reason) (gpu_advisor_abstention_info)"],

@@ -13,25 +13,9 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
+from grafana import panels
 from grafana.advisor_panels import advisor_variable, recommendations_table
 from grafana.dashboard_frame import cell_value, dashboard_link, label_value, new_dashboard, recommendation_annotations
-from grafana.panels import (
-    BAD,
-    GOOD,
-    WARNING,
-    add_column_links,
-    cluster_variable,
-    format_memory_column,
-    format_ratio_column,
-    multi_value_variable,
-    override_column,
-    ratio_timeseries_panel,
-    sort_table,
-    stat_panel,
-    table_panel,
-    threshold_steps,
-    timeseries_panel,
-)
 from grafana.queries import (
     GPU_TARGET,
     MEMORY_TARGET,
@@ -57,10 +41,12 @@ MEMORY = (
 def dashboard() -> Dashboard:
     board = (
         new_dashboard("jobs", "GPU jobs", "Who uses the GPUs, how efficiently, and what do training jobs wait for?")
-        .with_variable(cluster_variable("gpu_owner_info"))
-        .with_variable(multi_value_variable("owner_namespace", "Namespace", "gpu_owner_info", '{cluster=~"$cluster"}'))
+        .with_variable(panels.cluster_variable("gpu_owner_info"))
         .with_variable(
-            multi_value_variable(
+            panels.multi_value_variable("owner_namespace", "Namespace", "gpu_owner_info", '{cluster=~"$cluster"}')
+        )
+        .with_variable(
+            panels.multi_value_variable(
                 "training_job", "Job", "gpu_owner_info", '{cluster=~"$cluster", owner_namespace=~"$owner_namespace"}'
             )
         )
@@ -93,30 +79,30 @@ def dashboard() -> Dashboard:
 
 def overview() -> list[Stat]:
     return [
-        stat_panel(
+        panels.stat_panel(
             "Training jobs",
             "Training jobs with known GPUs.",
             f"count(count by (training_job) ({owner_series('gpus:count')}))",
         ).span(6),
-        stat_panel("GPUs in use", "A GPU shared by two jobs counts twice.", f"sum({owner_series('gpus:count')})").span(
-            6
-        ),
-        stat_panel(
+        panels.stat_panel(
+            "GPUs in use", "A GPU shared by two jobs counts twice.", f"sum({owner_series('gpus:count')})"
+        ).span(6),
+        panels.stat_panel(
             "GPU utilization",
             "Mean over 5 minutes. Green from the target of 90 %.",
             job_utilization(by=""),
-            threshold_steps(BAD, (0.6, WARNING), (GPU_TARGET, GOOD)),
+            panels.threshold_steps(panels.BAD, (0.6, panels.WARNING), (GPU_TARGET, panels.GOOD)),
             "percentunit",
         )
         .decimals(0)
         .span(6),
-        stat_panel(
+        panels.stat_panel(
             "Data wait",
             "Ratio of step time spent waiting for the next batch. No data if no job reports its steps "
             "(docs/training.md).",
             f"sum(rate(training_data_wait_seconds_total{JOB}[$__rate_interval]))"
             f" / sum(rate(training_step_seconds_total{JOB}[$__rate_interval]))",
-            threshold_steps(GOOD, (0.1, WARNING), (0.3, BAD)),
+            panels.threshold_steps(panels.GOOD, (0.1, panels.WARNING), (0.3, panels.BAD)),
             "percentunit",
         )
         .decimals(0)
@@ -125,7 +111,7 @@ def overview() -> list[Stat]:
 
 
 def jobs() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Jobs by utilization",
         "Means over the GPUs of each training job. SM activity far below utilization: see the recommendations.",
         [
@@ -147,11 +133,11 @@ def jobs() -> Table:
         },
     )
     for heading in ("Utilization", "Least busy GPU"):
-        panel = format_ratio_column(panel, heading, GPU_TARGET)
-    panel = format_memory_column(panel, "Memory")
-    panel = override_column(format_ratio_column(panel, "SM activity"), "Power", unit="watt", decimals=0)
-    panel = sort_table(panel, "Utilization")
-    return add_column_links(
+        panel = panels.format_ratio_column(panel, heading, GPU_TARGET)
+    panel = panels.format_memory_column(panel, "Memory")
+    panel = panels.override_column(panels.format_ratio_column(panel, "SM activity"), "Power", unit="watt", decimals=0)
+    panel = panels.sort_table(panel, "Utilization")
+    return panels.add_column_links(
         panel, "Job", dashboard_link("jobs", "This job alone", training_job=cell_value("Job"))
     ).height(9)
 
@@ -159,14 +145,14 @@ def jobs() -> Table:
 def usage() -> list[TimeSeries]:
     this = dashboard_link("jobs", "This job alone", training_job=label_value("training_job"))
     return [
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "Jobs with the lowest GPU utilization",
             "Mean over the job's GPUs; the ten lowest now. Dashed: the target of 90 %. Annotations: "
             "starts of recommendations.",
             (extremes(job_utilization(), "training_job", "bottomk"), LEGEND),
             target=GPU_TARGET,
         ).data_links([this]),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "Jobs with the most GPU memory used",
             "Mean over the job's GPUs; the ten highest now. Dashed: the target of 85 %.",
             (extremes(MEMORY, "training_job"), LEGEND),
@@ -182,23 +168,23 @@ def _per_step(part: str, by: str = "training_job") -> str:
 
 def training_steps() -> list[TimeSeries]:
     return [
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "Data wait by job",
             "Ratio of step time spent waiting for the next batch; the ten highest now.",
             (extremes(_per_step("training_data_wait_seconds_total"), "training_job"), LEGEND),
         ),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "Communication by job",
             "Ratio of step time spent communicating with other ranks; the ten highest now.",
             (extremes(_per_step("training_communication_seconds_total"), "training_job"), LEGEND),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Samples per second by job",
             "Training samples per second, summed over the ranks of a job.",
             "ops",
             (f"sum by (training_job) (rate(training_samples_total{JOB}[$__rate_interval]))", LEGEND),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Training loss by job",
             "Last reported loss, averaged over the ranks.",
             "short",
@@ -208,7 +194,7 @@ def training_steps() -> list[TimeSeries]:
 
 
 def owners() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "GPUs and utilization by owner",
         "All owners found by gpu-exporter, including other than training jobs. A shared GPU counts for each owner.",
         [
@@ -227,4 +213,4 @@ def owners() -> Table:
             "Value #C": "Memory",
         },
     )
-    return format_memory_column(format_ratio_column(panel, "Utilization", GPU_TARGET), "Memory")
+    return panels.format_memory_column(panels.format_ratio_column(panel, "Utilization", GPU_TARGET), "Memory")

@@ -9,29 +9,9 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
+from grafana import panels
 from grafana.advisor_panels import advisor_variable, recommendations_table
 from grafana.dashboard_frame import cell_value, dashboard_link, label_value, new_dashboard, recommendation_annotations
-from grafana.panels import (
-    BAD,
-    GOOD,
-    WARNING,
-    add_column_links,
-    add_target_line,
-    cluster_variable,
-    format_memory_column,
-    format_ratio_column,
-    memory_panel,
-    override_column,
-    ratio_panel,
-    ratio_timeseries_panel,
-    set_column_widths,
-    single_value_variable,
-    sort_table,
-    stat_panel,
-    table_panel,
-    threshold_steps,
-    timeseries_panel,
-)
 from grafana.queries import (
     CPU_TARGET,
     GPU_TARGET,
@@ -54,8 +34,8 @@ def dashboard() -> Dashboard:
     own = recommendations_for_gpus(f"gpu:identity:info{THIS_NODE}")
     board = (
         new_dashboard("node", "GPU node", "How are the GPUs of one node used, and does the node keep up with them?")
-        .with_variable(cluster_variable())
-        .with_variable(single_value_variable("nodename", "Node", NODES))
+        .with_variable(panels.cluster_variable())
+        .with_variable(panels.single_value_variable("nodename", "Node", NODES))
         .with_variable(advisor_variable())
         .annotation(
             recommendation_annotations(
@@ -83,43 +63,43 @@ def dashboard() -> Dashboard:
 
 def overview() -> list[Stat]:
     return [
-        stat_panel("GPUs", "All GPUs that the node's exporter reports.", f"sum(host:gpus:count{THIS_NODE})"),
-        stat_panel(
+        panels.stat_panel("GPUs", "All GPUs that the node's exporter reports.", f"sum(host:gpus:count{THIS_NODE})"),
+        panels.stat_panel(
             "GPUs down",
             "GPUs that do not respond; see the alert GpuDown. No data if the exporter does not report it.",
             f"sum(host:gpus_down:sum{THIS_NODE})",
-            threshold_steps(GOOD, (1, BAD)),
+            panels.threshold_steps(panels.GOOD, (1, panels.BAD)),
         ),
-        ratio_panel(
+        panels.ratio_panel(
             "GPU utilization",
             "Mean over the last 5 minutes. Green from the target of 90 %.",
             utilization(THIS_NODE),
             GPU_TARGET,
         ),
-        memory_panel(
+        panels.memory_panel(
             "GPU memory used",
             "Ratio of GPU memory in use. Green around the target: 80 to 90 %. Red from 95 %.",
             memory_used_ratio(THIS_NODE),
         ),
-        stat_panel(
+        panels.stat_panel(
             "CPU utilization",
             "Ratio of CPU time not idle. Orange from the target of 80 %: GPUs may wait for CPUs.",
             f"max({with_node_name('node:cpu_ratio:mean5m', THIS_NODE)})",
-            threshold_steps(GOOD, (CPU_TARGET, WARNING), (0.95, BAD)),
+            panels.threshold_steps(panels.GOOD, (CPU_TARGET, panels.WARNING), (0.95, panels.BAD)),
             "percentunit",
         ).decimals(0),
-        stat_panel(
+        panels.stat_panel(
             "Host memory used",
             "Ratio of host memory in use. When it runs out, the OOM killer ends processes.",
             f"max({with_node_name('node:memory_used_ratio:last', THIS_NODE)})",
-            threshold_steps(GOOD, (MEMORY_TARGET, WARNING), (0.95, BAD)),
+            panels.threshold_steps(panels.GOOD, (MEMORY_TARGET, panels.WARNING), (0.95, panels.BAD)),
             "percentunit",
         ).decimals(0),
     ]
 
 
 def gpus() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "GPUs",
         "Current values, or means over the last 5 minutes. Click a GPU for details.",
         [
@@ -149,62 +129,62 @@ def gpus() -> Table:
         },
         wanted="index",
     )
-    panel = format_ratio_column(panel, "Utilization", GPU_TARGET)
-    panel = format_ratio_column(panel, "SM activity")
-    panel = format_memory_column(panel, "Memory")
-    panel = override_column(panel, "Temperature", unit="celsius")
-    panel = sort_table(override_column(panel, "Power", unit="watt", decimals=0), "GPU")
-    panel = set_column_widths(panel, {"GPU": 60, "Model": 220, "UUID": 330})
+    panel = panels.format_ratio_column(panel, "Utilization", GPU_TARGET)
+    panel = panels.format_ratio_column(panel, "SM activity")
+    panel = panels.format_memory_column(panel, "Memory")
+    panel = panels.override_column(panel, "Temperature", unit="celsius")
+    panel = panels.sort_table(panels.override_column(panel, "Power", unit="watt", decimals=0), "GPU")
+    panel = panels.set_column_widths(panel, {"GPU": 60, "Model": 220, "UUID": 330})
     this = dashboard_link("gpu", "This GPU", nodename="${nodename:percentencode}", uuid=cell_value("UUID"))
-    panel = add_column_links(add_column_links(panel, "GPU", this), "UUID", this)
+    panel = panels.add_column_links(panels.add_column_links(panel, "GPU", this), "UUID", this)
     return panel.height(10)
 
 
 def gpu_graphs() -> list[TimeSeries]:
     this = dashboard_link("gpu", "This GPU", nodename="${nodename:percentencode}", uuid=label_value("uuid"))
     return [
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "GPU utilization by GPU",
             "Ratio of time in which a kernel ran, over 5 minutes; not how much of the GPU it used. Dashed: the "
             "target of 90 %. Annotations: starts of recommendations.",
             (with_gpu_identity("gpu:utilization_ratio:mean5m", THIS_NODE), GPU),
             target=GPU_TARGET,
         ).data_links([this]),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "GPU memory used by GPU",
             "Ratio of GPU memory in use. Dashed: the target of 85 %.",
             (with_gpu_identity("gpu:memory_used_ratio:last", THIS_NODE), GPU),
             target=MEMORY_TARGET,
         ).data_links([this]),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Power draw by GPU",
             "Power draw of the board. High utilization with a low power draw means little work.",
             "watt",
             (with_gpu_identity("gpu:power_watts:last", THIS_NODE), GPU),
         ).data_links([this]),
-        add_target_line(
-            timeseries_panel(
+        panels.add_target_line(
+            panels.timeseries_panel(
                 "Temperature by GPU",
                 f"Core temperature. Dashed: {HOT_CELSIUS} °C, where the alert GpuTooHot fires.",
                 "celsius",
                 (with_gpu_identity("gpu:temperature_celsius:last", THIS_NODE), GPU),
             ),
             HOT_CELSIUS,
-            BAD,
+            panels.BAD,
         ).data_links([this]),
     ]
 
 
 def host_graphs() -> list[TimeSeries]:
     return [
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "CPU utilization and host memory used",
             "Ratio of CPU time not idle, and ratio of host memory in use. Dashed: the CPU target of 80 %.",
             (with_node_name("node:cpu_ratio:mean5m", THIS_NODE), "CPUs"),
             (with_node_name("node:memory_used_ratio:last", THIS_NODE), "memory"),
             target=CPU_TARGET,
         ),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "Disk and network utilization",
             "Ratio of time in which the busiest disk was busy, and in which a task waited for storage; ratio of link "
             "speed used on the busiest link.",

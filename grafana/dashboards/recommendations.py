@@ -10,6 +10,7 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
+from grafana import panels
 from grafana.advisor_panels import (
     NO_ADVISOR,
     advice_freshness_panel,
@@ -19,20 +20,6 @@ from grafana.advisor_panels import (
 )
 from grafana.dashboard_frame import cell_value, dashboard_link, new_dashboard
 from grafana.money_panels import savings_panel
-from grafana.panels import (
-    GOOD,
-    WARNING,
-    add_column_links,
-    bar_gauge_panel,
-    multi_value_variable,
-    override_column,
-    set_column_widths,
-    sort_table,
-    stat_panel,
-    table_panel,
-    threshold_steps,
-    timeseries_panel,
-)
 from grafana.queries import OPEN_RECOMMENDATIONS
 
 KIND = '{kind=~"$kind"}'
@@ -49,7 +36,7 @@ def dashboard() -> Dashboard:
             "What does the advisor recommend, how did earlier recommendations turn out, and where does it abstain?",
             "now-24h",
         )
-        .with_variable(multi_value_variable("kind", "Kind", "gpu_advisor_recommendation_info"))
+        .with_variable(panels.multi_value_variable("kind", "Kind", "gpu_advisor_recommendation_info"))
         .with_variable(advisor_variable())
     )
     for panel in overview():
@@ -71,24 +58,24 @@ def overview() -> list[Stat]:
     return [
         recommendation_count_panel(),
         advice_freshness_panel(),
-        stat_panel(
+        panels.stat_panel(
             "GPUs concerned",
             "Distinct GPUs, in fleets of up to 1,000 GPUs. No data if there are no recommendations.",
             "count(count by (uuid) (gpu_advisor_recommendation_gpu_info))",
         ),
         savings_panel(),
-        stat_panel(
+        panels.stat_panel(
             "Snoozed",
             "Recommendations whose alerts are snoozed.",
             "count(max by (id) (gpu_advisor_recommendation_snoozed)) or 0 * max(gpu_advisor_source_up)",
             no_value=NO_ADVISOR,
         ),
-        stat_panel(
+        panels.stat_panel(
             "Abstentions",
             "Evaluations without a result, because data is missing or insufficient.",
             "count(max by (subject, scope_kind, scope, reason) (gpu_advisor_abstention_info))"
             " or 0 * max(gpu_advisor_source_up)",
-            threshold_steps(GOOD, (1, WARNING)),
+            panels.threshold_steps(panels.GOOD, (1, panels.WARNING)),
             no_value=NO_ADVISOR,
         ),
     ]
@@ -96,13 +83,13 @@ def overview() -> list[Stat]:
 
 def by_kind() -> BarGauge:
     expr = f"sort_desc(count by (kind) ({SELECTED_KINDS}))"
-    return bar_gauge_panel(
+    return panels.bar_gauge_panel(
         "Open recommendations by kind", "Current number of each kind.", "short", expr, "{{kind}}"
     ).span(8)
 
 
 def over_time() -> TimeSeries:
-    return timeseries_panel(
+    return panels.timeseries_panel(
         "Open recommendations over time",
         "By kind. Gaps: Prometheus could not scrape any advisor.",
         "short",
@@ -111,7 +98,7 @@ def over_time() -> TimeSeries:
 
 
 def affected_scopes() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "GPUs with the most recommendations",
         "The top 50 GPUs by open recommendations, in fleets of up to 1,000 GPUs. Click a UUID for the GPU.",
         [
@@ -120,8 +107,8 @@ def affected_scopes() -> Table:
         ],
         {"nodename": "Node", "index": "GPU", "name": "Model", "Value #A": "Open", "uuid": "UUID"},
     )
-    panel = sort_table(set_column_widths(panel, {"GPU": 60, "Open": 70}), "Open", descending=True)
-    return add_column_links(
+    panel = panels.sort_table(panels.set_column_widths(panel, {"GPU": 60, "Open": 70}), "Open", descending=True)
+    return panels.add_column_links(
         panel,
         "UUID",
         dashboard_link("gpu", "This GPU", keep_cluster=False, nodename=cell_value("Node"), uuid=cell_value("UUID")),
@@ -129,7 +116,7 @@ def affected_scopes() -> Table:
 
 
 def checks() -> TimeSeries:
-    return timeseries_panel(
+    return panels.timeseries_panel(
         "Checks by status",
         "Checks of fleet, pools, nodes and GPUs. Unknown means insufficient data.",
         "short",
@@ -138,27 +125,27 @@ def checks() -> TimeSeries:
 
 
 def missed_outcomes() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Missed checks by kind",
         "The advisor's page lists the checks of individual GPUs.",
         ['max by (item, scope_kind) (gpu_advisor_checks{status="missed"})'],
         {"item": "Check", "scope_kind": "Scope", "Value #A": "Missed"},
     ).span(12)
-    return sort_table(panel, "Missed", descending=True)
+    return panels.sort_table(panel, "Missed", descending=True)
 
 
 def outcomes() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Outcomes",
         "Recommendations resolved within the time range, by kind and outcome.",
         ["sum by (kind, outcome) (increase(gpu_advisor_outcomes_total[$__range]))"],
         {"kind": "Recommendation", "outcome": "Outcome", "Value #A": "Count"},
     ).span(8)
-    return override_column(panel, "Count", decimals=0)
+    return panels.override_column(panel, "Count", decimals=0)
 
 
 def pools() -> Table:
-    return table_panel(
+    return panels.table_panel(
         "Replicas of pools",
         "Current replicas, and desired replicas as published for autoscalers: only for serving pools, not while "
         "the advisor abstains.",
@@ -168,7 +155,7 @@ def pools() -> Table:
 
 
 def abstentions() -> Table:
-    return table_panel(
+    return panels.table_panel(
         "Abstentions by reason",
         "Evaluations without a result, because data is missing or insufficient.",
         ["max by (subject, scope_kind, scope, reason) (gpu_advisor_abstention_info)"],

@@ -8,17 +8,8 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
+from grafana import panels
 from grafana.dashboard_frame import new_dashboard
-from grafana.panels import (
-    BAD,
-    GOOD,
-    WARNING,
-    multi_value_variable,
-    ratio_timeseries_panel,
-    stat_panel,
-    threshold_steps,
-    timeseries_panel,
-)
 from grafana.queries import extremes
 
 MODEL = '{model_name=~"$model_name"}'
@@ -33,7 +24,7 @@ TOKENS_PER_STEP = (
 
 def dashboard() -> Dashboard:
     board = new_dashboard("serving", "Inference servers", "Do users wait, and what limits the servers?").with_variable(
-        multi_value_variable("model_name", "Model", "vllm:num_requests_running")
+        panels.multi_value_variable("model_name", "Model", "vllm:num_requests_running")
     )
     for panel in overview():
         board = board.with_panel(panel)
@@ -48,35 +39,35 @@ def dashboard() -> Dashboard:
 
 def overview() -> list[Stat]:
     return [
-        stat_panel("Replicas", "Servers that report.", f"count(vllm:num_requests_running{MODEL})").span(4),
-        stat_panel("Running requests", "Of all servers, now.", f"sum(vllm:num_requests_running{MODEL})").span(4),
-        stat_panel(
+        panels.stat_panel("Replicas", "Servers that report.", f"count(vllm:num_requests_running{MODEL})").span(4),
+        panels.stat_panel("Running requests", "Of all servers, now.", f"sum(vllm:num_requests_running{MODEL})").span(4),
+        panels.stat_panel(
             "Waiting requests",
             "Of all servers, now.",
             f"sum(vllm:num_requests_waiting{MODEL})",
-            threshold_steps(GOOD, (1, WARNING), (50, BAD)),
+            panels.threshold_steps(panels.GOOD, (1, panels.WARNING), (50, panels.BAD)),
         ).span(4),
-        stat_panel(
+        panels.stat_panel(
             "KV cache used",
             "The highest use of a server's KV cache. Full: sequences are preempted.",
             f"max(vllm:kv_cache_usage_perc{MODEL})",
-            threshold_steps(GOOD, (0.9, WARNING), (0.98, BAD)),
+            panels.threshold_steps(panels.GOOD, (0.9, panels.WARNING), (0.98, panels.BAD)),
             "percentunit",
         )
         .decimals(0)
         .span(4),
-        stat_panel(
+        panels.stat_panel(
             "Generation throughput",
             "Tokens generated per second.",
             f"sum(rate(vllm:generation_tokens_total{MODEL}[$__rate_interval]))",
         )
         .decimals(0)
         .span(4),
-        stat_panel(
+        panels.stat_panel(
             "Preemptions per second",
             "Sequences that lose their KV cache and are computed again.",
             f"sum(rate(vllm:num_preemptions_total{MODEL}[$__rate_interval]))",
-            threshold_steps(GOOD, (0.02, WARNING), (0.5, BAD)),
+            panels.threshold_steps(panels.GOOD, (0.02, panels.WARNING), (0.5, panels.BAD)),
         ).span(4),
     ]
 
@@ -88,7 +79,7 @@ def quantile(share: float, metric: str) -> str:
 
 def latencies() -> list[TimeSeries]:
     return [
-        timeseries_panel(
+        panels.timeseries_panel(
             f"{title} (p{100 * share:.0f})",
             f"{share:.0%} of the requests have no more, by model.",
             "s",
@@ -105,30 +96,30 @@ def latencies() -> list[TimeSeries]:
 
 def servers() -> list[TimeSeries]:
     return [
-        timeseries_panel(
+        panels.timeseries_panel(
             "Requests running",
             "The ten servers with the most. A number that does not change while others wait is the limit of the batch.",
             "short",
             (extremes(f"vllm:num_requests_running{MODEL}", "instance"), BY_SERVER),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Requests waiting",
             "The ten servers with the most.",
             "short",
             (extremes(f"vllm:num_requests_waiting{MODEL}", "instance"), BY_SERVER),
         ),
-        ratio_timeseries_panel(
+        panels.ratio_timeseries_panel(
             "KV cache used by server",
             "The ten servers with the most.",
             (extremes(f"vllm:kv_cache_usage_perc{MODEL}", "instance"), BY_SERVER),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Preemptions by server",
             "Sequences per second that are computed again; the ten servers with the most.",
             "short",
             (extremes(f"rate(vllm:num_preemptions_total{MODEL}[$__rate_interval])", "instance"), BY_SERVER),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Token throughput",
             "Tokens per second, generated and of prompts.",
             "short",
@@ -138,7 +129,7 @@ def servers() -> list[TimeSeries]:
             ),
             (f"sum by (model_name) (rate(vllm:prompt_tokens_total{MODEL}[$__rate_interval]))", f"{BY_MODEL} prompts"),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Tokens per step",
             "Mean; the ten servers with the most. Far above the requests running: prompts take the steps.",
             "short",

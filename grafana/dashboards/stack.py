@@ -9,26 +9,13 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 
+from grafana import panels
 from grafana.advisor_panels import NO_ADVISOR, SEVERITIES, advice_freshness_panel
 from grafana.dashboard_frame import cell_value, external_link, new_dashboard
-from grafana.panels import (
-    BAD,
-    GOOD,
-    WARNING,
-    add_column_links,
-    format_state_column,
-    override_column,
-    sort_table,
-    stat_panel,
-    table_panel,
-    threshold_steps,
-    timeseries_panel,
-    value_mappings,
-)
 from grafana.queries import RUNBOOKS, severity_rank
 
 STACK_JOBS = 'job=~"gpu-exporter|gpu-advisor|prometheus|alertmanager"'
-UP_STATES = {"0": ("down", BAD), "1": ("up", GOOD)}
+UP_STATES = {"0": ("down", panels.BAD), "1": ("up", panels.GOOD)}
 
 
 def dashboard() -> Dashboard:
@@ -50,58 +37,58 @@ def dashboard() -> Dashboard:
 
 def overview() -> list[Stat]:
     return [
-        stat_panel(
+        panels.stat_panel(
             "Exporters down",
             "Targets of the job gpu-exporter whose last scrape failed. No data: Prometheus has no such target.",
             'count(up{job="gpu-exporter"}) - sum(up{job="gpu-exporter"})',
-            threshold_steps(GOOD, (1, BAD)),
+            panels.threshold_steps(panels.GOOD, (1, panels.BAD)),
         ),
-        stat_panel(
+        panels.stat_panel(
             "Advisor status",
             "The last scrape of the job gpu-advisor.",
             'max(up{job="gpu-advisor"})',
-            threshold_steps(BAD, (1, GOOD)),
+            panels.threshold_steps(panels.BAD, (1, panels.GOOD)),
             no_value="no advisor",
-        ).mappings(value_mappings(UP_STATES)),
+        ).mappings(panels.value_mappings(UP_STATES)),
         advice_freshness_panel(),
-        stat_panel(
+        panels.stat_panel(
             "Age of the last evaluation",
             "Since the last success, in intervals between evaluations. The alert GpuAdvisorSilent becomes pending "
             "after about four.",
             "min((time() - gpu_advisor_evaluation_last_success_timestamp_seconds)"
             " / gpu_advisor_evaluation_interval_seconds)",
-            threshold_steps(GOOD, (4, WARNING), (20, BAD)),
+            panels.threshold_steps(panels.GOOD, (4, panels.WARNING), (20, panels.BAD)),
             "short",
             no_value=NO_ADVISOR,
         ).decimals(0),
-        stat_panel(
+        panels.stat_panel(
             "Failing collectors",
             "Exporter collectors whose last run failed or timed out. Their metrics are missing.",
             "count(gpu_exporter_collector_success) - sum(gpu_exporter_collector_success)",
-            threshold_steps(GOOD, (1, BAD)),
+            panels.threshold_steps(panels.GOOD, (1, panels.BAD)),
         ),
-        stat_panel(
+        panels.stat_panel(
             "Failed rule evaluations",
             "Within the time range. A failed rule leaves gaps in the recorded series, which all dashboards read.",
             "sum(increase(prometheus_rule_evaluation_failures_total[$__range]))",
-            threshold_steps(GOOD, (1, BAD)),
+            panels.threshold_steps(panels.GOOD, (1, panels.BAD)),
         ).decimals(0),
     ]
 
 
 def alerts() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Firing alerts",
         "Alerts from Prometheus' rules; recommendations have their own dashboard. Empty if none is firing.",
         [severity_rank("ALERTS", "alertname, nodename, instance", ', alertstate="firing"')],
         {"Value #A": "Severity", "alertname": "Alert", "nodename": "Node", "instance": "Instance"},
     )
-    panel = sort_table(format_state_column(panel, "Severity", SEVERITIES), "Severity")
-    return add_column_links(panel, "Alert", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Alert')}.md"))
+    panel = panels.sort_table(panels.format_state_column(panel, "Severity", SEVERITIES), "Severity")
+    return panels.add_column_links(panel, "Alert", external_link("Runbook", f"{RUNBOOKS}/{cell_value('Alert')}.md"))
 
 
 def targets() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Scrape targets",
         "Last scrape of each component: state, duration and number of samples.",
         [
@@ -111,11 +98,11 @@ def targets() -> Table:
         ],
         {"job": "Job", "instance": "Instance", "Value #A": "State", "Value #B": "Duration", "Value #C": "Samples"},
     )
-    return override_column(format_state_column(panel, "State", UP_STATES), "Duration", unit="s")
+    return panels.override_column(panels.format_state_column(panel, "State", UP_STATES), "Duration", unit="s")
 
 
 def collectors() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Collectors",
         "State and duration of the last run of each exporter collector.",
         [
@@ -124,33 +111,33 @@ def collectors() -> Table:
         ],
         {"instance": "Instance", "collector": "Collector", "Value #A": "State", "Value #B": "Duration"},
     ).span(12)
-    states = {"0": ("failing", BAD), "1": ("ok", GOOD)}
-    return override_column(format_state_column(panel, "State", states), "Duration", unit="s")
+    states = {"0": ("failing", panels.BAD), "1": ("ok", panels.GOOD)}
+    return panels.override_column(panels.format_state_column(panel, "State", states), "Duration", unit="s")
 
 
 def drivers() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "GPU drivers",
         "Absent is normal on a node without GPUs of that vendor.",
         ["max by (instance, driver, state) (gpu_exporter_driver_info)"],
         {"instance": "Instance", "driver": "Driver", "state": "State"},
     ).span(12)
     colors = {
-        "ok": ("ok", GOOD),
-        **{state: (state, BAD) for state in ("failed", "hung", "no_permission")},
+        "ok": ("ok", panels.GOOD),
+        **{state: (state, panels.BAD) for state in ("failed", "hung", "no_permission")},
     }
-    return format_state_column(panel, "State", colors)
+    return panels.format_state_column(panel, "State", colors)
 
 
 def exporters() -> list[TimeSeries]:
     return [
-        timeseries_panel(
+        panels.timeseries_panel(
             "Scrape duration",
             "By exporter. A scrape never waits for a driver: slow scrapes point to the network or a busy node.",
             "s",
             ('scrape_duration_seconds{job="gpu-exporter"}', "{{instance}}"),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Collector duration",
             "The longest run of each collector over all exporters.",
             "s",
@@ -160,7 +147,7 @@ def exporters() -> list[TimeSeries]:
 
 
 def sources() -> Table:
-    panel = table_panel(
+    panel = panels.table_panel(
         "Advisor connections",
         "The advisor's data source, and the Alertmanagers it sends to.",
         [
@@ -170,18 +157,18 @@ def sources() -> Table:
         ],
         {"instance": "Advisor", "what": "Peer", "Value #A": "State"},
     ).span(8)
-    return format_state_column(panel, "State", UP_STATES)
+    return panels.format_state_column(panel, "State", UP_STATES)
 
 
 def advisor() -> list[TimeSeries]:
     return [
-        timeseries_panel(
+        panels.timeseries_panel(
             "Evaluation duration",
             "Of the last successful evaluation.",
             "s",
             ("max by (instance) (gpu_advisor_evaluation_duration_seconds)", "{{instance}}"),
         ).span(8),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Evaluations per minute by result",
             "Successful evaluations, and failed ones by kind of failure.",
             "cpm",
@@ -193,7 +180,7 @@ def advisor() -> list[TimeSeries]:
 
 def prometheus() -> list[TimeSeries]:
     return [
-        timeseries_panel(
+        panels.timeseries_panel(
             "Rule group duration",
             "Last evaluation of each rule group of this project. Above the group's interval, evaluations are skipped.",
             "s",
@@ -204,7 +191,7 @@ def prometheus() -> list[TimeSeries]:
                 "{{group}}",
             ),
         ),
-        timeseries_panel(
+        panels.timeseries_panel(
             "Head series in Prometheus",
             "In memory: series of the last hours.",
             "short",
