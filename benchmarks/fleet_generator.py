@@ -9,8 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_advisor.promql.expressions import Selector, selectors_of
-from gpu_advisor.promql.vocabulary import Reduction
+from gpu_advisor.promql.expressions import Reduction, Selector, selectors_of
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import own_mappings
 from gpu_advisor.sources.exporters.recording_rules import HOURLY_SERIES

@@ -15,9 +15,8 @@ from gpu_advisor.evaluation.owners import GpuOwner, Lease
 from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
 from gpu_advisor.evaluation.serving.facts import ServingFacts
 from gpu_advisor.evaluation.signals import Signal
-from gpu_advisor.promql.expressions import Expression, Matcher, TimeSeries
+from gpu_advisor.promql.expressions import Expression, Matcher, ScopeName, TimeSeries
 from gpu_advisor.promql.query_language import PROMQL, QueryLanguage
-from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.settings import EvaluationSettings
 
 

@@ -9,8 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gpu_advisor.promql.expressions import Aggregate, Expression, Matcher, restrict_to_values, with_matchers
-from gpu_advisor.promql.vocabulary import Reduction, ScopeName
+from gpu_advisor.promql.expressions import (
+    Aggregate,
+    Expression,
+    Matcher,
+    Reduction,
+    ScopeName,
+    restrict_to_values,
+    with_matchers,
+)
 from gpu_advisor.settings import EvaluationSettings
 
 Unit = Literal["ratio", "bytes", "celsius", "count", "seconds", "watts", "hertz", "bytes_per_second", "tokens",

@@ -31,8 +31,7 @@ from gpu_advisor.observation.identity import (
 from gpu_advisor.observation.owners import WHOLE_WINDOW_RATIO, owners_from_info, owners_from_pods
 from gpu_advisor.observation.queries import CURRENT_PREFIX, OWNER_SAMPLES, RECENT_PREFIX, cluster_label, mappings_of
 from gpu_advisor.observation.series import ObservedSeries
-from gpu_advisor.promql.expressions import Expression, Labels, Vector, union
-from gpu_advisor.promql.vocabulary import ScopeName
+from gpu_advisor.promql.expressions import Expression, Labels, ScopeName, Vector, union
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import CanonicalRows, GpuInventory, canonical_targets, job_key
 from gpu_advisor.sources.exporters.mapping import ExporterMapping

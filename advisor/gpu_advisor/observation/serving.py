@@ -34,8 +34,7 @@ from gpu_advisor.promql.expressions import (
 )
 from gpu_advisor.settings import EvaluationSettings
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.exporters.serving.mapping import ServerMapping, server_mappings
-from gpu_advisor.sources.exporters.serving.unmapped import UNMAPPED_SERVERS
+from gpu_advisor.sources.exporters.serving.mapping import UNMAPPED_SERVERS, ServerMapping, server_mappings
 from gpu_advisor.sources.query_plan import leaves_of, plan_queries
 
 #: Labels of a server's target. Prometheus sets the first two; service discovery usually adds the others.

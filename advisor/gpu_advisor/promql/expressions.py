@@ -25,6 +25,10 @@ AggregateOp = Literal["sum", "avg", "min", "max", "count"]
 MatchOp = Literal["=", "!=", "=~", "!~"]
 Comparison = Literal["<", "<=", ">", ">="]
 
+#: What a signal says of a quantity, of which thing.
+Reduction = Literal["last", "mean", "min", "max", "quantile", "rate", "increase", "coverage", "samples"]
+ScopeName = Literal["gpu", "node"]
+
 
 @dataclass(frozen=True, slots=True)
 class Matcher:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from gpu_advisor.promql.expressions import Affine, Expression, Selector, union
-from gpu_advisor.promql.vocabulary import Reduction, ScopeName
+from gpu_advisor.promql.expressions import Affine, Expression, Reduction, ScopeName, Selector, union
 from gpu_advisor.report.period import HOUR
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 

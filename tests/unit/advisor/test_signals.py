@@ -7,8 +7,7 @@ from gpu_advisor.evaluation import signals
 from gpu_advisor.observation.compile import compile_signals
 from gpu_advisor.observation.queries import IDENTITY_EXPRESSIONS
 from gpu_advisor.promql.compiler import to_promql
-from gpu_advisor.promql.expressions import metrics_of
-from gpu_advisor.promql.vocabulary import Reduction
+from gpu_advisor.promql.expressions import Reduction, metrics_of
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.mapping import ExporterMapping

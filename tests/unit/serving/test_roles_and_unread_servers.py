@@ -15,7 +15,7 @@ from gpu_advisor.evaluation.serving.groups import serving_groups
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources.embedded.source import EmbeddedSource
-from gpu_advisor.sources.exporters.serving.unmapped import UNMAPPED_SERVERS
+from gpu_advisor.sources.exporters.serving.mapping import UNMAPPED_SERVERS
 
 from tests.serving_pages import START, history_of, scraped
 from tests.unit.serving.test_advice import AT, CALM

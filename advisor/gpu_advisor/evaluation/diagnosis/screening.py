@@ -34,7 +34,7 @@ from gpu_advisor.evaluation.signals import (
     THROTTLE_SW_THERMAL,
     Signal,
 )
-from gpu_advisor.promql.vocabulary import ScopeName
+from gpu_advisor.promql.expressions import ScopeName
 
 Column = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -13,12 +13,12 @@ from gpu_advisor.promql.expressions import (
     Function,
     Matcher,
     Ratio,
+    Reduction,
     Selector,
     Sum,
     restrict_to_values,
     union,
 )
-from gpu_advisor.promql.vocabulary import Reduction
 from gpu_advisor.sources.exporters.mapping import (
     ExporterMapping,
     GaugeSum,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpu_advisor.promql.expressions import Expression, Labels, Selector, metrics_of
-from gpu_advisor.promql.vocabulary import Reduction
+from gpu_advisor.promql.expressions import Expression, Labels, Reduction, Selector, metrics_of
 from gpu_advisor.sources.algebra import MutableVector, evaluate_expression
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.identity_rows import RowReader

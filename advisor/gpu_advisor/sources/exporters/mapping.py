@@ -40,10 +40,10 @@ from gpu_advisor.promql.expressions import (
     LabelJoin,
     LabelReplace,
     Matcher,
+    ScopeName,
     Selector,
     union,
 )
-from gpu_advisor.promql.vocabulary import ScopeName
 from gpu_advisor.sources.exporters.identity_labels import Candidate, identity_expression
 
 

@@ -24,11 +24,11 @@ from gpu_advisor.promql.expressions import (
     Expression,
     LabelReplace,
     Matcher,
+    Reduction,
     Selector,
     any_of_values,
     union,
 )
-from gpu_advisor.promql.vocabulary import Reduction
 from gpu_advisor.sources.exporters import aggregate_rules
 from gpu_advisor.sources.exporters.aggregate_rules import GPU_INFO
 from gpu_advisor.sources.exporters.dialect import ExporterDialect

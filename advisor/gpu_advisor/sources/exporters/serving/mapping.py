@@ -36,6 +36,18 @@ from gpu_advisor.promql.expressions import (
 )
 from gpu_advisor.sources.exporters.mapping import MappingModel, as_tuple
 
+#: Inference servers that no mapping reads, by a metric that each of their pages has: the checklist names them.
+#: Sources: https://docs.pytorch.org/serve/metrics.html,
+#: https://docs.bentoml.com/en/latest/build-with-bentoml/observability/metrics.html,
+#: https://docs.openvino.ai/2024/openvino-workflow/model-server/ovms_docs_metrics.html,
+#: https://github.com/aphrodite-engine/aphrodite-engine (aphrodite/engine/metrics.py)
+UNMAPPED_SERVERS: Mapping[str, str] = {
+    "ts_inference_requests_total": "TorchServe",
+    "bentoml_service_request_total": "BentoML",
+    "ovms_requests_success": "OpenVINO Model Server",
+    "aphrodite:num_requests_running": "Aphrodite",
+}
+
 
 class ServingMetric(MappingModel):
     """One metric, with the values of labels that select its series. Series that differ in the label `add` add up: parts
