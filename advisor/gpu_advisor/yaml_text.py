@@ -64,10 +64,10 @@ def parse_yaml(text: str, file: str) -> YamlText:
 
 class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """As SafeLoader, which raises ValueError for a date such as 2026-99-99."""
+        """As SafeLoader, which raises ValueError for 2026-99-99, and other errors for text that is not of its tag."""
         try:
             return super().construct_object(node, deep)
-        except ValueError as error:
+        except (ValueError, LookupError, AttributeError) as error:
             problem = f"this is no {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 

@@ -109,7 +109,7 @@ def _shape(
     if config:
         try:
             read = json.loads(config.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, RecursionError, OSError) as error:
             raise PlanError(f"{config}: not valid JSON ({error}): give a model's config.json") from error
         if not isinstance(read, dict):
             raise PlanError(f"{config}: not a JSON object: give the config.json of a model")

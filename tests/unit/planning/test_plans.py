@@ -168,6 +168,16 @@ def test_the_command(tmp_path: Path) -> None:
     assert run("--layers", "2", "--hidden", "64", "--heads", "4", "--gpus", "1xT4").exit_code == 0
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000, '{"hidden_size": ' + "1" * 5000 + "}", "\udcff"])
+def test_a_file_that_is_no_model_is_refused(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_bytes(text.encode(errors="surrogateescape"))
+    refused = run("--config", str(config), "--gpus", "1xT4")
+    assert refused.exit_code == 1
+    assert f"{config}: not " in refused.output
+    assert "config.json" in refused.output.partition("give ")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "fix"),
     [
