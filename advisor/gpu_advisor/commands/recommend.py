@@ -123,7 +123,9 @@ def _show(answer: schema.Recommendations) -> None:
     else:
         output.show_table(HEADINGS, rows(answer), "No recommendations.")
     if answer["recommendations"]:
-        output.echo_paragraph(f"Together: {money.format_savings(answer['summary'])}")
+        unmeasured = sum(1 for each in answer["recommendations"] if each["savings_per_hour"] is None)
+        without = f"; {unmeasured} without an amount" if 0 < unmeasured < len(answer["recommendations"]) else ""
+        output.echo_paragraph(f"Together: {money.format_savings(answer['summary'])}{without}")
         if lost := money.lost_by_group(answer["summary"]):
             output.echo_paragraph(one_line(lost))
     for word in answer["abstentions"]:

@@ -99,7 +99,10 @@ def test_only_idle_gpus_are_reclaimed_whole_gangs_and_never_below_min(found: lis
     if not results.recommendations:  # nothing to release
         keep = max(least, len(found) - len(idle))
         assert -(-keep // gang) * gang >= len(found)
-    assert any(each.subject == "idle_reclaim" for each in results.abstentions) == bool(INSUFFICIENT_DATA & set(found))
+    about = [each for each in results.abstentions if each.subject == "idle_reclaim"]
+    assert any(not each.resolves for each in about) == bool(INSUFFICIENT_DATA & set(found))
+    kept = [each for each in about if "and kept" in each.message]
+    assert [set(each.gpus) for each in kept] == ([idle] if idle and not results.recommendations else [])
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ def _abstain(facts: Facts, pool: Pool, outcomes: Sequence[GpuDiagnosis]) -> Iter
     """GPUs without a diagnosis. The sizing policies report GPUs without any data."""
     nearly = [outcome for outcome in outcomes if outcome.borderline and outcome.name == UNKNOWN]
     if nearly:
-        names = ", ".join(dict.fromkeys(name for outcome in nearly for name in outcome.borderline))
+        causes = dict.fromkeys(name.replace("_", " ") for outcome in nearly for name in outcome.borderline)
+        names = ", ".join(causes)
         message = f"{len(nearly)} of {len(pool.gpus)} GPUs: {names} or not? Values are within the dead band"
         yield Abstention(Reason.CONFLICTING, SUBJECT, pool.scope, message, _uuids(nearly), KINDS)
     by_question: dict[OpenQuestion, list[GpuDiagnosis]] = {}

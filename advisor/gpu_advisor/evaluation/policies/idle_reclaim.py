@@ -67,6 +67,18 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
     keep = ceil(max(settings.gpu_limits(pool.settings).min, len(pool.gpus) - len(idle)) / gang) * gang
     if keep < len(pool.gpus):
         yield _recommendation(facts, settings, pool, idle, keep)
+    elif idle:
+        yield _kept(settings, pool, idle)
+
+
+def _kept(settings: Settings, pool: Pool, idle: list[Gpu]) -> Abstention:
+    """What is idle is said, also where the settings keep it."""
+    gang = pool.settings.gpus_per_replica
+    whole = f" in whole groups of {gang} (gpus_per_replica)" if gang > 1 else ""
+    count = f"{len(idle)} of {len(pool.gpus)} GPUs {'is' if len(idle) == 1 else 'are'} idle and kept"
+    message = f"{count}: the pool keeps at least {settings.gpu_limits(pool.settings).min} (gpu.min){whole}"
+    uuids = tuple(gpu.uuid for gpu in idle)
+    return Abstention(Reason.CONFLICTING, KIND, pool.scope, message, uuids, (KIND,), resolves=True)
 
 
 def _phases(scope: Scope, phases: Mapping[Gpu, IdleVerdict]) -> Iterator[Abstention]:
