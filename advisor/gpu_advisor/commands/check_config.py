@@ -1,8 +1,8 @@
-"""`gpu-advisor check-config`: whether a settings file is valid, and what it says."""
+"""`gpu-advisor check-config`: whether a settings file and the files that it names are valid, and what it says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def command(file: Path, quiet: bool) -> None:
-    """Check a settings file. Exit code 2, with file, line and fix of each problem, if it is not valid.
+    """Check a settings file, and the mappings, prices and inventory that it names. Exit code 2, with file, line and fix
+    of each problem, if it is not valid.
 
     \b
       gpu-advisor check-config advisor.yml
@@ -26,9 +27,38 @@ def command(file: Path, quiet: bool) -> None:
     from gpu_advisor.settings import load_settings
 
     settings = load_settings(file)
+    unchecked = tuple(check_files(settings))
     if not quiet:
-        for line in (f"{file}: valid", *summary(settings)):
+        for line in (f"{file}: valid", *summary(settings), *unchecked):
             click.echo(one_line(line))
+
+
+def check_files(settings: Settings) -> Iterator[str]:
+    """Those that are not here, as for the settings of another machine. Raises ConfigError for one that is invalid."""
+    from gpu_advisor.allocation.inventory_file import read_inventory
+    from gpu_advisor.cost.catalogue import read_catalogue
+    from gpu_advisor.cost.errors import CostError
+    from gpu_advisor.settings import ConfigError
+    from gpu_advisor.sources.exporters.mapping_files import MappingError, read_mappings
+
+    specs = settings.allocation.gpu_memory_specs
+    named: tuple[tuple[str, str, Callable[[Path], object]], ...] = (
+        ("source.mappings_dir", settings.source.mappings_dir, lambda path: read_mappings(str(path))),
+        ("cost.catalogue", settings.cost.catalogue, read_catalogue),
+        (
+            "allocation.inventory_file",
+            settings.allocation.inventory_file,
+            lambda path: read_inventory(path, 0.0, specs),
+        ),
+    )
+    for key, name, read in named:
+        if name and not Path(name).exists():
+            yield f"not checked   {key}: {name} is not on this machine"
+        elif name:
+            try:
+                read(Path(name))
+            except (ConfigError, CostError, MappingError) as error:
+                raise ConfigError(f"{key}: {error}") from error
 
 
 def summary(settings: Settings) -> Iterator[str]:
