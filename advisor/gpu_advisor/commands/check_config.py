@@ -41,15 +41,13 @@ def check_files(settings: Settings) -> Iterator[str]:
     from gpu_advisor.settings import ConfigError
     from gpu_advisor.sources.exporters.mapping_files import MappingError, read_mappings
 
-    specs = settings.allocation.gpu_memory_specs
+    def inventory(path: Path) -> object:
+        return read_inventory(path, 0.0, settings.allocation.gpu_memory_specs)
+
     named: tuple[tuple[str, str, Callable[[Path], object]], ...] = (
         ("source.mappings_dir", settings.source.mappings_dir, lambda path: read_mappings(str(path))),
         ("cost.catalogue", settings.cost.catalogue, read_catalogue),
-        (
-            "allocation.inventory_file",
-            settings.allocation.inventory_file,
-            lambda path: read_inventory(path, 0.0, specs),
-        ),
+        ("allocation.inventory_file", settings.allocation.inventory_file, inventory),
     )
     for key, name, read in named:
         if name and not Path(name).exists():

@@ -138,6 +138,25 @@ def test_init_writes_what_it_finds_and_check_config_says_it_again(call: Call, tm
     assert (code, "check the URL" in err, (tmp_path / "b.yml").exists()) == (1, True, False)
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("source.mappings_dir", "own/x.yaml"), ("cost.catalogue", "own.yaml"), ("allocation.inventory_file", "own.yaml")],
+)
+def test_check_config_reads_the_files_that_settings_name(call: Call, tmp_path: Path, key: str, name: str) -> None:
+    section, _, field = key.partition(".")
+    target = tmp_path / name.partition("/")[0]
+    file = tmp_path / "advisor.yml"
+    file.write_text(f"{section}: {{{field}: {target}}}\n")
+    code, out, _ = call("check-config", str(file))
+    assert (code, f"not checked   {key}: {target} is not on this machine" in out) == (0, True)
+    wrong = tmp_path / name
+    wrong.parent.mkdir(exist_ok=True)
+    wrong.write_text("a: 1\na: 2\n")
+    code, out, err = call("check-config", str(file))
+    assert (code, out) == (2, "")
+    assert f"{key}: {wrong}:2: a: duplicate key" in err
+
+
 # doctor
 
 
