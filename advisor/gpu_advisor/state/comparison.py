@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.owners import GpuOwner
@@ -35,7 +36,7 @@ def work_on(gpus: Iterable[str], facts: Facts) -> frozenset[str]:
 def _lasting_name(owner: GpuOwner) -> str:
     if not owner.pod:
         return str(owner.workload)
-    return f"pod {owner.namespace}/{_POD_SUFFIX.sub('', owner.pod)}"
+    return str(replace(owner.workload, pod=_POD_SUFFIX.sub("", owner.pod)))
 
 
 def explain_incomparable(kind: str, scope: Scope, gpus: Sequence[str], work: Iterable[str], facts: Facts) -> str | None:

@@ -25,6 +25,8 @@ def recommend(facts: Facts, _settings: Settings, pool: Pool, /) -> Iterator[Reco
         return
     here = frozenset(pool.uuids)
     held = {facts.leases[uuid] for uuid in here if uuid in facts.leases}
+    if not held:
+        return
     leases: dict[Lease, list[Gpu]] = {}
     for gpu in idle_gpus(facts, (each for each in facts.gpus if facts.leases.get(each.uuid) in held)):
         if judge_idle_gpu(facts, gpu).verdict == "lessee":
