@@ -6,7 +6,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 
 from gpu_advisor.allocation import errors
 from gpu_advisor.allocation.allocation_service import AllocationService
@@ -27,7 +27,7 @@ from gpu_advisor.web.api.allocation_operations import (
 from gpu_advisor.web.api.base import JSON
 from gpu_advisor.web.api.json_body import dump_json, parse_body
 from gpu_advisor.web.api.problem_details import ProblemError, json_pointer, problem_response
-from gpu_advisor.web.api.query_parameters import parse_query
+from gpu_advisor.web.api.query_parameters import query_of_request
 
 ERROR_STATUSES: tuple[tuple[type[errors.AllocationError], HTTPStatus], ...] = (
     (errors.InvalidRequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -64,13 +64,12 @@ class AllocationHandlers:
         return {name: getattr(self, name) for name in GPU_OPERATIONS}
 
     def gpu_status(self) -> Response:
-        _query_parameters("gpu_status")
         allocator = self._service.allocator
         held = allocator.snapshot().lease_by_gpu
         return _json_response(serialize.status(allocator.inventory(), held, self._simulated(), self._resource))
 
     def gpu_nodes(self) -> Response:
-        query, allocator = _query_parameters("gpu_nodes"), self._service.allocator
+        query, allocator = query_of_request(), self._service.allocator
         inventory = allocator.inventory()
         try:
             gpu_request = with_gpu_type(
@@ -88,29 +87,24 @@ class AllocationHandlers:
         return _json_response({**serialize.inventory_header(inventory, self._simulated()), "nodes": rows})
 
     def gpu_allocate(self) -> Response:
-        _query_parameters("gpu_allocate")
         body = parse_body(AllocateRequestBody)
         allocator = self._service.allocator
         allocation = allocator.allocate(self._request(body), body.client_token, body.lease_seconds)
         return _json_response(serialize.allocate_answer(allocation, allocator.leases.clock(), self._resource))
 
     def gpu_validate(self) -> Response:
-        _query_parameters("gpu_validate")
         gpu_request = self._request(parse_body(GpuRequestBody))
         return _json_response(serialize.validation_document(gpu_request, self._service.allocator.validate(gpu_request)))
 
     def gpu_setup_pytorch(self) -> Response:
-        _query_parameters("gpu_setup_pytorch")
         body = parse_body(SetupRequestBody)
         return _json_response(pytorch_settings(self._allocation_for(body), _options(body)).document())
 
     def gpu_setup_tensorflow(self) -> Response:
-        _query_parameters("gpu_setup_tensorflow")
         body = parse_body(SetupRequestBody)
         return _json_response(tensorflow_settings(self._allocation_for(body), _options(body)).document())
 
     def gpu_health(self) -> Response:
-        _query_parameters("gpu_health")
         service = self._service
         snapshot, now = service.allocator.snapshot(), service.allocator.leases.clock()
         inventory, leases = self._inventory_error(), service.allocator.leases.last_error
@@ -125,7 +119,6 @@ class AllocationHandlers:
         )
 
     def gpu_monitoring(self) -> Response:
-        _query_parameters("gpu_monitoring")
         service = self._service
         snapshot = service.allocator.snapshot()
         return _json_response(
@@ -136,22 +129,18 @@ class AllocationHandlers:
         )  # fmt: skip
 
     def gpu_allocations(self) -> Response:
-        _query_parameters("gpu_allocations")
         active = sorted(self._service.allocator.snapshot().active.values(), key=lambda each: (each.expires, each.id))
         now = self._service.allocator.leases.clock()
         rows = [serialize.allocation_document(each, now, self._resource) for each in active]
         return _json_response({"total": len(rows), "allocations": rows})
 
     def gpu_allocation(self, id_: str) -> Response:
-        _query_parameters("gpu_allocation")
         return self._allocation_response(self._service.allocator.get(id_))
 
     def gpu_renew(self, id_: str) -> Response:
-        _query_parameters("gpu_renew")
         return self._allocation_response(self._service.allocator.renew(id_, parse_body(RenewRequestBody).lease_seconds))
 
     def gpu_release(self, id_: str) -> Response:
-        _query_parameters("gpu_release")
         self._service.allocator.release(id_)
         return Response(status=HTTPStatus.NO_CONTENT)
 
@@ -201,10 +190,6 @@ def _options(body: SetupRequestBody) -> SetupOptions:
         version=body.framework_version,
         growth=body.growth,
     )
-
-
-def _query_parameters(operation: str) -> dict[str, Any]:
-    return parse_query(request.args, GPU_OPERATIONS[operation].parameters)
 
 
 def _json_response(document: Any) -> Response:

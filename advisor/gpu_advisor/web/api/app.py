@@ -33,15 +33,16 @@ from gpu_advisor.web.api import (
     openapi,
     problem_details,
     query_filters,
+    query_parameters,
     report_handler,
 )
 from gpu_advisor.web.api.allocation_operations import GPU_OPERATIONS
-from gpu_advisor.web.api.authentication import Authenticator
+from gpu_advisor.web.api.authentication import PUBLIC_PATHS, Authenticator
 from gpu_advisor.web.api.base import CSV, JSON, METRICS, TEXT
 from gpu_advisor.web.api.json_body import dump_json, parse_body, read_json
 from gpu_advisor.web.api.operations import OPERATIONS, FeedbackRequestBody, SnoozeRequestBody
 from gpu_advisor.web.api.problem_details import ProblemError, explain_no_evaluation, json_pointer
-from gpu_advisor.web.api.query_parameters import parse_query
+from gpu_advisor.web.api.query_parameters import query_of_request
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
 from gpu_advisor.web.page.evidence_history import RangeQuery
 from gpu_advisor.web.page.routes import PageContext, ProblemPage, accepts_html
@@ -86,6 +87,8 @@ def create_app(context: ApiContext) -> Flask:
     problem_details.register(app)
     browser_guard.register(app, context.settings.web, context.access.login_required)
     authentication.register(app, context.access, _changes_state)
+    checked = {name: each.parameters for name, each in OPERATIONS.items() if each.path not in PUBLIC_PATHS}
+    query_parameters.register(app, checked)
     problem_page = register_page(
         app,
         PageContext(context.view, context.alertmanagers, context.settings, context.query_range, context.what_if_lock),
@@ -123,23 +126,19 @@ class _Handlers:
 
     def recommendations(self) -> Response:
         return self._list_response(
-            "recommendations",
-            query_filters.filter_recommendations,
-            serialize.recommendations,
-            csv_export.recommendations_csv,
+            query_filters.filter_recommendations, serialize.recommendations, csv_export.recommendations_csv
         )
 
     def checks(self) -> Response:
-        return self._list_response("checks", query_filters.filter_checks, serialize.checks, csv_export.checks_csv)
+        return self._list_response(query_filters.filter_checks, serialize.checks, csv_export.checks_csv)
 
     def abstentions(self) -> Response:
-        return self._list_response("abstentions", query_filters.filter_abstentions, serialize.abstentions_page)
+        return self._list_response(query_filters.filter_abstentions, serialize.abstentions_page)
 
     def outcomes(self) -> Response:
-        return self._list_response("outcomes", query_filters.filter_outcomes, serialize.outcomes)
+        return self._list_response(query_filters.filter_outcomes, serialize.outcomes)
 
     def one_recommendation(self, id_: str) -> Response:
-        self._query_parameters("one_recommendation")
         view = self._context.view()
         issued = query_filters.find_recommendation(view, id_)
         body: schema.RecommendationDetail = {
@@ -148,7 +147,6 @@ class _Handlers:
         return _conditional_response(render_response(dump_json(body), JSON))
 
     def snooze(self, id_: str) -> Response:
-        self._query_parameters("snooze")
         query_filters.find_recommendation(self._context.view(), id_)
         body, now = parse_body(SnoozeRequestBody), self._context.clock()
         until = body.until.timestamp()
@@ -162,14 +160,12 @@ class _Handlers:
         return Response(dump_json(serialize.snooze(snooze)), content_type=JSON)
 
     def end_snooze(self, id_: str) -> Response:
-        self._query_parameters("end_snooze")
         if query_filters.find_recommendation(self._context.view(), id_).snoozed is None:
             raise ProblemError(HTTPStatus.NOT_FOUND, f"recommendation {id_!r} is not snoozed")
         self._save_snooze(id_, None)
         return Response(status=HTTPStatus.NO_CONTENT)
 
     def feedback(self, id_: str) -> Response:
-        self._query_parameters("feedback")
         kind = query_filters.kind_of_recommendation(self._context.view(), id_)
         body = parse_body(FeedbackRequestBody)
         feedback = Feedback(id_, kind, body.verdict, body.reason, body.by, self._context.clock())
@@ -178,7 +174,6 @@ class _Handlers:
         return Response(dump_json(serialize.feedback(feedback)), content_type=JSON)
 
     def what_if(self) -> Response:
-        self._query_parameters("what_if")
         changes, view = read_json(), self._context.view()
         if not isinstance(changes, Mapping):
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "the body must be a JSON object of settings to change")
@@ -196,7 +191,7 @@ class _Handlers:
         return Response(dump_json(serialize.what_if(view, comparison)), content_type=JSON)
 
     def report(self) -> Response:
-        query_values, context = self._query_parameters("report"), self._context
+        query_values, context = query_of_request(), self._context
         try:
             return report_handler.report_response(
                 context.query_range,
@@ -213,12 +208,10 @@ class _Handlers:
             raise
 
     def own_metrics(self) -> Response:
-        self._query_parameters("own_metrics")
         body = self._metrics.render(self._context.view(), self._context.alertmanagers())
         return Response(body, content_type=f"{METRICS}; charset=utf-8")
 
     def openapi(self) -> Response:
-        self._query_parameters("openapi")
         return Response(self._openapi, content_type=JSON)
 
     def healthy(self) -> Response:
@@ -227,7 +220,6 @@ class _Handlers:
     ready = healthy
 
     def reload(self) -> Response:
-        self._query_parameters("reload")
         if self._context.reload is None:
             raise ProblemError(HTTPStatus.FORBIDDEN, "not enabled: set web.enable_lifecycle, or send SIGHUP to `serve`")
         try:
@@ -236,18 +228,14 @@ class _Handlers:
             raise ProblemError(HTTPStatus.BAD_REQUEST, f"not reloaded: {error}") from error
         return Response("reloading\n", content_type=f"{TEXT}; charset=utf-8")
 
-    def _query_parameters(self, operation: str) -> dict[str, Any]:
-        return parse_query(request.args, OPERATIONS[operation].parameters)
-
     def _list_response(
         self,
-        operation: str,
         apply_filters: Callable[[View, Mapping[str, Any]], Sequence[T]],
         serialize_page: Callable[[View, Sequence[T], int, int], Mapping[str, Any]],
         as_csv: Callable[[Sequence[T]], str] | None = None,
     ) -> Response:
         """A list: one page as JSON, or all of it as CSV. Cached per view and query."""
-        query_values, path, query = self._query_parameters(operation), request.path, request.args.to_dict()
+        query_values, path, query = query_of_request(), request.path, request.args.to_dict()
 
         def render(view: View) -> RenderedResponse:
             known_names.require_known(view, query_values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any
 
+from flask import Flask, g, request
 from pydantic import Field, TypeAdapter, ValidationError
 from werkzeug.datastructures import MultiDict
 
@@ -62,3 +63,19 @@ def parse_query(query_args: MultiDict[str, str], parameters: Sequence[Parameter]
     if duplicates:
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"{duplicates[0]!r} is given more than once: give it once")
     return {name: each.parse(query_args[name]) if name in query_args else each.default for name, each in known.items()}
+
+
+def register(app: Flask, parameters: Mapping[str, Sequence[Parameter]]) -> None:
+    """Parse the query of each request to one of these endpoints, before its handler runs."""
+
+    @app.before_request
+    def parse() -> None:
+        own = parameters.get(request.endpoint or "")
+        if own is not None:
+            g.query = parse_query(request.args, own)
+
+
+def query_of_request() -> dict[str, Any]:
+    """The values of the present request's parameters, by name."""
+    found: dict[str, Any] = g.query
+    return found
