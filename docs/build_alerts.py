@@ -32,7 +32,8 @@ both kinds and inhibits alerts that follow from another one.
 
 What an owner does about a GPU has an alert for each owner, with `namespace`, `team` (by `teams` in the
 [settings](configuration.md)) and `owner`, such as `pod/train-0` or `job/4711`, where they are known. At most 50
-owners of a recommendation have one of their own; the newest of more share one.
+owners of a recommendation have one of their own; the newest of more share one. Where the GPUs are in several clusters,
+`cluster` is the owner's.
 [This example](../prometheus/alertmanager-teams.yml) routes them to their teams. The labels need no quotes in matchers:
 other characters than letters, digits and `_./:@+=-` become `_`, and the name then ends with a hash.
 
