@@ -10,13 +10,7 @@ from grafana_foundation_sdk.builders.table import Panel as Table
 
 from grafana import panels
 from grafana.dashboard_frame import cell_value, dashboard_link, external_link
-from grafana.queries import (
-    OPEN_RECOMMENDATION_COUNT,
-    OPEN_RECOMMENDATIONS,
-    RECOMMENDED_SINCE,
-    RUNBOOKS,
-    severity_rank,
-)
+from grafana.queries import OPEN_RECOMMENDATION_COUNT, OPEN_RECOMMENDATIONS, RECOMMENDED_SINCE, RUNBOOKS, severity_rank
 
 #: Shown while Prometheus has no metrics from an advisor. No recommendations would be 0.
 NO_ADVISOR = "advisor down"

@@ -206,11 +206,7 @@ def add_target_line(panel: timeseries.Panel, value: float, color: str) -> timese
 
 
 def table_panel(
-    title: str,
-    description: str,
-    queries: Sequence[str],
-    columns: Mapping[str, str],
-    wanted: str = "",
+    title: str, description: str, queries: Sequence[str], columns: Mapping[str, str], wanted: str = ""
 ) -> table.Panel:
     """A table of the queries' results, joined on their common labels.
 

@@ -189,9 +189,7 @@ POWER_WINDOW = _device_family(
 )
 WINDOW_LENGTH = _device_family("gpu_window_seconds", "gauge", "Length of the windows of the gpu_*_window_* families.")
 WINDOW_END = _device_family(
-    "gpu_window_end_timestamp_seconds",
-    "gauge",
-    "End of the window of the gpu_*_window_* families.",
+    "gpu_window_end_timestamp_seconds", "gauge", "End of the window of the gpu_*_window_* families."
 )
 MEMORY_TEMPERATURE = _device_family("gpu_memory_temperature_celsius", "gauge", "Temperature of the GPU memory.")
 MEMORY_CLOCK_MAX = _device_family("gpu_memory_clock_max_hertz", "gauge", "Maximum memory clock.")

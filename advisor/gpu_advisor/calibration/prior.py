@@ -7,14 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gpu_advisor.calibration.prior_table import (
-    FIXED_SHARES,
-    FLOORS,
-    NOISES,
-    POWERS,
-    TRACED_GROWTHS,
-    TRACED_NOISES,
-)
+from gpu_advisor.calibration.prior_table import FIXED_SHARES, FLOORS, NOISES, POWERS, TRACED_GROWTHS, TRACED_NOISES
 
 Array = npt.NDArray[np.float64]
 WeightedValues = tuple[tuple[float, float], ...]

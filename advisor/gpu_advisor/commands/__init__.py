@@ -60,8 +60,7 @@ COMMAND_GROUPS: Mapping[str, Mapping[str, CommandInfo]] = {
     },
     "Integration": {
         "rules": CommandInfo(
-            "rules",
-            "Print Prometheus recording rules for the series that dashboards and long windows read.",
+            "rules", "Print Prometheus recording rules for the series that dashboards and long windows read."
         ),
         "mappings": CommandInfo(
             "mappings", "List the mappings of exporters, or show how they interpret saved /metrics output."

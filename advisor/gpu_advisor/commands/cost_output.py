@@ -215,8 +215,7 @@ def _warn_stale_prices(of: CostReport, err: bool = False) -> None:
     past = [f"{age.provider} {age.oldest} ({age.days} days)" for age in of.stale if age.days >= 0]
     if past:
         click.echo(
-            f"Old prices: {', '.join(past)}. Update them with --refresh-from, or set your own with --catalogue",
-            err=err,
+            f"Old prices: {', '.join(past)}. Update them with --refresh-from, or set your own with --catalogue", err=err
         )
     for age in of.stale:
         if age.days < 0:

@@ -22,11 +22,7 @@ DEFAULT_ADVISOR = "http://127.0.0.1:9817"
 RESPONSE_TIMEOUT_SECONDS = 30.0
 MAX_RESPONSE_BYTES = 256 * 2**20
 
-_NOT_A_URL = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
-)
+_NOT_A_URL = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 
 
 def read_token(file: Path | None) -> Secret:

@@ -36,12 +36,7 @@ def _names(mappings_dir: str) -> dict[str, list[str]]:
     "--mappings-dir", default="", metavar="DIRECTORY",
     help="Directory of your own mapping files, as source.mappings_dir in the settings.",
 )  # fmt: skip
-def command(
-    sources: tuple[str, ...],
-    jobs: tuple[str, ...],
-    cluster_label: str,
-    mappings_dir: str,
-) -> None:
+def command(sources: tuple[str, ...], jobs: tuple[str, ...], cluster_label: str, mappings_dir: str) -> None:
     """Print Prometheus recording rules for the series that dashboards and long windows read.
 
     \b

@@ -220,9 +220,7 @@ def get_gpu_monitoring_data(manager: GPUResourceManager | None = None) -> dict[s
 
 @contextmanager
 def gpu_resources(
-    config: TrainingGPUConfig,
-    manager: GPUResourceManager | None = None,
-    on_lost: Callable[[str], None] | None = None,
+    config: TrainingGPUConfig, manager: GPUResourceManager | None = None, on_lost: Callable[[str], None] | None = None
 ) -> Iterator[Session]:
     """See `gpu_advisor.allocation.manager.gpu_resources`: the session, or AllocationError."""
     with allocation_manager.gpu_resources(config.request(), _manager(manager).manager, on_lost) as session:
@@ -230,10 +228,7 @@ def gpu_resources(
 
 
 def train_with_gpu_resources(
-    config: TrainingGPUConfig,
-    train: Callable[[Session], R],
-    manager: GPUResourceManager | None = None,
-    tries: int = 3,
+    config: TrainingGPUConfig, train: Callable[[Session], R], manager: GPUResourceManager | None = None, tries: int = 3
 ) -> R:
     """See `gpu_advisor.allocation.manager.train_with_gpu_resources`."""
     return allocation_manager.train_with_gpu_resources(config.request(), train, _manager(manager).manager, tries)

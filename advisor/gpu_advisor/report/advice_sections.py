@@ -15,14 +15,7 @@ from gpu_advisor.evaluation.money import BOUND_WORDS
 from gpu_advisor.rendering.durations import duration
 from gpu_advisor.rendering.names import humanize
 from gpu_advisor.report.comparison_section import before_words
-from gpu_advisor.report.formatting import (
-    UNKNOWN,
-    gpus,
-    money,
-    percent,
-    percentage_points,
-    to_minute,
-)
+from gpu_advisor.report.formatting import UNKNOWN, gpus, money, percent, percentage_points, to_minute
 from gpu_advisor.report.schema import Report
 from gpu_advisor.report.section_model import (
     Formatter,

@@ -12,12 +12,7 @@ from gpu_advisor.report.line_charts import WIDTH
 from gpu_advisor.report.schema import GpuHours
 
 #: The segments of a bar, from left to right: class in the style, name.
-BAR_SEGMENTS = (
-    ("busy", "busy"),
-    ("unused", "unused"),
-    ("waste", "idle, memory allocated"),
-    ("unseen", "unobserved"),
-)
+BAR_SEGMENTS = (("busy", "busy"), ("unused", "unused"), ("waste", "idle, memory allocated"), ("unseen", "unobserved"))
 _BAR, _BAR_GAP, _BAR_LEFT, _BAR_RIGHT = 18.0, 12.0, 190.0, 70.0
 
 _STRIPES = svg.element("rect", "waste", width=6, height=6) + svg.element("line", "hatch", x1=0, y1=0, x2=0, y2=6)

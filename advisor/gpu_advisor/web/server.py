@@ -19,13 +19,7 @@ from gpu_advisor.storage.output_file import write_output
 from gpu_advisor.storage.private_files import FILE_MODE
 from gpu_advisor.storage.secret_file import Secret, SecretFile
 from gpu_advisor.web.api.app import ApiContext, create_app
-from gpu_advisor.web.api.authentication import (
-    LOGIN_KEY,
-    PUBLIC_PATHS,
-    RETRY_SECONDS,
-    TOO_MANY_GUESSES,
-    Authenticator,
-)
+from gpu_advisor.web.api.authentication import LOGIN_KEY, PUBLIC_PATHS, RETRY_SECONDS, TOO_MANY_GUESSES, Authenticator
 from gpu_advisor.web.http.connection import text_response
 from gpu_advisor.web.http.server import HttpServer, Lane
 from gpu_advisor.web.http.wsgi import Environ

@@ -78,10 +78,7 @@ FIELD_MAPPINGS: tuple[FieldMapping, ...] = (
     _map_gauge("DEV_POWER_MGMT_LIMIT_MAX", "Highest power limit that may be set, in watts.", metrics.POWER_LIMIT_MAX),
     _map_gauge("DEV_VIDEO_CLOCK", "Current video clock, in MHz.", metrics.VIDEO_CLOCK, MEGAHERTZ),
     _map_counter(
-        "DEV_TOTAL_ENERGY_CONSUMPTION",
-        "Energy consumed since driver load, in mJ.",
-        metrics.ENERGY,
-        scale=MILLIJOULES,
+        "DEV_TOTAL_ENERGY_CONSUMPTION", "Energy consumed since driver load, in mJ.", metrics.ENERGY, scale=MILLIJOULES
     ),
     _map_gauge("DEV_PSTATE", "Performance state: 0 is the fastest.", metrics.PERFORMANCE_STATE),
     _map_counter("DEV_PCIE_REPLAY_COUNTER", "PCIe replays.", metrics.PCIE_REPLAYS),

@@ -176,10 +176,7 @@ class AmdDriver(DrmDriver):
     kernel_drivers = ("amdgpu",)
 
     def __init__(
-        self,
-        sysfs: Path = Path("/sys"),
-        procfs: Path = Path("/proc"),
-        clock: Callable[[], float] = time.monotonic,
+        self, sysfs: Path = Path("/sys"), procfs: Path = Path("/proc"), clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(sysfs, procfs, clock)
         self._partition_reader = PartitionReader(self._sysfs)

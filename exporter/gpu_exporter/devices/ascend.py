@@ -23,13 +23,7 @@ from gpu_exporter.devices.card_readings import CardReadings
 from gpu_exporter.devices.meters import BusyMeter, BusySource
 from gpu_exporter.devices.sysfs import machine_hash
 from gpu_exporter.metrics import MetricFamily
-from gpu_exporter.snapshot import (
-    AbsenceReason,
-    DeviceIdentity,
-    DeviceReading,
-    DownReason,
-    DriverState,
-)
+from gpu_exporter.snapshot import AbsenceReason, DeviceIdentity, DeviceReading, DownReason, DriverState
 
 QUERY_INTERVAL_SECONDS = 15.0
 COMMAND_TIMEOUT_SECONDS = 4.0

@@ -110,10 +110,7 @@ class DrmDriver(ABC):
     busy_source = BusySource.GAUGE
 
     def __init__(
-        self,
-        sysfs: Path = Path("/sys"),
-        procfs: Path = Path("/proc"),
-        clock: Callable[[], float] = time.monotonic,
+        self, sysfs: Path = Path("/sys"), procfs: Path = Path("/proc"), clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._sysfs = str(sysfs)
         self._procfs = str(procfs)

@@ -12,12 +12,7 @@ from ctypes import byref, c_uint, c_ulonglong, create_string_buffer, memset, siz
 from typing import Any
 
 from gpu_exporter.devices.meters import UtilizationSample
-from gpu_exporter.devices.nvidia_drivers import (
-    MPS_PROCESS_ENTRY_BYTES,
-    ProcessFunction,
-    Version,
-    process_functions,
-)
+from gpu_exporter.devices.nvidia_drivers import MPS_PROCESS_ENTRY_BYTES, ProcessFunction, Version, process_functions
 from gpu_exporter.devices.nvml import INSUFFICIENT_SIZE, NOT_FOUND, NvmlSession, NvmlValueError, absence_reason
 from gpu_exporter.snapshot import AbsenceReason, GpuProcess
 

@@ -245,11 +245,7 @@ LIVE_METRICS: tuple[CallMetric, ...] = (
     *MEMORY_METRICS,
     CallMetric(metrics.TEMPERATURE, _single_function_call("nvmlDeviceGetTemperature", _uint, CORE), ranged(150)),
     CallMetric(metrics.POWER, _single_function_call("nvmlDeviceGetPowerUsage"), _MILLIWATTS),
-    CallMetric(
-        metrics.ENERGY,
-        _single_function_call("nvmlDeviceGetTotalEnergyConsumption", _ulonglong),
-        _MILLIJOULES,
-    ),
+    CallMetric(metrics.ENERGY, _single_function_call("nvmlDeviceGetTotalEnergyConsumption", _ulonglong), _MILLIJOULES),
     CallMetric(metrics.SM_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, SM), _SM_MEGAHERTZ),
     CallMetric(metrics.MEMORY_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, MEMORY), _MEMORY_MEGAHERTZ),
     CallMetric(metrics.VIDEO_CLOCK, _single_function_call("nvmlDeviceGetClockInfo", _uint, VIDEO), _SM_MEGAHERTZ),

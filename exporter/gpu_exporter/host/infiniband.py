@@ -12,13 +12,7 @@ import re
 from collections.abc import Iterator
 
 from gpu_exporter.host.base import HostSettings
-from gpu_exporter.host.kernel_files import (
-    list_folder,
-    parse_unsigned,
-    read_file,
-    read_label,
-    samples_by_column,
-)
+from gpu_exporter.host.kernel_files import list_folder, parse_unsigned, read_file, read_label, samples_by_column
 from gpu_exporter.metrics import FamilySamples, MetricFamily, MetricType
 
 

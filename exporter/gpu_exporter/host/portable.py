@@ -214,9 +214,7 @@ def _for_network(settings: HostSettings, read: Callable[[Any, DeviceFilter], lis
     return PortableCollector(lambda psutil: read(psutil, devices))
 
 
-def _without_settings(
-    read: Callable[[Any], list[FamilySamples]],
-) -> Callable[[HostSettings], PortableCollector]:
+def _without_settings(read: Callable[[Any], list[FamilySamples]]) -> Callable[[HostSettings], PortableCollector]:
     return lambda _: PortableCollector(read)
 
 

@@ -155,8 +155,7 @@ class DeviceIdResolver:
     def _partition(self, address: str, number: int) -> str:
         partitions = self._instances.get(self._uuids.get(address, ""), ())
         return next(
-            (each.uuid for each in partitions if each.vendor.lower() == "amd" and each.index.endswith(f":{number}")),
-            "",
+            (each.uuid for each in partitions if each.vendor.lower() == "amd" and each.index.endswith(f":{number}")), ""
         )
 
     def _instance(self, parent: str, instance: str) -> str:

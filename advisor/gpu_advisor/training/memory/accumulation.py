@@ -66,10 +66,7 @@ class GradientAccumulation:
         )
 
     def combine(
-        self,
-        parameters: Sequence[nn.Parameter],
-        earlier: list[torch.Tensor | None] | None,
-        weight: float | None,
+        self, parameters: Sequence[nn.Parameter], earlier: list[torch.Tensor | None] | None, weight: float | None
     ) -> tuple[float, float]:
         """Add the earlier gradients to those of this call. `weight`: of this batch in their mean; None: a sum.
 

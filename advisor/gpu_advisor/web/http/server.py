@@ -20,13 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gpu_advisor.web.http.clients import Client, ClientTable, PendingResponses, Phase
-from gpu_advisor.web.http.connection import (
-    INTERNAL_ERROR,
-    HttpConnection,
-    HttpRequest,
-    HttpResponse,
-    text_response,
-)
+from gpu_advisor.web.http.connection import INTERNAL_ERROR, HttpConnection, HttpRequest, HttpResponse, text_response
 from gpu_advisor.web.http.head import RequestError
 from gpu_advisor.web.http.limits import ServerLimits, limits_for_descriptors
 from gpu_advisor.web.http.workers import WorkerPool

@@ -214,12 +214,7 @@ class _Pages:
         model = self._models.of(view)
         row = model.gpus.by_uuid.get(request.args.get("uuid", ""))
         if row is None or view.evaluation is None:
-            return self._not_found(
-                "no such GPU: see the page /page/gpus",
-                view,
-                "No such GPU",
-                _no_such_gpu(view),
-            )
+            return self._not_found("no such GPU: see the page /page/gpus", view, "No such GPU", _no_such_gpu(view))
         facts = view.evaluation.facts
         return self._page(
             "gpu.html", view, row=row, owners=facts.owners.get(row.gpu.uuid, ()),
@@ -386,12 +381,7 @@ def accepts_html() -> bool:
 
 
 def _gpu_table(found: gpu_list.GpuPage, rows: Markup) -> Mapping[str, object]:
-    return {
-        "gpus": found,
-        "gpu_rows": rows,
-        "column_headings": column_headings,
-        "options": options,
-    }
+    return {"gpus": found, "gpu_rows": rows, "column_headings": column_headings, "options": options}
 
 
 def _evidence_chart(evidence: Evidence, curve: EvidenceSeries | None) -> str:

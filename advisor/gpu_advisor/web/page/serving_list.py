@@ -44,10 +44,7 @@ def serving_rows(evaluation: Evaluation, issued: Sequence[PublishedRecommendatio
 
 
 def _row(
-    served: ServedPool,
-    evaluation: Evaluation,
-    issued: Sequence[PublishedRecommendation],
-    of_pools: Mapping[str, int],
+    served: ServedPool, evaluation: Evaluation, issued: Sequence[PublishedRecommendation], of_pools: Mapping[str, int]
 ) -> ServingRow:
     replicas = served.group.replicas
     of_pool = of_pools.get(served.pool.settings.name, 0) if served.alone else 0
