@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def command(file: Path, quiet: bool) -> None:
-    """Check a settings file, and the mappings, prices and inventory that it names. Exit code 2, with file, line and fix
-    of each problem, if it is not valid.
+    """Check a settings file. The mappings, prices and inventory that it names are checked, too. Exit code 2, with file,
+    line and fix of each problem, if one is not valid.
 
     \b
       gpu-advisor check-config advisor.yml
