@@ -198,9 +198,9 @@ class Recommendation:
     diagnosis: str
     explanation: str
     confidence: Confidence
-    projection: Projection
     evidence: tuple[Evidence, ...]
     rejected: tuple[Alternative, ...]
+    projection: Projection = Projection()
     actions: tuple[Action, ...] = ()
     gpus: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()

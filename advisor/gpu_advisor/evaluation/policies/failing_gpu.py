@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.gpu_commands import drain_node
 from gpu_advisor.evaluation.policies.unseen_errors import FATAL_XIDS
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation
+from gpu_advisor.evaluation.recommendation import Alternative, Recommendation
 from gpu_advisor.evaluation.signals import FATAL_ERRORS, LAST_ERROR, ROW_REMAP_FAILED, ROW_REMAP_PENDING, Signal
 from gpu_advisor.settings import Settings
 
@@ -102,7 +102,6 @@ def _recommendation(facts: Facts, gpu: Gpu, failure: Failure) -> Recommendation:
         diagnosis="failing_hardware",
         explanation=f"{meaning}{failure.why}",
         confidence="high",
-        projection=Projection(),
         evidence=(
             facts.evidence(signal, (gpu.uuid,), failure.threshold),
             *(() if xid is None else (facts.evidence(LAST_ERROR, (gpu.uuid,)),)),

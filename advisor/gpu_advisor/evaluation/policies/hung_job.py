@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.policies.gpu_commands import dump_stacks
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
 from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
+from gpu_advisor.evaluation.recommendation import Alternative, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, JOB_STEP_TIME
 from gpu_advisor.rendering.durations import duration
 from gpu_advisor.settings import Settings
@@ -57,7 +57,6 @@ def _recommendation(facts: Facts, job: str, gpus: list[Gpu]) -> Recommendation:
         diagnosis="hung_job",
         explanation="The job reported steps before, and makes none now; its GPUs are idle, and the host is not busy.",
         confidence="medium",
-        projection=Projection(),
         evidence=(facts.evidence(JOB_STEP_TIME, uuids), facts.evidence(IDLE_UTILIZATION, uuids)),
         rejected=(Alternative("release its GPUs", "the job would lose what it has done since its last checkpoint"),),
         actions=(

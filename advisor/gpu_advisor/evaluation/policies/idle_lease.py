@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.owners import Lease
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import ask_owners, utc_time
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
+from gpu_advisor.evaluation.recommendation import Alternative, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import IDLE_COVERAGE, IDLE_UTILIZATION
 from gpu_advisor.rendering.durations import duration
 from gpu_advisor.settings import Settings
@@ -53,7 +53,6 @@ def _recommendation(facts: Facts, lease: Lease, gpus: list[Gpu]) -> Recommendati
         explanation=f"Leased since {utc_time(lease.made)}, until {utc_time(lease.expires)} if it is not renewed. "
         "Nothing runs on them, and nobody else gets them.",
         confidence="high",
-        projection=Projection(),
         evidence=(facts.evidence(IDLE_UTILIZATION, uuids), facts.evidence(IDLE_COVERAGE, uuids)),
         rejected=(Alternative("release them", "only the lessee knows whether its job is about to use them"),),
         actions=(

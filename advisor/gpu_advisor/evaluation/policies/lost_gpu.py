@@ -9,7 +9,7 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import HARDWARE_REASONS, faulty_nodes, is_lost
 from gpu_advisor.evaluation.policies.gpu_commands import drain_node
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
+from gpu_advisor.evaluation.recommendation import Alternative, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.signals import GPU_UP_HIGHEST
 from gpu_advisor.settings import Settings
 
@@ -51,7 +51,6 @@ def _recommendation(facts: Facts, scope: Scope, gpus: Sequence[Gpu], subject: st
         diagnosis="lost_node" if whole else "lost_gpu",
         explanation=why,
         confidence="high",
-        projection=Projection(),
         evidence=(facts.evidence(GPU_UP_HIGHEST, tuple(gpu.uuid for gpu in gpus), 1.0),),
         rejected=(
             Alternative("wait", "a GPU that left the bus does not come back by itself"),
