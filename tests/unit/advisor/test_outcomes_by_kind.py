@@ -81,8 +81,8 @@ def advice(kind: str) -> Recommendation:
     if unit not in {*SIZE_UNITS, "samples"}:
         direction = "change"
     return Recommendation(
-        kind, direction, scope, "warning", kind, current, recommended, unit, kind, "", "high",
-        Projection(utilization_ratio=0.7), (), (), gpus=GPUS,
+        kind, direction, scope, "warning", kind, current, recommended, unit, kind, "", "high", (), (),
+        Projection(utilization_ratio=0.7), gpus=GPUS,
     )  # fmt: skip
 
 

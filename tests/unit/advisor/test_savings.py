@@ -37,7 +37,7 @@ H100 = "NVIDIA H100 80GB HBM3"
 
 def advice(**change: Any) -> Recommendation:
     first = Recommendation(
-        "k", "change", Scope("pool", "p"), "info", "s", 0, 0, "GPUs", "d", "e", "low", Projection(), (), (),
+        "k", "change", Scope("pool", "p"), "info", "s", 0, 0, "GPUs", "d", "e", "low", (), (),
     )  # fmt: skip
     return dataclasses.replace(first, **change)
 
