@@ -118,10 +118,15 @@ def command(simulate: str, exporter_address: str, advisor_address: str, state_di
         with run_exporter(exporter_address, simulate, state_dir / "exporter", jobs) as child:
             run_service(settings, fill_history, extra_output, lambda: child.poll() is None)
     except AddressError as error:
-        raise AddressError(f"{error}{options_hint(os.environ)}") from error
+        raise AddressError(f"{error}{options_hint(os.environ, str(error))}") from error
 
 
-def options_hint(environment: Mapping[str, str]) -> str:
-    """How to give an option where `make up` started this; else nothing."""
+#: Another address for each option, as an example.
+_OTHER_ADDRESSES = {"--exporter-address": "127.0.0.1:9826", "--advisor-address": "127.0.0.1:9827"}
+
+
+def options_hint(environment: Mapping[str, str], message: str) -> str:
+    """How to give the option that the message names, where `make up` started this; else nothing."""
     given_after = environment.get("GPU_ADVISOR_OPTIONS_AFTER")
-    return f", as in {given_after}='--advisor-address 127.0.0.1:9827'" if given_after else ""
+    option = next((name for name in _OTHER_ADDRESSES if name in message), None)
+    return f", as in {given_after}='{option} {_OTHER_ADDRESSES[option]}'" if given_after and option else ""

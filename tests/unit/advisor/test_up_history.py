@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from gpu_advisor.commands.up import default_state_dir, progress_text
+from gpu_advisor.commands.up import default_state_dir, options_hint, progress_text
 from gpu_advisor.runtime.local_exporter import (
     MAX_NAME_CHARACTERS,
     MAX_SIMULATED_STEP_SECONDS,
@@ -107,3 +107,17 @@ def test_gpus_of_a_fleet_are_counted_as_the_exporter_does(fleet: str) -> None:
 )
 def test_progress_names_what_is_being_done(gpus: int, samples: int, shown: str) -> None:
     assert progress_text(gpus)(samples, 12.3) == shown
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("--exporter-address", ", as in make up ARGS='--exporter-address 127.0.0.1:9826'"),
+        ("--advisor-address (or web.listen_address)", ", as in make up ARGS='--advisor-address 127.0.0.1:9827'"),
+        ("web.cert_file", ""),
+    ],
+)
+def test_an_address_in_use_is_fixed_by_its_own_option(option: str, shown: str) -> None:
+    message = f"cannot listen: choose another address with {option}"
+    assert options_hint({"GPU_ADVISOR_OPTIONS_AFTER": "make up ARGS"}, message) == shown
+    assert options_hint({}, message) == ""
