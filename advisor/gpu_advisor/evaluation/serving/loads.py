@@ -44,7 +44,7 @@ class ReplicaLoad:
 
 def measure_load(replica: ServingReplica, objectives: Objectives, window: float) -> ReplicaLoad:
     finished = replica.value("request_rate") or 0.0
-    queued = _queue_growth(replica, window)
+    queued = queue_growth(replica, window)
     offered = finished + queued
     ttft = None if objectives.ttft is None else _late(replica, "ttft", objectives.ttft)
     itl = None if objectives.itl is None else _itl_missed(replica, objectives.itl)
@@ -56,7 +56,7 @@ def measure_load(replica: ServingReplica, objectives: Objectives, window: float)
     return ReplicaLoad(replica, offered, ttft, itl, missed)
 
 
-def _queue_growth(replica: ServingReplica, window: float) -> float:
+def queue_growth(replica: ServingReplica, window: float) -> float:
     """By how many requests per second the queue grows: its mean is that of the middle of the window."""
     mean, now = replica.value("waiting"), replica.value("waiting_now")
     return 0.0 if mean is None or now is None or mean < 1 else max(0.0, 2 * (now - mean) / window)

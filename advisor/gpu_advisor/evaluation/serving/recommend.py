@@ -30,6 +30,7 @@ from gpu_advisor.evaluation.serving.decision_table import FEWER_KIND, SIZE_KINDS
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
 from gpu_advisor.evaluation.serving.facts import ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup, serving_groups
+from gpu_advisor.evaluation.serving.settings_first import REMEDIED, REPLICAS_FIRST, after_change, changes_first
 from gpu_advisor.evaluation.serving.signals import BY_NAME
 from gpu_advisor.evaluation.serving.size_obstacles import hung_replicas, size_obstacle
 from gpu_advisor.evaluation.serving.sizing import size_group
@@ -197,7 +198,11 @@ def conclude(facts: Facts, settings: Settings, served: ServedPool) -> Iterator[R
         if cause.kind == FEWER_KIND and follows_objectives and not _may_remove(sized, group, settings.evaluation):
             continue
         advice = advise(diagnosis, cause.name, options)
-        if advice is not None and (found := _recommendation(facts, settings, served, diagnosis, cause, advice)):
+        if advice is None:
+            continue
+        if follows_objectives and cause.name in REMEDIED:
+            advice = replace(advice, rejected=(*advice.rejected, REPLICAS_FIRST))
+        if found := _recommendation(facts, settings, served, diagnosis, cause, advice):
             yield found
 
 
@@ -265,7 +270,9 @@ def _sized(
     serving = replace(group, replicas=tuple(each for each in group.replicas if each not in hung))
     if not serving.replicas:
         return None
-    found = size_group(serving, served.objectives, limits, settings.evaluation, last, served.pool.headroom)
+    changes = changes_first(diagnosis)
+    to_size = after_change(serving, changes) if changes else serving
+    found = size_group(to_size, served.objectives, limits, settings.evaluation, last, served.pool.headroom)
     obstacle = size_obstacle(group, served.objectives, limits, found, settings.evaluation)
     if obstacle is not None:
         return Abstention(obstacle.reason, SCALE_SUBJECT, served.scope, obstacle.why, group.gpus)
@@ -274,14 +281,15 @@ def _sized(
     decision, work = found
     present, wanted = len(group.replicas), min(decision.replicas + len(hung), limits.max)
     grows = wanted > present
-    if wanted == present or (hung and not grows):
+    if wanted == present or ((hung or changes) and not grows):
         return None
+    after = f" after {REMEDIED[changes[0].name]}" if changes else ""
     return Recommendation(
         kind="scale_up" if grows else "scale_down",
         direction="up" if grows else "down",
         scope=served.scope,
         severity="warning" if grows else "info",
-        summary=f"Scale {group.name} from {present} to {wanted} replicas: {decision.why}",
+        summary=f"Scale {group.name} from {present} to {wanted} replicas{after}: {decision.why}",
         current=present,
         recommended=wanted,
         unit="replicas",
