@@ -60,6 +60,8 @@ def _of_two(one: Recommendation, other: Recommendation) -> Iterator[str]:
             yield f"tune work that is not there: {both}"
         if first.kind in RELEASING and then.kind in ASKING and shared:
             yield f"release what is only to be asked about: {both}"
+        if (first.kind, then.kind) == ("serving_kv_cache", "serving_batch_limit") and shared:
+            yield f"more sequences where their cache is full: {both}"
         if _grows(first) and then.kind == "smaller_gpu" and shared:
             yield f"more load on smaller GPUs: {both}"
         larger = then.kind == "batch_size" and then.direction == "up"

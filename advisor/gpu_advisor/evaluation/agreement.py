@@ -44,6 +44,7 @@ PRECEDENCES: tuple[Precedence, ...] = (
                "first fewer replicas, each of which does more: then look whether a smaller GPU is still enough"),
     Precedence(_MORE_REPLICAS, _SMALLER_GPU),  # its load grows
     Precedence(_SERVER_SETTINGS, _SMALLER_GPU),  # its requests wait for the GPU
+    Precedence(_is("serving_kv_cache"), _is("serving_batch_limit")),  # more sequences need more cache
     Precedence(_is("memory_saving"), _GUESSED_BATCH),  # on some ranks of the job, memory is full
     Precedence(_is("memory_saving"), _is("batch_size", direction="up"),
                "first save memory: then measure again which batch size fits"),

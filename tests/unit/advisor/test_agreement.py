@@ -162,6 +162,7 @@ ELSEWHERE, RANKS = (Scope("pool", "q"), ("c",)), (Scope("job", "llm"), ("c",))
         ((FEWER, replace(SMALLER, gpus=("c",))), ("scale_down", "smaller_gpu"), "", ("fewer replicas",)),
         ((advice("scale_up", "up", "replicas"), SMALLER), ("scale_up",), "", ()),
         ((advice("serving_kv_cache"), SMALLER), ("serving_kv_cache",), "", ()),
+        ((advice("serving_kv_cache"), advice("serving_batch_limit")), ("serving_kv_cache",), "", ()),
         ((SAVING, GUESSED), ("memory_saving",), "", ("a larger batch",)),
         ((SAVING, replace(GUESSED, gpus=("c",))), ("memory_saving", "batch_size"), "", ("a larger batch",)),
         ((replace(SAVING, scope=Scope("job", "llm")), advice("batch_size", "up", on=RANKS)), ("memory_saving",), "",
