@@ -2,7 +2,8 @@
 
 python grafana/build.py           write the files
 python grafana/build.py --check   fail if a checked-in file is stale
-python grafana/build.py --import FOLDER   write them in the form that grafana.com and Grafana's import take
+python grafana/build.py --import FOLDER   write the checked-in files in the form that grafana.com and Grafana's
+                                          import take; needs nothing but Python
 """
 
 from __future__ import annotations
@@ -83,12 +84,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is stale")
     parser.add_argument("--import", dest="folder", type=Path, metavar="FOLDER", help="write files to import here")
     options = parser.parse_args()
-    check, files = options.check, render()
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
-        for path, text in files.items():
-            (options.folder / path.name).write_text(json.dumps(importable(text), indent=2) + "\n", encoding="utf-8")
+        for path in GENERATED.glob("*.json"):
+            board = importable(path.read_text(encoding="utf-8"))
+            (options.folder / path.name).write_text(json.dumps(board, indent=2) + "\n", encoding="utf-8")
         return 0
+    check, files = options.check, render()
     for path in stale(files):
         if check:
             print(f"{path.relative_to(ROOT)} is stale: run python grafana/build.py", file=sys.stderr)

@@ -105,6 +105,12 @@ def test_generated_files_are_current():
     assert done.returncode == 0, done.stderr
 
 
+def test_files_to_import_need_no_installed_package(tmp_path):
+    command = [sys.executable, "-I", "-S", str(ROOT / "grafana" / "build.py"), "--import", str(tmp_path / "new")]
+    subprocess.run(command, check=True, cwd="/")
+    assert {path.stem for path in (tmp_path / "new").iterdir()} == load_dashboards().keys()
+
+
 def test_a_stale_file_is_detected():
     pytest.importorskip("grafana_foundation_sdk")
     from grafana import build
