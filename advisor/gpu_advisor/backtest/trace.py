@@ -11,6 +11,9 @@ from pathlib import Path
 
 CSV_HEADER = ["timestamp_seconds", "demand_gpus"]
 
+#: Nearly two years of minutes.
+MAX_INTERVALS = 1_000_000
+
 
 class TraceError(Exception):
     """The trace cannot be replayed. The message names file and line, and how to fix it."""
@@ -35,6 +38,12 @@ def read_csv(path: Path, interval_seconds: float) -> Trace:
         raise TraceError(f"{path}: not CSV text in UTF-8: {error}") from error
     if not rows:
         raise TraceError(f"{path}: contains no demand: give at least one row under {','.join(CSV_HEADER)}")
+    intervals = (rows[-1][0] - rows[0][0]) / interval_seconds
+    if intervals > MAX_INTERVALS:
+        raise TraceError(
+            f"{path}: {rows[0][0]:g} to {rows[-1][0]:g} are {intervals:.3g} intervals of {interval_seconds:g} s; at "
+            f"most {MAX_INTERVALS:,} are replayed: give timestamps in seconds, on one clock, or a longer --interval"
+        )
     return resample(rows, interval_seconds)
 
 

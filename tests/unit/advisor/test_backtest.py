@@ -141,6 +141,8 @@ def write_trace(folder: Path, text: str) -> Path:
         ("timestamp_seconds,demand_gpus\n0,many\n", ":2: not two numbers"),
         ("timestamp_seconds,demand_gpus\n0,-1\n", ":2: values must be finite and demand at least 0"),
         ("timestamp_seconds,demand_gpus\n0,nan\n", "omit unknown rows"),
+        ("timestamp_seconds,demand_gpus\n0,1\n1700000000,1\n", "give timestamps in seconds, on one clock"),
+        ("timestamp_seconds,demand_gpus\n0,1\n1e300,1\n", "give timestamps in seconds, on one clock"),
         ("timestamp_seconds,demand_gpus\n60,1\n0,1\n", ":3: timestamp 0 does not come after 60"),
     ],
 )
