@@ -20,7 +20,7 @@ from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.feedback import Feedback
 from gpu_advisor.state.measures import Measurement
-from gpu_advisor.state.outcomes import Outcome
+from gpu_advisor.state.outcomes import Outcome, latest_verdict
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 
 T = TypeVar("T")
@@ -272,8 +272,7 @@ def outcomes(view: View, selection: Sequence[Outcome], page: int, per_page: int)
 
 def outcome(of: Outcome, verdicts: Iterable[Feedback] = ()) -> schema.OutcomeDocument:
     """`verdicts` are the feedback on all recommendations, oldest first."""
-    tracked = of.closed.tracked
-    own = [each for each in verdicts if each.id == tracked.id and tracked.given <= each.made <= of.judged]
+    tracked, verdict = of.closed.tracked, latest_verdict(of, verdicts)
     return {
         "id": tracked.id,
         "kind": tracked.kind,
@@ -293,7 +292,7 @@ def outcome(of: Outcome, verdicts: Iterable[Feedback] = ()) -> schema.OutcomeDoc
         "not_measured": of.not_measured,
         "improved": of.improved,
         "projection_error_ratio": of.error_ratio,
-        "feedback": feedback(own[-1]) if own else None,
+        "feedback": feedback(verdict) if verdict else None,
     }
 
 

@@ -176,6 +176,11 @@ _OUTCOME_NUMBERS: tuple[tuple[str, Formatter], ...] = (
 )  # fmt: skip
 
 
+def _result(of: OutcomeDocument) -> str:
+    """And what people said of it."""
+    return humanize(of["result"]) + (f", {of['feedback']['verdict']}" if of["feedback"] else "")
+
+
 def outcomes_section(document: Report) -> ReportSection:
     outcome_list, name = document["outcomes"], "Outcomes"
     if outcome_list is None:
@@ -185,7 +190,7 @@ def outcomes_section(document: Report) -> ReportSection:
         return ReportSection("outcomes", name, (words, *document["suggestions"]))
     rows: list[Row] = [
         (
-            to_minute(each["ended"]), humanize(each["kind"]), each["scope"]["label"], humanize(each["result"]),
+            to_minute(each["ended"]), humanize(each["kind"]), each["scope"]["label"], _result(each),
             f"{each['current']:g} → {UNKNOWN if each['observed'] is None else format(each['observed'], 'g')}",
             *number_cells(document, f"/outcomes/{number}", _OUTCOME_NUMBERS),
             {True: "yes", False: "no", None: UNKNOWN}[each["improved"]], _measured(each),

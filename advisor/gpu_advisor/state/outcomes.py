@@ -15,6 +15,7 @@ from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Recommendation, Scope
 from gpu_advisor.evaluation.savings import SIZE_UNITS
 from gpu_advisor.state.comparison import explain_incomparable, work_on
+from gpu_advisor.state.feedback import Feedback
 from gpu_advisor.state.measures import Measurement, measure, values_before
 from gpu_advisor.state.sizes import NO_POOL, PoolSize, pool_sizes, reported_size
 
@@ -201,6 +202,13 @@ def judge_settled(
         else:
             outcomes.append(_outcome(closed, snapshot))
     return tuple(waiting), tuple(outcomes)
+
+
+def latest_verdict(of: Outcome, verdicts: Iterable[Feedback]) -> Feedback | None:
+    """What people said last of a recommendation before its outcome; `verdicts` are on all, oldest first."""
+    tracked = of.closed.tracked
+    own = (each for each in verdicts if each.id == tracked.id and tracked.given <= each.made <= of.judged)
+    return max(own, key=lambda each: each.made, default=None)
 
 
 def _outcome(closed: ClosedRecommendation, snapshot: UtilizationSnapshot) -> Outcome:

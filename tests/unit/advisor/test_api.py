@@ -18,6 +18,7 @@ from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.active import Snooze
+from gpu_advisor.state.feedback import Feedback
 from gpu_advisor.state.outcomes import NO_OUTCOMES, ClosedRecommendation, Outcome, OutcomeResult, TrackedRecommendation
 from gpu_advisor.state.view import PublishedRecommendation, SourceStatus, View
 from gpu_advisor.web.api.app import ApiContext, create_app
@@ -464,7 +465,8 @@ def test_outcomes(view: View) -> None:
         Outcome(ClosedRecommendation(each, AT - 600, 3.0), AT, OutcomeResult.APPLIED, 0.65, True, 0.02)
         for each in (reported, *others)
     ]
-    client = client_of(dataclasses.replace(view, outcomes=NO_OUTCOMES.with_added(judged)))
+    verdict = Feedback("1", "scale_up", "dismissed", "a test of the load", "ada", AT - 700)
+    client = client_of(dataclasses.replace(view, outcomes=NO_OUTCOMES.with_added(judged), feedback=(verdict,)))
     answer = got(client, "/outcomes?pool=s1&per_page=1")
     assert (answer["total"], [each["id"] for each in answer["outcomes"]]) == (2, ["3"])  # the newest first
     [one] = got(client, "/outcomes?pool=s0")["outcomes"]
@@ -475,8 +477,11 @@ def test_outcomes(view: View) -> None:
     assert "# TYPE gpu_advisor_projection_error_ratio summary" in text
     assert 'gpu_advisor_projection_error_ratio_count{kind="scale_up"} 3.0' in text
     assert 'gpu_advisor_projection_error_ratio_sum{kind="scale_up"} 0.06' in text
+    assert one["feedback"]["reason"] == "a test of the load"
     page = client.get("/").text
     assert "Outcomes" in page
+    assert (page.count("applied, improved"), page.count("applied, improved, dismissed")) == (3, 1)
+    assert "applied, improved, dismissed" in client.get("/page/1").text
 
 
 def test_numbers_beyond_all_numbers_are_not_known(view: View) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
@@ -21,6 +21,8 @@ from gpu_advisor.evaluation.recommendation import Check, Evidence, Recommendatio
 from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_changes, compare_settings
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
+from gpu_advisor.state.feedback import Feedback
+from gpu_advisor.state.outcomes import Outcome, latest_verdict
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.problem_details import PROBLEM_JSON, ProblemError
 from gpu_advisor.web.api.response_cache import RenderedResponse, ResponseCache, render_response
@@ -182,7 +184,7 @@ class _Pages:
             "nodes": checklist.worst_rows(model.nodes),
             "node_count": len(model.nodes),
             **_gpu_table(gpus, render_rows(model.gpus, gpus, "./")),
-            "outcomes": list(reversed(view.outcomes.recent))[:MAX_OUTCOMES],
+            "outcomes": _with_verdicts(view, list(reversed(view.outcomes.recent))[:MAX_OUTCOMES]),
             "missing": insufficient.group_by_reason(abstentions),
             "explained": {each.message for each in abstentions},
             "max_details": checklist.MAX_ROWS,
@@ -236,7 +238,8 @@ class _Pages:
         model = self._models.of(view)
         issued = next((each for each in model.ranked if each.id == id_), None)
         if issued is None:
-            ended = [outcome for outcome in view.outcomes.recent if outcome.closed.tracked.id == id_]
+            recent = [outcome for outcome in view.outcomes.recent if outcome.closed.tracked.id == id_]
+            ended = _with_verdicts(view, recent)
             title = "This recommendation has been resolved" if ended else "No such recommendation"
             return self._not_found(
                 f"no active recommendation {id_!r}: see the page /",
@@ -439,3 +442,7 @@ def _is_related(check: Check, advice: Recommendation) -> bool:
         or (of.kind == "gpu" and of.name in advice.gpus)
         or (of.kind == "node" and of.name in advice.nodes)
     )
+
+
+def _with_verdicts(view: View, found: Iterable[Outcome]) -> list[tuple[Outcome, Feedback | None]]:
+    return [(each, latest_verdict(each, view.feedback)) for each in found]
