@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Abstention, Recommendation
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits
-from gpu_advisor.evaluation.serving.extrapolation import DEFAULT_LIMIT, MOST_BEYOND, CautiousCurve, cautious_curve
+from gpu_advisor.evaluation.serving.extrapolation import (
+    DEFAULT_LIMIT,
+    HIDDEN_TOKENS,
+    LEAST_HISTORY_SECONDS,
+    MOST_BEYOND,
+    CautiousCurve,
+    cautious_curve,
+)
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.sizing import group_work, size_group
@@ -37,7 +45,7 @@ def test_a_step_is_never_longer_than_the_cautious_curve_has_it(
     seen = seen_of_knee * knee
     curve = StepModel(weights, cache, token * (1 - cached), 0.0, seen)
     prefix = {"prefix_query_rate": 1000.0, "prefix_hit_rate": 1000.0 * cached}
-    cautious = cautious_curve(curve, [ServingReplica("vllm", "j", "h", values=prefix)])
+    cautious = cautious_curve(curve, [ServingReplica("vllm", "j", "h", values=prefix)], LEAST_HISTORY_SECONDS)
     running = beyond * seen
     real = max(weights, token * running * (1 + computed)) + cache * running
     assert cautious.itl(running, ratio) >= real * (1 - 1e-9)
@@ -60,9 +68,15 @@ def test_the_most_requests_keep_the_latency_and_are_no_more_than_by_the_curve(
     assert cautious.itl(within, ratio) == curve.itl(within, ratio)
 
 
-def test_without_the_cost_of_a_token_twice_the_requests_seen_are_expected() -> None:
-    curve = StepModel(0.01, 1e-5, 0.0, 0.0, 20.0)
-    assert cautious_curve(curve, [ServingReplica("vllm", "j", "h")]).largest(0.05, 1.0) == MOST_BEYOND * 20
+def test_without_the_cost_of_a_token_twice_the_requests_seen_are_expected_or_a_few() -> None:
+    replicas = [ServingReplica("vllm", "j", "h")]
+    unknown, fitted = StepModel(0.01, 1e-5, 0.0, 0.0, 20.0), StepModel(0.01, 1e-5, 1e-5, 0.0, 20.0)
+    assert cautious_curve(unknown, replicas, LEAST_HISTORY_SECONDS).largest(0.05, 1.0) == MOST_BEYOND * 20
+    assert cautious_curve(fitted, replicas, LEAST_HISTORY_SECONDS - 60).largest(0.05, 1.0) == MOST_BEYOND * 20
+    assert cautious_curve(fitted, replicas, LEAST_HISTORY_SECONDS).largest(0.05, 1.0) > MOST_BEYOND * 20
+    few = cautious_curve(replace(unknown, seen=2.0), replicas, LEAST_HISTORY_SECONDS)
+    assert few.largest(0.05, 0.0) == HIDDEN_TOKENS
+    assert few.largest(0.05, 2.0) == HIDDEN_TOKENS / 3
 
 
 @pytest.mark.parametrize(
@@ -71,7 +85,8 @@ def test_without_the_cost_of_a_token_twice_the_requests_seen_are_expected() -> N
 )
 def test_no_more_requests_run_than_the_server_takes(values: dict[str, float], limit: float) -> None:
     curve = StepModel(0.01, 1e-9, 1e-9, 0.0, 1000.0)
-    assert cautious_curve(curve, [ServingReplica("vllm", "j", "h", values=values)]).largest(0.05, 1.0) == limit
+    replicas = [ServingReplica("vllm", "j", "h", values=values)]
+    assert cautious_curve(curve, replicas, LEAST_HISTORY_SECONDS).largest(0.05, 1.0) == limit
 
 
 def lightly_loaded(replicas: int, token: float = 1.7e-4) -> ServingGroup:

@@ -4,7 +4,8 @@ A step takes as long as reading the weights until its tokens' computation takes 
 https://arxiv.org/abs/2211.05102, section 2). A server of little load has shown only the first part, where tokens seem
 to cost nothing but their KV cache, and a line through it promises many times the load that the GPU can compute. So each
 sequence beyond those seen is taken to cost its computation as well, which is that of a token of a prompt. Where that is
-unknown, at most twice the sequences seen are expected.
+unknown, or what a sequence and a token cost was fitted to less than an hour, at most twice the sequences seen are
+expected, or as many as any GPU computes while it reads the weights.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ DEFAULT_LIMIT = 256.0
 
 #: How many times the requests seen are expected to run where the computation of a token is unknown.
 MOST_BEYOND = 2.0
+
+#: Tokens of a step whose computation is hidden by reading the weights on any GPU. An A100 computes 156 in the time of
+#: reading weights in BF16, the fewest of data-center GPUs, and a quarter of that with weights in 4 bits.
+#: Source: https://www.nvidia.com/en-us/data-center/a100/ (312 TFLOP/s, 2.0 TB/s).
+HIDDEN_TOKENS = 39.0
+
+#: The history whose loads differ enough to tell apart what sequences and tokens cost (seconds).
+LEAST_HISTORY_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +57,22 @@ class CautiousCurve:
         if most <= seen:
             return min(most, self.limit)
         if not self.per_token:
-            return min(most, MOST_BEYOND * seen, self.limit)
+            return min(most, max(MOST_BEYOND * seen, HIDDEN_TOKENS / (1 + prompt_ratio)), self.limit)
         # A root flattens: its slope at the last load seen is the steepest beyond.
         root = self.curve.per_root / (2 * math.sqrt(seen)) if seen > 0 else 0.0
         slope = self.curve.per_sequence + prompt_ratio * self.curve.per_prompt_token + root + self.per_token
         return min(seen + (itl - self.curve.itl(seen, prompt_ratio)) / slope, self.limit)
 
 
-def cautious_curve(curve: StepModel, replicas: Sequence[ServingReplica]) -> CautiousCurve:
-    """Of a group's replicas. Tokens found in the prefix cache are counted as prompt tokens, and not computed."""
+def cautious_curve(curve: StepModel, replicas: Sequence[ServingReplica], history_seconds: float) -> CautiousCurve:
+    """Of a group's replicas, by a history of so many seconds. Tokens found in the prefix cache are counted as prompt
+    tokens, and not computed."""
     looked_up, found = (
         sum(each.value(name) or 0.0 for each in replicas) for name in ("prefix_query_rate", "prefix_hit_rate")
     )
     computed = 1 - min(1.0, found / looked_up) if looked_up > 0 else 1.0
-    return CautiousCurve(curve, curve.per_prompt_token / computed if computed > 0 else 0.0, most_running(replicas))
+    known = computed > 0 and history_seconds >= LEAST_HISTORY_SECONDS
+    return CautiousCurve(curve, curve.per_prompt_token / computed if known else 0.0, most_running(replicas))
 
 
 def most_running(replicas: Sequence[ServingReplica]) -> float:

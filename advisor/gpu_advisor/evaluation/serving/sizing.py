@@ -59,9 +59,13 @@ def group_work(group: ServingGroup, objectives: Objectives, cautious: bool = Fal
         return None
     output, prompt = lengths
     full = min((each for each in map(_running_for_full_cache, group.replicas)), default=math.inf)
-    curve = cautious_curve(group.curve, group.replicas) if cautious else group.curve
+    curve = cautious_curve(group.curve, group.replicas, _history_seconds(group)) if cautious else group.curve
     work = work_per_replica(curve, objectives.itl, prompt / output, full)
     return None if work is None else (work, output)
+
+
+def _history_seconds(group: ServingGroup) -> float:
+    return group.at - group.demand[0].at if group.demand else 0.0
 
 
 def mean_lengths(group: ServingGroup) -> tuple[float, float] | None:
