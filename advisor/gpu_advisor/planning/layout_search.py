@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from math import isqrt
 
 from gpu_advisor.hardware.cluster_spec import ClusterSpec
 from gpu_advisor.hardware.errors import PlanError
@@ -223,14 +224,13 @@ def _variants(split: ParallelLayout, request: PlanRequest) -> Iterator[ParallelL
     if pinned.replicas and sharing % pinned.replicas:
         return
     split = replace(split, replicas=pinned.replicas or 1)
-    micro_batches = [pinned.micro_batch] if pinned.micro_batch else _divisors(each)
+    tried = [pinned.micro_batch] if pinned.micro_batch else range(1, MAX_MICRO_BATCH + 1)
+    micro_batches = [size for size in tried if each % size == 0]
     if request.recipe.in_backward:
         # Each backward pass updates the weights, so there is one for a step.
         micro_batches = [size for size in micro_batches if size == each and split.pipeline == 1]
     for expert in _experts(request, split):
         for micro_batch in micro_batches:
-            if each % micro_batch or (micro_batch > MAX_MICRO_BATCH and not pinned.micro_batch):
-                continue
             for zero in stages:
                 for checkpoint_mode in checkpointing:
                     for offload in offloads:
@@ -248,4 +248,5 @@ def _can_offload(offload: Offload, zero: int, sharing: int) -> bool:
 
 
 def _divisors(number: int) -> list[int]:
-    return [each for each in range(1, number + 1) if number % each == 0]
+    small = [each for each in range(1, isqrt(number) + 1) if number % each == 0]
+    return [*small, *(number // each for each in reversed(small) if each * each != number)]

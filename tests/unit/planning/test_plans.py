@@ -168,6 +168,14 @@ def test_the_command(tmp_path: Path) -> None:
     assert run("--layers", "2", "--hidden", "64", "--heads", "4", "--gpus", "1xT4").exit_code == 0
 
 
+@pytest.mark.parametrize("arguments", [("8x8xH100", 64 * 10**9), ("1000000000x8xH100", 64 * 10**9)])
+def test_sizes_that_nobody_has_take_no_longer(arguments: tuple[str, int]) -> None:
+    gpus, batch = arguments
+    reported = run("--params", "7b", "--gpus", gpus, "--global-batch", str(batch), "--format", "json")
+    assert reported.exit_code == 0
+    assert all(1 <= each["layout"]["micro_batch"] <= 64 for each in json.loads(reported.output)["plans"])
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000, '{"hidden_size": ' + "1" * 5000 + "}", "\udcff"])
 def test_a_file_that_is_no_model_is_refused(text: str, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
