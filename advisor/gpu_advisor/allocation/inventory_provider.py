@@ -21,17 +21,10 @@ class InventoryProvider:
     """Returns the current inventory when called. The constructor raises ConfigError for an invalid file; if it becomes
     invalid later, `last_error` says why and the last valid contents stay in use."""
 
-    def __init__(
-        self,
-        view: Callable[[], View],
-        specs: Mapping[str, float],
-        file: Path | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, view: Callable[[], View], specs: Mapping[str, float], file: Path | None = None) -> None:
         self._view = view
         self._specs = specs
         self._file = file
-        self._clock = clock
         self._lock = threading.Lock()
         self.last_error = ""
         self._file_inventory: Inventory | None = None
@@ -39,7 +32,7 @@ class InventoryProvider:
         self._cached: tuple[Evaluation, bool, Inventory | None, Inventory | None] | None = None
         if file is not None:
             self._loaded_stamp = _file_stamp(file)
-            self._file_inventory = inventory_file.read_inventory(file, clock(), specs)
+            self._file_inventory = inventory_file.read_inventory(file, time.time(), specs)
 
     def __call__(self) -> Inventory | None:
         """None before the first evaluation, also with a file: until then it is unknown which GPUs are in use.
@@ -67,7 +60,7 @@ class InventoryProvider:
             stamp = _file_stamp(self._file)
             if stamp == self._loaded_stamp:
                 return
-            self._file_inventory = inventory_file.read_inventory(self._file, self._clock(), self._specs)
+            self._file_inventory = inventory_file.read_inventory(self._file, time.time(), self._specs)
             self._loaded_stamp = stamp
             self.last_error = ""
             log.info("reloaded %s", self._file)

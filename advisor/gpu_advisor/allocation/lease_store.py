@@ -14,7 +14,6 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -69,7 +68,7 @@ class _DamagedLeasesError(Exception):
 class LeaseStore:
     """The database in a file, created if missing. Every method raises LeaseStoreError."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._marker = path.with_name(path.name + ".unconfirmed")
         self._number_path = path.with_name(path.name + ".commits")
@@ -83,7 +82,7 @@ class LeaseStore:
         try:
             create_private_file(self._number_path)
             self._number_file = os.open(self._number_path, os.O_RDWR | os.O_CLOEXEC)
-            self._open(clock)
+            self._open()
         except (sqlite3.Error, SchemaVersionError, OSError) as error:
             self._close_files()
             if isinstance(error, SchemaVersionError):
@@ -146,7 +145,7 @@ class LeaseStore:
         self._db.close()
         self._close_files()
 
-    def _open(self, clock: Callable[[], float]) -> None:
+    def _open(self) -> None:
         reason = self._find_damage()
         if not reason:
             try:
@@ -159,7 +158,7 @@ class LeaseStore:
                 if hasattr(self, "_db"):
                     self._db.close()
         if reason:
-            self._start_over(reason, clock())
+            self._start_over(reason, time.time())
         if self._marker.exists():
             self._unconfirmed = self._marker.read_text(encoding="utf-8", errors="replace").strip() or _ADVICE
 
