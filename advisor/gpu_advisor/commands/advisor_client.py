@@ -97,7 +97,8 @@ def open_client(source: DataSource) -> AdvisorClient:
     if source.advisor and (prometheus or config):
         raise click.UsageError("--advisor uses the running advisor's settings: remove --prometheus and --config")
     if not (prometheus or config):
-        return HttpAdvisor(source.advisor or DEFAULT_ADVISOR, read_token(source.token_file), source.ca_file)
+        token = read_token(source.token_file)
+        return HttpAdvisor(source.advisor or DEFAULT_ADVISOR, token, source.ca_file, ONE_SHOT_HINT)
     from gpu_advisor.commands.one_shot import (
         OneShotAdvisor,  # it has the whole advisor in it, which takes a second to load
     )
@@ -118,9 +119,10 @@ def open_client(source: DataSource) -> AdvisorClient:
 
 
 class HttpAdvisor:
-    """A running advisor."""
+    """A running advisor. `unreachable_hint`: what else to do without one, appended to the error."""
 
-    def __init__(self, url: str, token: Secret, ca_file: str | None) -> None:
+    def __init__(self, url: str, token: Secret, ca_file: str | None, unreachable_hint: str = "") -> None:
+        self._unreachable_hint = unreachable_hint
         self._client = AdvisorHttpClient(url, token, ca_file)
         self._url = self._client.address
 
@@ -173,7 +175,9 @@ class HttpAdvisor:
         self, method: str, url: str, seconds: float = RESPONSE_TIMEOUT_SECONDS, **arguments: Any
     ) -> tuple[dict[str, Any], str]:
         """The document, and the URL of the next page or an empty string."""
-        answer, found = self._client.fetch(method, url, unreachable_hint=ONE_SHOT_HINT, seconds=seconds, **arguments)
+        answer, found = self._client.fetch(
+            method, url, unreachable_hint=self._unreachable_hint, seconds=seconds, **arguments
+        )
         if not isinstance(found, dict) or answer.status != requests.codes.ok:
             detail = found.get("detail") if isinstance(found, dict) else None
             if detail and answer.status in (requests.codes.bad_request, requests.codes.unprocessable):

@@ -20,7 +20,12 @@ from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClient
 from gpu_advisor.commands.node_snapshot import take_snapshot
 from gpu_advisor.rendering.escaping import hide_logins, one_line
-from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.prometheus.http_client import (
+    BodyTooLargeError,
+    DeadlineClient,
+    DeadlineExceededError,
+    connection_problem,
+)
 from gpu_advisor.storage.secret_file import SecretFile, reveal
 
 if TYPE_CHECKING:
@@ -174,7 +179,7 @@ class _Http:
                 "GET", url, seconds=TIMEOUT_SECONDS, max_bytes=MAX_RESPONSE_BYTES, **(login or {}),
             )  # fmt: skip
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as error:
-            return Reply(None, error=type(error).__name__)
+            return Reply(None, error=connection_problem(error))
         try:
             return Reply(answer.status, json.loads(answer.body))
         except (ValueError, RecursionError):

@@ -10,7 +10,12 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.node_snapshot import ExporterScrape
-from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.prometheus.http_client import (
+    BodyTooLargeError,
+    DeadlineClient,
+    DeadlineExceededError,
+    connection_problem,
+)
 from gpu_advisor.storage.secret_file import Secret, reveal
 
 DEFAULT_EXPORTER = "http://127.0.0.1:9816"
@@ -54,8 +59,8 @@ class ExporterClient:
             raise CommandError(f"{self._url}: TLS error ({error}): pass the CA's certificate with --ca-file") from error
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as error:
             raise CommandError(
-                f"no exporter at {self._url} ({type(error).__name__}): start one with `gpu-exporter`, or pass another "
-                "URL: gpu-advisor top http://NODE:9816"
+                f"no exporter at {self._url} ({connection_problem(error)}): start one with `gpu-exporter`, or pass "
+                "another URL: gpu-advisor top http://NODE:9816"
             ) from error
         if answer.status == requests.codes.unauthorized:
             raise CommandError(f"{self._url} requires authentication: pass --user and --password-file")

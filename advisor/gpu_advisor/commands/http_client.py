@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from gpu_advisor.sources.prometheus.http_client import (
     DeadlineClient,
     DeadlineExceededError,
     HttpResponse,
+    connection_problem,
 )
 from gpu_advisor.storage.secret_file import Secret, SecretFile, reveal
 
@@ -73,17 +73,11 @@ class AdvisorHttpClient:
             ) from error
         except (requests.RequestException, OSError) as error:
             raise CommandError(
-                f"no advisor at {self.address} ({_reason(error)}): start one with `gpu-advisor up`, pass another with "
-                f"--advisor URL{unreachable_hint}"
+                f"no advisor at {self.address} ({connection_problem(error)}): start one with `gpu-advisor up`, pass "
+                f"another with --advisor URL{unreachable_hint}"
             ) from error
         except (ValueError, RecursionError) as error:
             raise CommandError(f"{url} did not return JSON: check that the URL is an advisor's") from error
         if answer.status == requests.codes.unauthorized:
             raise CommandError(f"{self.address} requires authentication: pass --token-file")
         return answer, found
-
-
-def _reason(error: Exception) -> str:
-    """Why there is no connection, in the operating system's words: `Connection refused`."""
-    found = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", str(error))
-    return found[1] if found else "no connection"

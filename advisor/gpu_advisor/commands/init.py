@@ -16,7 +16,12 @@ from gpu_advisor.commands.exporter_client import DEFAULT_EXPORTER, ExporterClien
 from gpu_advisor.commands.node_snapshot import take_snapshot
 from gpu_advisor.commands.settings_file import FoundFleet, settings_yaml
 from gpu_advisor.rendering.escaping import one_line
-from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+from gpu_advisor.sources.prometheus.http_client import (
+    BodyTooLargeError,
+    DeadlineClient,
+    DeadlineExceededError,
+    connection_problem,
+)
 from gpu_advisor.storage.output_file import check_target, write_output
 
 DEFAULT_PROMETHEUS = "http://127.0.0.1:9090"
@@ -97,7 +102,7 @@ def _from_prometheus(url: str | None) -> FoundFleet | None:
         )
         status, error = answer.status, f"HTTP {answer.status}"
     except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError, ValueError) as problem:
-        status, error = 0, type(problem).__name__
+        status, error = 0, connection_problem(problem)
     if status != requests.codes.ok:
         if url is None:
             return None
@@ -119,7 +124,7 @@ def _models(prometheus: str) -> Mapping[str, int]:
 
         facts = evaluate(source, settings, round(time.time(), 3)).facts
     except SourceError as error:
-        raise CommandError(f"{prometheus}: {error}") from error
+        raise CommandError(str(error)) from error
     finally:
         source.close()
     return Counter(gpu.name for gpu in facts.gpus if gpu.name)

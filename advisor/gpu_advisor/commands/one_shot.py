@@ -42,7 +42,7 @@ class OneShotAdvisor:
         try:
             evaluation = evaluate(source, settings, now, self._caches)
         except SourceError as error:
-            raise CommandError(f"{source.address}: {error}") from error
+            raise CommandError(str(error)) from error
         issued = tuple(
             PublishedRecommendation(each.id(settings.cluster), now, each) for each in evaluation.recommendations
         )
@@ -95,7 +95,7 @@ class OneShotAdvisor:
                 has_ledger=False,
             )
         except SourceError as error:
-            raise CommandError(f"{source.address}: {error}") from error
+            raise CommandError(str(error)) from error
         finally:
             source.close()
 

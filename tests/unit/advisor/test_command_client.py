@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from gpu_advisor.cli import cli
 from gpu_advisor.commands.errors import CommandError
 from gpu_advisor.commands.http_client import AdvisorHttpClient
 
@@ -26,3 +29,22 @@ def test_nobody_listens() -> None:
     expected = f"no advisor at {url}/ .Connection refused.: start one with `gpu-advisor up`"
     with pytest.raises(CommandError, match=expected):
         AdvisorHttpClient(url, "", None).fetch("GET", f"{url}/recommendations", seconds=5)
+
+
+def test_what_else_to_do_is_only_what_the_command_can_do() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    snoozing = CliRunner().invoke(cli, ["snooze", "61f0c1", "--reason", "new fans", "--advisor", url])
+    assert "no advisor at" in snoozing.output
+    assert "--prometheus" not in snoozing.output
+    assert "--prometheus" in CliRunner().invoke(cli, ["recommend", "--advisor", url]).output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["init", "--output", "{folder}/a.yml", "--prometheus"], ["recommend", "--prometheus"], ["doctor", "--prometheus"]],
+)
+def test_errors_have_the_words_of_the_operating_system(command: list[str], tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    shown = CliRunner().invoke(cli, [*(each.format(folder=tmp_path) for each in command), url]).output
+    assert "Connection refused" in shown
+    assert shown.count(url) == 1

@@ -122,7 +122,12 @@ class HttpBackend:
             import requests
         except ImportError as error:
             raise ServiceUnavailableError("HttpBackend needs `requests`: pip install requests") from error
-        from gpu_advisor.sources.prometheus.http_client import BodyTooLargeError, DeadlineClient, DeadlineExceededError
+        from gpu_advisor.sources.prometheus.http_client import (
+            BodyTooLargeError,
+            DeadlineClient,
+            DeadlineExceededError,
+            connection_problem,
+        )
 
         url = f"{self._url}{API_PATH}{path}"
         options: dict[str, Any] = {} if body is None else {"json": dict(body)}
@@ -133,9 +138,13 @@ class HttpBackend:
                 headers=self._headers, **options,
             )  # fmt: skip
             document = json.loads(response.body) if response.body else None
+        except requests.exceptions.SSLError as error:
+            raise ServiceUnavailableError(
+                f"{self._url}: TLS error ({error}): give the CA's certificate as ca_file"
+            ) from error
         except (requests.RequestException, DeadlineExceededError, BodyTooLargeError, OSError) as error:
             raise ServiceUnavailableError(
-                f"no advisor responds at {self._url} ({type(error).__name__}: {error}): start one with "
+                f"no advisor responds at {self._url} ({connection_problem(error)}): start one with "
                 "`gpu-advisor up`, or set another address"
             ) from error
         except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ socket down at the deadline, whatever the request is waiting for.
 from __future__ import annotations
 
 import ctypes
+import re
 import socket
 import threading
 import zlib
@@ -42,6 +43,14 @@ class HttpResponse:
     status: int
     headers: Mapping[str, str]  # names are case-insensitive
     body: bytes
+
+
+def connection_problem(error: Exception) -> str:
+    """Why there is no response, in the system's words (`Connection refused`) or ours, or the error's class."""
+    if isinstance(error, (DeadlineExceededError, BodyTooLargeError)):
+        return str(error)
+    found = re.search(r"\[Errno -?\d+\] ([^:'\")\]]+)", str(error))
+    return found[1] if found else type(error).__name__
 
 
 class NoAuth(AuthBase):
