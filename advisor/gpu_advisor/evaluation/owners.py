@@ -13,8 +13,11 @@ from gpu_advisor.settings.teams import TeamSettings
 NO_OWNER = "no known owner"
 
 
+#: Owners that gpu-exporter calls so are jobs of Slurm, whose `training_job` is the job's id.
+SLURM = "slurm"
+
 #: Kinds of owners that have a GPU also if it is not known which of them: a scheduler has allocated it.
-_NAMELESS = {"kubernetes": "an unknown pod", "slurm": "an unknown Slurm job"}
+_NAMELESS = {"kubernetes": "an unknown pod", SLURM: "an unknown Slurm job"}
 
 
 class Controller(NamedTuple):
@@ -94,8 +97,14 @@ class GpuOwner:
 
     @property
     def workload(self) -> GpuOwner:
-        """What starts and stops as a whole: of a container its pod, else the owner itself."""
-        return replace(self.identity, container="") if self.pod else self.identity
+        """What starts and stops as a whole: of a container its pod, of a part of a Slurm job the job, else the owner
+        itself. Its names only: two nodes may know different things of one job.
+        """
+        if self.pod:
+            return GpuOwner(self.namespace, self.pod, cluster=self.cluster)
+        if self.kind == SLURM and self.job:
+            return GpuOwner(job=self.job, kind=SLURM, cluster=self.cluster)
+        return self.identity
 
 
 def is_known(owner: GpuOwner) -> bool:

@@ -13,7 +13,7 @@ from gpu_advisor.evaluation.agreement import agree, merge
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.history import DemandSignal
-from gpu_advisor.evaluation.owners import GpuOwner, Lease
+from gpu_advisor.evaluation.owners import Controller, GpuOwner, Lease
 from gpu_advisor.evaluation.recommendation import Alternative, Projection, Recommendation, Scope, Waste
 from gpu_advisor.evaluation.scaling.training import GangCounts, decide_gangs
 from gpu_advisor.evaluation.signals import Signal
@@ -241,3 +241,54 @@ def test_no_gpus_are_added_for_work_that_fits_on_idle_ones(
 ) -> None:
     found, explained = decide_gangs(GangCounts(4, 0, 64, waiting, idle))
     assert (found, why in explained) == (wanted, True)
+
+
+def stopped_by(argv: tuple[str, ...], owner: GpuOwner) -> bool:
+    """Whether a command ends the work of an owner, by what its words mean to the tool."""
+    words = [word for word in argv if not word.startswith("--")]
+    cluster = next((word.partition("=")[2] for word in argv if word.startswith(("--context=", "--clusters="))), "")
+    if cluster and owner.cluster != cluster:
+        return False
+    if words[0] == "scancel":
+        return owner.kind == "slurm" and words[1] in (owner.job, f"16_{owner.job}")
+    if words[0] != "kubectl" or words[3] not in ("delete", "scale", "patch") or owner.namespace != words[2]:
+        return False
+    name = words[5] if words[3] == "delete" else words[4].partition("/")[2]
+    return owner.pod == name if words[3] == "delete" else owner.pod.startswith(f"{name}-")
+
+
+def any_owner(random: Random, cluster: str) -> GpuOwner:
+    """Few names, so that they meet: pods of one controller, in two namespaces and clusters; tasks of the array 16,
+    which not every node knows as such.
+    """
+    if random.random() < 0.3:
+        job = random.choice(("17", "18"))
+        return GpuOwner(job=job, user="ada", kind="slurm", partition="gpu", started=0.0, cluster=cluster,
+                        array_task=random.choice(("", f"16_{job}")))  # fmt: skip
+    name = random.choice(("web", "web-api"))
+    kind = random.choice(("Deployment", "StatefulSet", "Job", "RayCluster", ""))
+    return GpuOwner(random.choice(("ml", "nlp")), f"{name}-{random.randint(0, 1)}", random.choice(("a", "b")),
+                    kind="kubernetes", started=0.0, cluster=cluster,
+                    controller=random.choice((None, Controller(kind, name if kind else ""))))  # fmt: skip
+
+
+@pytest.mark.parametrize("clusters", [("",), ("east", "west")])
+def test_no_command_ends_work_on_other_gpus(clusters: tuple[str, ...]) -> None:
+    random, commands = Random(len(clusters)), 0
+    for _ in range(300):
+        cards = [GpuSpec(f"g{k}", random.choice((0.0, 0.0, 0.0, 0.9)), index=str(k)) for k in range(6)]
+        known = facts(cards)
+        gpus = tuple(replace(gpu, cluster=random.choice(clusters)) for gpu in known.gpus)
+        owners = {
+            gpu.uuid: tuple(any_owner(random, gpu.cluster) for _ in range(random.choice((0, 1, 1, 1, 2))))
+            for gpu in gpus
+        }
+        known = replace(known, gpus=gpus, owners={uuid: every for uuid, every in owners.items() if every})
+        for each in decide(known, Settings()).recommendations:
+            for argv in (action.parameters["argv"] for action in each.actions if action.kind == "run_command"):
+                assert isinstance(argv, tuple)
+                for uuid, every in known.owners.items():
+                    ended = [stopped_by(argv, owner) for owner in every]
+                    commands += any(ended)
+                    assert not any(ended) or (uuid in each.gpus and all(ended)), (argv, uuid, every)
+    assert commands > 50, "hardly a command"

@@ -17,12 +17,12 @@ from gpu_advisor.evaluation.diagnosis.idle import (
 from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_gpus
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
-from gpu_advisor.evaluation.owners import GpuOwner
+from gpu_advisor.evaluation.owners import SLURM, GpuOwner
 from gpu_advisor.evaluation.policies import scale_pool
 from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, listed_gpus, more_gpus
 from gpu_advisor.evaluation.policies.gpu_commands import list_processes
 from gpu_advisor.evaluation.policies.idle_gpus import IDLE_STATES, running_job_notes
-from gpu_advisor.evaluation.policies.owner_actions import SLURM, owner_actions
+from gpu_advisor.evaluation.policies.owner_actions import owner_actions
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import (
     Abstention,

@@ -8,12 +8,9 @@ from typing import NamedTuple
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.owners import Controller, GpuOwner
+from gpu_advisor.evaluation.owners import SLURM, Controller, GpuOwner
 from gpu_advisor.evaluation.policies.command_names import names_one
 from gpu_advisor.evaluation.policies.gpu_commands import in_cluster, list_processes
-
-#: Owners that gpu-exporter calls so are jobs of Slurm, whose `training_job` is the job's id.
-SLURM = "slurm"
 
 #: What has a GPU, of an owner without a name, by its kind.
 _NAMELESS = {"kubernetes": "pod", SLURM: "Slurm job"}
@@ -61,13 +58,18 @@ def ask_owners(facts: Facts, gpus: Sequence[Gpu]) -> Iterator[Action]:
 
 
 def _gpus_by_owner(facts: Facts, gpus: Sequence[Gpu]) -> list[tuple[GpuOwner, list[Gpu]]]:
-    owners: dict[GpuOwner, tuple[GpuOwner, list[Gpu]]] = {}
+    """By what stops as a whole. Of a Slurm job, the node that knows its number in an array knows most."""
+    owners: dict[GpuOwner, GpuOwner] = {}
+    found: dict[GpuOwner, list[Gpu]] = {}
     for gpu in gpus:
         for owner in facts.owners.get(gpu.uuid, ()):
-            found = owners.setdefault(owner.workload, (owner, []))[1]
-            if found[-1:] != [gpu]:  # the other container of a pod has it, too
-                found.append(gpu)
-    return sorted(owners.values(), key=lambda item: str(item[0]))
+            whole = owner.workload
+            if not owners.setdefault(whole, owner).array_task and owner.array_task:
+                owners[whole] = owner
+            of_owner = found.setdefault(whole, [])
+            if of_owner[-1:] != [gpu]:  # the other container of a pod has it, too
+                of_owner.append(gpu)
+    return sorted(((owners[whole], of_owner) for whole, of_owner in found.items()), key=lambda item: str(item[0]))
 
 
 def _ask(owner: GpuOwner, gpus: Sequence[Gpu]) -> Action:
