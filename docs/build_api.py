@@ -26,7 +26,7 @@ at `/openapi.json`; `gpu_advisor.web.api.openapi` generates it offline.
 
     curl -s http://127.0.0.1:9817/recommendations
     curl -s 'http://127.0.0.1:9817/recommendations?kind=idle_reclaim&format=csv'
-    curl -s http://127.0.0.1:9817/checks?status=missed
+    curl -s 'http://127.0.0.1:9817/checks?status=missed'
     curl -s -X POST -H 'Content-Type: application/json' http://127.0.0.1:9817/what-if \\
       -d '{{"resources": {{"gpu": {{"target_utilization": 80, "scale_up_threshold": 75}}}}}}'
 
