@@ -4,7 +4,7 @@
 
 Each day begins without history, as a new pool does. The days are those fitted to a published one (benchmarks.backtest),
 and recorded ones, if given, or made of a recorded hour (benchmarks.recorded_day). By hand means: the best of many
-replays of that very day, which nobody has in advance.
+replays of that very day, which nobody has in advance, with the default thresholds of utilization and without.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from benchmarks.demand import FLEETS
 from benchmarks.recorded_day import day_of, recorded_hour
 
 DEVIATIONS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+
+#: Percent: without thresholds a pool grows at saturation only, and headroom alone sizes it.
+NO_THRESHOLD, DEVIATIONS_ALONE = 98.0, (1.0, 1.5, 2.0, 3.0, 4.0)
 OBJECTIVES = (0.0005, 0.001, 0.0025, 0.005)
 
 #: Of GPU-hours: less is chance.
@@ -38,17 +41,22 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A hand-set headroom, or an objective."""
+    """A hand-set headroom, with thresholds of utilization in percent if not the default ones, or an objective."""
 
     deviations: float | None = None
     unserved_ratio: float | None = None
+    threshold: float | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.deviations:g} deviations" if self.deviations else f"slo.unserved {self.unserved_ratio:.2%}"
+        if self.deviations is None:
+            return f"slo.unserved {self.unserved_ratio:.2%}"
+        return f"{self.deviations:g} deviations{'' if self.threshold is None else ' alone'}"
 
 
-BY_HAND = [Candidate(deviations=each) for each in DEVIATIONS]
+WITH_THRESHOLDS = [Candidate(deviations=each) for each in DEVIATIONS]
+ALONE = [Candidate(deviations=each, threshold=NO_THRESHOLD) for each in DEVIATIONS_ALONE]
+BY_HAND = (*WITH_THRESHOLDS, *ALONE)
 TUNED = [Candidate(unserved_ratio=each) for each in OBJECTIVES]
 
 
@@ -66,7 +74,11 @@ def run(day: Trace, candidate: Candidate) -> ReplayResult:
     evaluation = settings.evaluation
     if candidate.deviations is not None:
         evaluation = evaluation.model_copy(update={"headroom_deviations": candidate.deviations})
-    policy = advisor_policy(day, FLEET, settings.resources.gpu, evaluation, candidate.unserved_ratio)
+    gpu = settings.resources.gpu
+    if candidate.threshold is not None:
+        thresholds = {"scale_up_threshold": candidate.threshold, "scale_down_threshold": candidate.threshold}
+        gpu = gpu.model_copy(update=thresholds)
+    policy = advisor_policy(day, FLEET, gpu, evaluation, candidate.unserved_ratio)
     return replay(day, policy, FLEET)
 
 
@@ -75,8 +87,15 @@ def average(results: Sequence[ReplayResult]) -> Outcome:
 
 
 def hours_by_hand(outcomes: Mapping[str, Outcome], unserved_ratio: float) -> float | None:
-    """GPU-hours of the hand-set headroom with this unserved share, between two by its logarithm; None beyond them."""
-    known = sorted((outcomes[each.name] for each in BY_HAND), key=lambda each: each.unserved_ratio)
+    """The least GPU-hours by hand with this unserved share, between two headrooms by its logarithm; None beyond."""
+    found = (_hours_between(outcomes, each, unserved_ratio) for each in (WITH_THRESHOLDS, ALONE))
+    return min((hours for hours in found if hours is not None), default=None)
+
+
+def _hours_between(
+    outcomes: Mapping[str, Outcome], candidates: Sequence[Candidate], unserved_ratio: float
+) -> float | None:
+    known = sorted((outcomes[each.name] for each in candidates), key=lambda each: each.unserved_ratio)
     for strict, lax in pairwise(known):
         if not 0 < strict.unserved_ratio <= unserved_ratio <= lax.unserved_ratio:
             continue
