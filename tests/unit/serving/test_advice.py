@@ -98,6 +98,45 @@ def test_a_server_that_never_preempts_has_a_full_cache(changes: Mapping[str, flo
     assert not any("preempted" in each.summary for each in advice_of(found).values())
 
 
+#: Objective 50 ms; steps take 10 ms, 1 ms for each request and a little for prompts.
+LOADS = (2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "loads", "expected"),
+    [
+        ({"kv_usage": 0.7, "running_max": 60.0}, LOADS, {"kv_cache_bound"}),
+        ({"kv_usage": 0.5, "running_max": 20.0}, LOADS, {"kv_cache_bound"}),
+        ({"kv_usage": 0.5, "running_max": 60.0}, LOADS, set()),
+        ({"kv_usage": 0.5, "running_max": 60.0}, (), {"kv_cache_bound"}),
+    ],
+    ids=["most of the time", "at moments of short steps", "at moments of long steps", "no curve"],
+)
+def test_more_room_helps_no_server_whose_steps_are_too_long_when_its_cache_is_full(
+    changes: Mapping[str, float], loads: tuple[float, ...], expected: set[str]
+) -> None:
+    found = diagnosed({**FULL_CACHE, **changes}, {**CALM, "samples": 20.0}, loads=loads)
+    assert causes(found) & {"kv_cache_bound"} == expected
+
+
+@pytest.mark.parametrize(("rate", "known", "expected"), [(3.0, True, True), (1.0, True, False), (1.0, False, True)])
+def test_prompts_are_in_each_others_way_only_where_they_take_much_of_the_time(
+    rate: float, known: bool, expected: bool
+) -> None:
+    """A tenth of a millisecond a token: 1,000 tokens three times a second take 30 % of the time, once 10 %."""
+    slow = {**CALM, "request_rate": rate, "prompt_tokens": 1000.0, "kv_usage": 0.45, "ttft_p50": 0.05, "ttft_p90": 2.0,
+            "ttft_p95": 3.0, "kv_usage_max": 0.8}  # fmt: skip
+    points = [
+        CurvePoint(load, load / itl, itl, prompts)
+        for load in LOADS
+        for prompts in (1.0, 5.0)
+        for itl in [0.01 + 0.0002 * load + 0.0001 * prompts]
+    ]
+    replica = ServingReplica("vllm", "j", "h:8000", "m", values=slow)
+    found = diagnose_window(make_group([replica], points if known else (), AT, 300.0), OBJECTIVES)
+    assert ("head_of_line" in causes(found)) == expected
+
+
 def test_every_feature_decides_or_advises() -> None:
     used = {part.feature for row in ROWS for condition in row.conditions for part in condition.parts()}
     sources = Path(serving.__file__).parent

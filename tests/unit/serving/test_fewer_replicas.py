@@ -103,6 +103,32 @@ def test_one_thing_against_it_suffices(found_with: Callable[[float], set[str]], 
     assert found_with(running) == set()
 
 
+def little_load(most: float, per_prompt_token: float) -> list[CurvePoint]:
+    """Points of at most so many requests, with prompts beside them."""
+    return [
+        CurvePoint(load, load / itl, itl, prompts)
+        for load in np.linspace(0.2 * most, most, 6)
+        for prompts in ((5.0, 40.0) if per_prompt_token else (0.0,))
+        for itl in [step(load) + per_prompt_token * prompts]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("most", "per_prompt_token", "expected"),
+    [
+        (2.5, 2e-5, {"under_batched"}),  # the loads of two replicas are less than three times those seen
+        (1.0, 2e-5, {"over_provisioned"}),  # three and a half times: of one fewer
+        (1.0, 0.0, set()),  # what a token costs is not known
+        (1.0, 6e-3, set()),  # computing the tokens takes too long
+        (0.8, 2e-5, set()),
+    ],
+)
+def test_loads_far_beyond_those_seen_cost_the_computation_that_little_load_hides(
+    most: float, per_prompt_token: float, expected: set[str]
+) -> None:
+    assert found([calm(2.0)] * 4, little_load(most, per_prompt_token)) == expected
+
+
 def test_without_an_exposed_limit_the_usual_one_is_expected() -> None:
     many = points(60.0, most=6.0)
     assert found([calm(60.0, max_num_seqs=1024.0, kv_usage=0.02)] * 4, many, itl=1.0) != set()

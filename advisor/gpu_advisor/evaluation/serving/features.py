@@ -106,8 +106,8 @@ def _executions(load: ReplicaLoad) -> dict[str, float | None]:
 
 def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
     """Latencies if something were relaxed, as shares of their objectives."""
-    names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "itl_stall", "ttft_body",
-             "ttft_tail", "prompt_share", "peak_itl", "stalls", "computing_share", "prefill_load", "longest_prefill",
+    names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "itl_stall", "ttft_body", "ttft_tail",
+             "prompt_share", "prompt_time", "peak_itl", "stalls", "computing_share", "prefill_load", "longest_prefill",
              "ttft_spread", "itl_spread")  # fmt: skip
     found: dict[str, float | None] = dict.fromkeys(names)
     value = load.value
@@ -130,6 +130,7 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
     if curve is None or not output or not prompt:
         return found
     demand, ratio = load.offered * output, prompt / output
+    found["prompt_time"] = load.offered * prompt * curve.per_prompt_token
     if objectives.itl is not None:
         highest = value("running_max")
         found["peak_itl"] = None if highest is None else curve.itl(highest, ratio) / objectives.itl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gpu_advisor.evaluation.serving.extrapolation import most_running
 from gpu_advisor.evaluation.serving.facts import DemandSample
@@ -18,7 +19,7 @@ GROWTH = 1.2
 Z99 = 2.326
 
 #: Of fewer replicas.
-SURPLUS_FEATURES = ("itl", "peak_itl", "ttft", "kv", "limit", "beyond")
+SURPLUS_FEATURES = ("itl", "computed_itl", "peak_itl", "ttft", "kv", "limit", "beyond")
 
 #: The mean square of a prompt's length by the square of its mean: lengths within a factor of two of each other.
 LENGTHS = 1.2
@@ -56,10 +57,11 @@ def _fewer_replicas(
     """So many replicas with a fifth more than the load, and than the busiest window of the history, or with the most
     that a step of it knows.
 
-    `itl`, the 99th percentile of requests' inter-token latency, and `peak_itl`, that at a peak like the window's, as
-    shares of the objective; `ttft`, the same of the time to the first token; `kv`, the share of the cache that the
-    95th percentile fills (a request that finds it full waits); `limit`, the share of the requests that a server runs at
-    most; `beyond`, the settled load by the most that the curve has seen. Longer steps keep requests longer, too.
+    `itl`, the 99th percentile of requests' inter-token latency, `computed_itl`, that with the computation of the tokens
+    beyond the load seen, and `peak_itl`, that at a peak like the window's, as shares of the objective; `ttft`, the same
+    of the time to the first token; `kv`, the share of the cache that the 95th percentile fills (a request that finds it
+    full waits); `limit`, the share of the requests that a server runs at most; `beyond`, the settled load by the most
+    that the curve has seen. Longer steps keep requests longer, too.
     """
     curve, totals = group.curve, token_demand(loads)
     if curve is None or totals is None:
@@ -81,7 +83,9 @@ def _fewer_replicas(
     if objectives.itl is not None:
         slower = varied * (then - curve.base) / then
         beside = prefill * math.sqrt(LENGTHS / running)
-        found["itl"] = then * (1 + Z99 * math.hypot(slower, beside)) / objectives.itl
+        longest = (1 + Z99 * math.hypot(slower, beside)) / objectives.itl
+        computed = _computed_itl(curve, growth * demand / replicas, ratio)
+        found |= {"itl": longest * then, "computed_itl": None if computed is None else longest * computed}
         peak = _peak(loads)
         found["peak_itl"] = None if peak is None else curve.itl(running * peak, ratio) / objectives.itl
     found["limit"] = running * (1 + Z99 * varied) / most_running(group.replicas)
@@ -96,6 +100,19 @@ def _fewer_replicas(
         mean = sum(known) * growth * then / now / replicas
         found["kv"] = mean * (1 + Z95 * varied * math.sqrt(LENGTHS))
     return found
+
+
+def _computed_itl(curve: StepModel, demand: float, ratio: float) -> float | None:
+    """Seconds between tokens once a load beyond those seen has settled, if each sequence beyond them costs its
+    computation, which is that of a token of a prompt; None if that is unknown. At little load the time to read the
+    weights hides it (https://arxiv.org/abs/2211.05102, section 2).
+    """
+    token = curve.per_prompt_token
+    if token <= 0:
+        return None
+    base = max(0.0, curve.base - curve.seen * token)
+    steeper = replace(curve, base=base, per_sequence=curve.per_sequence + token)
+    return max(curve.settled_itl(demand, ratio), steeper.settled_itl(demand, ratio))
 
 
 def busiest_window(demand: Sequence[DemandSample], seconds: float) -> float:
