@@ -10,7 +10,14 @@ from gpu_advisor.evaluation.owners import GpuOwner, is_known
 from gpu_advisor.observation.identity import gpu_key
 from gpu_advisor.observation.pod_labels import Workload, workload
 from gpu_advisor.promql.expressions import Labels, Matcher, Selector, Vector, any_of_values
-from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey, canonical_targets, row_job, row_target
+from gpu_advisor.sources.exporters.detection import (
+    CanonicalRows,
+    JobKey,
+    TargetKey,
+    canonical_targets,
+    row_job,
+    row_target,
+)
 from gpu_advisor.sources.exporters.identity_rows import Row
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
@@ -81,8 +88,9 @@ def owners_from_pods(
     """From the pod labels of the present series of one mapping.
 
     `counts` are the samples of each series in the idle window, `expected` those of a whole window by job, `targets` is
-    `up`: a pod label that a target itself has names the exporter's pod. Where a GPU also had series of no pod, its pod
-    came within the window, also one of the same name as the pod before: a StatefulSet's is restarted in seconds.
+    `up`: a pod label that a target itself has names the exporter's pod. Where a target also had series of the GPU
+    without a pod, its pod came within the window, also one of the same name as the pod before: a StatefulSet's is
+    restarted in seconds.
     """
     own_pods = {
         key: (dict(labels).get("pod", ""),)
@@ -99,15 +107,18 @@ def owners_from_pods(
             yield row, of_pods
 
     seen: dict[tuple[str, Workload | None], float] = {}
+    free: set[tuple[str, TargetKey]] = set()
     for row, of_pods in pods_by_row(counts):
         uuid, whole = gpu_key(row, shared), expected.get(row_job(row), math.inf)
         for pod, every in of_pods.items():
             seen[uuid, pod] = seen.get((uuid, pod), 0.0) + sum(counts[labels] for labels in every) / whole
+        if None in of_pods:
+            free.add((uuid, row_target(row)))
     found: dict[str, dict[GpuOwner, None]] = {}
     for row, of_pods in pods_by_row(present):
         if row.get("uuid"):
             uuid = gpu_key(row, shared)
-            was_free = (uuid, None) in seen
+            was_free = (uuid, row_target(row)) in free
             for pod in of_pods.keys() - {None}:
                 assert pod is not None
                 whole_window = not was_free and seen.get((uuid, pod), 0.0) >= WHOLE_WINDOW_RATIO

@@ -98,6 +98,19 @@ def test_a_pod_label_of_the_target_is_the_exporters_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("job", "whole"),
+    [("a", False), ("b", True)],  # the exporter showed no pod before; another job drops the labels of pods
+)
+def test_a_pod_came_where_its_own_target_showed_none_before(job: str, whole: bool) -> None:
+    dcgm = next(mapping for mapping in mappings() if mapping.name == "dcgm-exporter")
+    pod = labels(UUID="GPU-1", job="a", instance="i:1", exported_pod="db-0", exported_namespace="ml")
+    none = labels(UUID="GPU-1", job=job, instance="i:1")
+    expected = {JobKey("a"): 120.0, JobKey("b"): 120.0}
+    found = owners_from_pods(dcgm, CanonicalRows(), [pod], {pod: 119.0, none: 1.0}, {}, expected, frozenset())
+    assert [owner.observed_whole_window for owner in found["GPU-1"]] == [whole]
+
+
+@pytest.mark.parametrize(
     ("due", "verdict"),
     [(None, "reclaim"), (AT + 30, "phase"), (AT - 600, "phase"), (AT - 1801, "reclaim")],  # at last it is stuck
 )
