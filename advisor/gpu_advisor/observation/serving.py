@@ -174,6 +174,8 @@ def build_replicas(
             if "running" not in of and "waiting" not in of:
                 continue  # series of another program, or of a page that no longer exists
             each = dict(labels)
+            if _is_routers(mapping, each, of):
+                continue
             engine = mapping.engine_of(each)
             for name, known in products.items():
                 product = known.get((*_target(each), engine))
@@ -188,6 +190,14 @@ def build_replicas(
                 )
             )  # fmt: skip
     return tuple(sorted(_without_copies(found)))
+
+
+def _is_routers(mapping: ServerMapping, labels: Mapping[str, str], values: Mapping[str, float]) -> bool:
+    """Whether the series are a router's, which publishes gauges of its servers under their names: without a model, and
+    without what only a server counts. Source: src/vllm_router of https://github.com/vllm-project/production-stack.
+    """
+    counted = ("generation_token_rate", "prompt_token_rate", "request_rate", "itl_mean")
+    return "model" in mapping.labels and not mapping.model_of(labels) and not any(name in values for name in counted)
 
 
 def with_window_before(

@@ -19,7 +19,7 @@ from gpu_advisor.promql.compiler import to_promql
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, TimeSeries, Vector
 from gpu_advisor.settings import EvaluationSettings, Settings
 from gpu_advisor.sources.embedded.source import EmbeddedSource
-from gpu_advisor.sources.exporters.serving.mapping import ServerMapping, server_mappings
+from gpu_advisor.sources.exporters.serving.mapping import UNDERSCORED, ServerMapping, server_mappings
 
 from tests.serving_pages import START, history_of, scraped
 
@@ -347,9 +347,50 @@ def test_worked_page(page: Page, tmp_path: Path) -> None:
     assert all(map(math.isfinite, found.values.values()))
 
 
+def underscored(page: Page) -> Page:
+    gauges, rates = (
+        {name.replace(":", "_", 1): value for name, value in each.items()} for each in (page.gauges, page.rates)
+    )
+    return Page(page.server + UNDERSCORED, gauges, rates, page.expected)
+
+
+@pytest.mark.parametrize(
+    "page", [each for each in PAGES if any(":" in name.partition("{")[0] for name in each.gauges)],
+    ids=lambda page: page.server,
+)  # fmt: skip
+def test_names_with_underscores_for_colons_are_the_same_server(page: Page, tmp_path: Path) -> None:
+    found = replica_of(underscored(page), tmp_path)
+    assert found.server == page.server + UNDERSCORED
+    assert {name: found.value(name) for name in page.expected} == pytest.approx(dict(page.expected))
+
+
+@pytest.mark.parametrize(("extra", "servers"), [({}, 1), ({"vllm:generation_tokens_total": 10.0}, 2)])
+def test_a_router_that_shows_the_gauges_of_its_servers_is_none(
+    extra: Mapping[str, float], servers: int, tmp_path: Path
+) -> None:
+    """The page of vLLM's production stack beside one of the servers behind it. What counts tokens is a server."""
+    server = next(page for page in PAGES if page.server == "vllm")
+    router = Page(
+        "vllm",
+        {
+            f'vllm:{name}{{server="http://h{number}:8000"}}': value
+            for number in (0, 1)
+            for name, value in (
+                ("num_requests_running", 12),
+                ("num_requests_waiting", 3),
+                ("gpu_cache_usage_perc", 0.5),
+            )
+        },
+        extra,
+        {},
+    )
+    found = serving_of([server, router], tmp_path).replicas
+    assert sorted(each.instance for each in found) == ["h0:8000", "h1:8000"][:servers]
+
+
 @pytest.mark.parametrize("mapping", server_mappings(), ids=lambda mapping: mapping.name)
 def test_flags_and_quantities_are_known(mapping: ServerMapping) -> None:
-    assert any(page.server == mapping.name for page in PAGES)
+    assert any(page.server == mapping.name.removesuffix(UNDERSCORED) for page in PAGES)
     assert {"running", "waiting"} & mapping.quantities.keys()
 
 

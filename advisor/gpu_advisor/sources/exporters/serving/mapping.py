@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
@@ -47,6 +47,13 @@ UNMAPPED_SERVERS: Mapping[str, str] = {
     "ovms_requests_success": "OpenVINO Model Server",
     "aphrodite:num_requests_running": "Aphrodite",
 }
+
+
+#: Servers that name their metrics with a colon are also stored with an underscore for it: SGLang changed its own names
+#: in some versions (https://github.com/sgl-project/sglang/pull/15758, https://github.com/llm-d/llm-d/pull/1970), and
+#: some pipelines escape the colon (https://github.com/kubernetes-sigs/inference-perf/issues/600). Such a server is of a
+#: kind of its own, of the name with this suffix.
+COLON, UNDERSCORED = ":", "-underscored"
 
 
 class ServingMetric(MappingModel):
@@ -211,7 +218,22 @@ class _Builder:
 
 @cache
 def server_mappings() -> tuple[ServerMapping, ...]:
-    """This project's mappings of inference servers, by name."""
+    """This project's mappings of inference servers, by name; and those of the same servers with underscores for the
+    colons of their metrics."""
     folder = resources.files("gpu_advisor.sources.exporters") / "serving"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return tuple(ServerMapping.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files)
+    read = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+    renamed = [
+        {**_without_colons(each), "name": each["name"] + UNDERSCORED} for each in read if COLON in each["detect"]
+    ]
+    return tuple(map(ServerMapping.model_validate, (*read, *renamed)))
+
+
+def _without_colons(given: Any) -> Any:
+    """The same definitions of metrics that are named without colons."""
+    if isinstance(given, dict):
+        return {
+            key: value.replace(COLON, "_") if key in ("detect", "metric") else _without_colons(value)
+            for key, value in given.items()
+        }
+    return [_without_colons(each) for each in given] if isinstance(given, list) else given
