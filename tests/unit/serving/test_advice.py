@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,8 @@ def test_projections_are_as_much_wider_as_they_leave_the_loads_observed(target: 
     curve = StepModel(0.01, 0.0005, 0.0, 0.0, 40)
     low, high = project(curve, 10, LoadChange(20, target, 0.02, 0.0)).intervals["itl_seconds"]
     assert (high - low) / (high + low) == pytest.approx(0.1 * factor, rel=0.02)
+    low, high = project(replace(curve, seen=0), 10, LoadChange(20, target, 0.02, 0.0)).intervals["itl_seconds"]
+    assert (high - low) / (high + low) == pytest.approx(0.2, rel=0.02)  # it knew no load
 
 
 @given(st.floats(1, 200), st.floats(1, 200), st.floats(0, 100), st.booleans())
