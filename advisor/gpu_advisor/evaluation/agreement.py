@@ -103,6 +103,18 @@ def agree(advice: Sequence[Recommendation]) -> Iterator[Recommendation]:
         yield each if unchanged else replace(each, actions=(*first, *each.actions), rejected=rejected)
 
 
+def contradicts(one: Recommendation, others: Sequence[Recommendation]) -> bool:
+    """Whether it cannot be followed together with all of the others: of some two, one would be left out."""
+    for rule in PRECEDENCES:
+        if rule.note:
+            continue
+        if rule.then(one) and _any_concerns((each for each in others if rule.first(each)), one):
+            return True
+        if rule.first(one) and any(rule.then(each) and _any_concerns((one,), each) for each in others):
+            return True
+    return False
+
+
 def _any_concerns(others: Iterable[Recommendation], one: Recommendation) -> bool:
     """Whether another of them is on some of its GPUs, or on its job."""
     gpus: frozenset[str] = frozenset()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpu_advisor.documents.savings import by_urgency
+from gpu_advisor.evaluation.agreement import contradicts
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.owners import Lease
 from gpu_advisor.notify import alerts
@@ -174,6 +175,11 @@ class AdvisorService:
         """The recommendations with their start times; and the ids of those that this evaluation did not make."""
         fresh = {advice.id(self.settings.cluster): advice for advice in evaluation.recommendations}
         found = update_active(self._active, fresh, evaluation)
+        # The present wins: what lingers may rest on what a new recommendation changes.
+        lingering = [each for each in self.view.issued if each.id in found.lingering]
+        found = found.without(
+            frozenset(each.id for each in lingering if contradicts(each.recommendation, evaluation.recommendations))
+        )
         self._active, unconfirmed = found.active, found.stale | found.lingering
         issued = [PublishedRecommendation(id_, found.active[id_].since, advice) for id_, advice in fresh.items()]
         self._write_ledger(lambda: self._ledger.record_recommendations(now, issued, unconfirmed))

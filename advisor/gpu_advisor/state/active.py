@@ -69,6 +69,11 @@ class Continuity:
     stale: frozenset[str]
     lingering: frozenset[str]
 
+    def without(self, ids: frozenset[str]) -> Continuity:
+        """As if these, which linger, did not."""
+        active = {id_: each for id_, each in self.active.items() if id_ not in ids}
+        return Continuity(active, self.stale, self.lingering - ids)
+
 
 def update_active(
     before: Mapping[str, ActiveRecommendation], fresh: Mapping[str, Recommendation], evaluation: Evaluation

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 from gpu_advisor.evaluation import signals
-from gpu_advisor.evaluation.agreement import agree, merge
+from gpu_advisor.evaluation.agreement import agree, contradicts, merge
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.history import DemandSignal
@@ -184,6 +184,24 @@ def test_what_can_be_followed_together(
     assert len(lines) == bool(note)
     assert note in " ".join(lines)
     assert tuple(other.action for each in agreed for other in each.rejected) == rejected
+
+
+@pytest.mark.parametrize(
+    ("lingering", "present", "ends"),
+    [
+        (SMALLER, advice("scale_up", "up", "replicas"), True),
+        (SMALLER, FEWER, False),  # it waits
+        (GUESSED, SAVING, True),
+        (SAVING, GUESSED, True),  # the present wins
+        (SAVING, advice("batch_size", "up", on=ELSEWHERE), False),
+        (advice("data_loading"), SAVING, False),
+    ],
+)
+def test_what_lingers_ends_where_the_present_contradicts_it(
+    lingering: Recommendation, present: Recommendation, ends: bool
+) -> None:
+    assert contradicts(lingering, [advice("cooling"), present]) is ends
+    assert not contradicts(lingering, [])
 
 
 def test_the_same_cause_on_a_node_of_two_pools_is_one_recommendation() -> None:

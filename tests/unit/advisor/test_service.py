@@ -475,3 +475,28 @@ def test_a_view_is_stale_by_its_own_age(tmp_path: Path) -> None:
     running.after(0)
     assert not running.service.view.stale
     running.close()
+
+
+def test_what_lingers_ends_where_a_new_recommendation_contradicts_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advisor = start().after(0)
+    evaluated = advisor.service.view.evaluation
+    assert evaluated is not None
+    first = dataclasses.replace(
+        evaluated.recommendations[0], kind="smaller_gpu", unit="affected GPUs", gpus=("GPU-2",), nodes=("a",)
+    )
+    grows = dataclasses.replace(first, kind="scale_up", direction="up", unit="replicas")
+
+    def make(*advice: Any) -> dict[str, tuple[float, bool]]:
+        def evaluate(*_: object) -> Any:
+            return dataclasses.replace(evaluated, at=advisor.clock.now, recommendations=advice, abstentions=())
+
+        monkeypatch.setattr("gpu_advisor.runtime.service.evaluate", evaluate)
+        return advisor.after(60).given
+
+    (id_,) = make(first)
+    assert set(make()) == {id_}  # it lingers
+    assert id_ not in make(grows)
+    assert id_ not in advisor.alertmanagers.firing
+    assert make() == {}
