@@ -182,7 +182,7 @@ bench-serving: $(VENV)/.test
 
 # No false advice on healthy servers: about a second of one core for each hour of a replica.
 bench-serving-healthy: $(VENV)/.test
-	$(BIN)/python -m benchmarks.serving_healthy --servers 1000 --hours 8
+	$(BIN)/python -m benchmarks.serving_healthy --servers 1000 --hours 8 --runs $(VENV)/healthy.runs
 
 # Overhead of the training monitor, and whether the data loader finds the right number of workers.
 bench-monitor: $(VENV)/.test

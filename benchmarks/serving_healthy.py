@@ -6,8 +6,9 @@ Servers are drawn as the class `healthy` of benchmarks/serving, and kept if they
 true of them (causes.py). Every five minutes the advisor decides as it does live: on the last window and the one before,
 with the step times and the demand of the hours before, for a pool with the server's objectives. Advice on a cause is
 false here. Fewer replicas for the demand are false if those left do not keep the objectives, which are 95th
-percentiles, at the load as it is. One more, with headroom for the demand to come, is counted apart, by the growth of
-load that the server bears as it is.
+percentiles, at the load as it is. Advice is counted apart in a window whose own time to first token is above the
+objective, or after one: no server is healthy for ever at random arrivals. One more replica, with headroom for the
+demand to come, is counted apart, by the growth of load that the server bears as it is.
 
 The simulated server takes nearly all of the time: with --runs it is read from a file that watched_servers.py writes,
 and --runs without --servers decides on all that the file has.
@@ -36,7 +37,7 @@ from gpu_advisor.settings import Settings
 from benchmarks import common
 from benchmarks.serving.facts_adapter import points_of, replicas_of
 from benchmarks.serving.situation import SCRAPE_SECONDS, WINDOW_SECONDS, Run, Situation, run
-from benchmarks.serving.watched_servers import STEP_SCRAPES, STEP_SECONDS, packed_servers, unpack
+from benchmarks.serving.watched_servers import STEP_SCRAPES, STEP_SECONDS, WatchedServer, packed_servers, unpack
 from benchmarks.serving.windows import SCRAPES_PER_WINDOW, window_of
 
 SECONDS_PER_DAY = 86_400
@@ -62,21 +63,27 @@ Found = tuple[str, str, float]
 @dataclass(frozen=True, slots=True)
 class Decided:
     """A server's windows: what was recommended in each. `bears` is the growth of its load with which it still keeps its
-    objectives; `kept` is, by fewer replicas recommended, the share of requests that they keep the objectives for."""
+    objectives; `kept` is, by fewer replicas recommended, the share of requests that they keep the objectives for;
+    `late` are the windows in which, or in the one before which, first tokens were."""
 
     seed: int
     replicas: int
     windows: tuple[frozenset[Found], ...]
     bears: float
     kept: Mapping[float, float]
+    late: frozenset[int]
 
     def is_false(self, found: Found) -> bool:
         kind, _, number = found
         return kind not in SIZE_KINDS or (kind == "scale_down" and self.kept[number] < KEPT_RATIO)
 
-    def false(self) -> Iterator[frozenset[Found]]:
-        """The windows with false advice."""
-        return (each for each in self.windows if any(map(self.is_false, each)))
+    def false(self, late: bool = False) -> list[frozenset[Found]]:
+        """The windows with false advice, in healthy ones or in late ones."""
+        return [
+            each
+            for number, each in enumerate(self.windows)
+            if (number in self.late) is late and any(map(self.is_false, each))
+        ]
 
     def with_kind(self, kind: str) -> int:
         return sum(any(found[0] == kind for found in each) for each in self.windows)
@@ -98,7 +105,18 @@ def decide_server(packed: bytes) -> Decided | None:
     found = tuple(frozenset((each.kind, each.diagnosis, each.recommended) for each in one) for one in advice)
     fewer = {number for each in found for kind, _, number in each if kind == "scale_down"}
     kept = {number: attainment(server.situation, round(number)) for number in fewer}
-    return Decided(server.key[0], len(server.situation.delays), found, server.bears, kept)
+    late = frozenset(number for number, each in enumerate(found) if each and _is_late(server, number))
+    return Decided(server.key[0], len(server.situation.delays), found, server.bears, kept, late)
+
+
+def _is_late(server: WatchedServer, number: int) -> bool:
+    """Whether first tokens of the decision's window, or of the one before, are above the objective."""
+    replicas = (
+        each
+        for window in (number, number + 1)  # the first decision is on the second window
+        for each in replicas_of(server.situation, window_of(server.watched, window))
+    )
+    return any((each.value("ttft_p95") or 0.0) > server.situation.ttft for each in replicas)
 
 
 def attainment(situation: Situation, replicas: int) -> float:
@@ -156,6 +174,7 @@ class Totals:
     windows: int = 0
     replica_days: float = 0.0
     false: int = 0
+    late: int = 0
     named: Counter[str] = field(default_factory=Counter)
     bears: Counter[float] = field(default_factory=Counter)
     kept: Counter[int] = field(default_factory=Counter)
@@ -164,20 +183,26 @@ class Totals:
         self.servers += 1
         self.windows += len(decided.windows)
         self.replica_days += len(decided.windows) * WINDOW_SECONDS * decided.replicas / SECONDS_PER_DAY
-        false = list(decided.false())
+        false, late = decided.false(), decided.false(late=True)
         self.false += len(false)
+        self.late += len(late)
         self.named.update(f"{kind}: {cause}" for each in decided.windows for kind, cause, _ in each)
         if more := decided.with_kind("scale_up"):
             self.bears[decided.bears] += more
         for each in decided.windows:
             self.kept.update(math.floor(100 * decided.kept[number]) for kind, _, number in each if kind == "scale_down")
-        if false:
-            found = Counter(each for one in false for each in one)
-            print(f"seed {decided.seed}, {decided.replicas} replicas: {dict(found)}, kept {decided.kept}", flush=True)
+        for name, windows in (("false", false), ("late", late)):
+            if windows:
+                found = dict(Counter(each for one in windows for each in one))
+                print(
+                    f"{name}: seed {decided.seed}, {decided.replicas} replicas: {found}, kept {decided.kept}",
+                    flush=True,
+                )
 
     def summary(self) -> Iterator[str]:
         days = self.replica_days
         yield f"{self.servers} healthy servers, {self.windows} windows, {days:.1f} replica-days: {self.false} false"
+        yield f"{self.late} more with advice in windows whose first tokens were late"
         yield f"by kind and cause: {dict(self.named)}"
         yield f"more replicas, by how many times its load the server bears: {dict(sorted(self.bears.items()))}"
         yield f"fewer, by the percentage of requests whose objectives they keep: {dict(sorted(self.kept.items()))}"
@@ -187,7 +212,7 @@ class Totals:
     def as_json(self) -> dict[str, Any]:
         return {
             "servers": self.servers, "windows": self.windows, "replica_days": round(self.replica_days, 2),
-            "windows_with_false_advice": self.false, "advice": dict(self.named),
+            "windows_with_false_advice": self.false, "late_windows_with_advice": self.late, "advice": dict(self.named),
             "windows_with_more_replicas_by_growth_borne": {
                 f"{growth:g}": count for growth, count in sorted(self.bears.items())
             },
