@@ -177,7 +177,7 @@ _OUTCOME_NUMBERS: tuple[tuple[str, Formatter], ...] = (
 
 
 def _result(of: OutcomeDocument) -> str:
-    """And what people said of it."""
+    """With the verdict of people."""
     return humanize(of["result"]) + (f", {of['feedback']['verdict']}" if of["feedback"] else "")
 
 

@@ -205,7 +205,7 @@ def judge_settled(
 
 
 def latest_verdict(of: Outcome, verdicts: Iterable[Feedback]) -> Feedback | None:
-    """What people said last of a recommendation before its outcome; `verdicts` are on all, oldest first."""
+    """The last feedback on a recommendation before its outcome; `verdicts` are on all, oldest first."""
     tracked = of.closed.tracked
     own = (each for each in verdicts if each.id == tracked.id and tracked.given <= each.made <= of.judged)
     return max(own, key=lambda each: each.made, default=None)

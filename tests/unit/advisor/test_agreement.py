@@ -214,7 +214,7 @@ def test_the_same_cause_on_a_node_of_two_pools_is_one_recommendation() -> None:
     assert len(merge([one, replace(other, scope=Scope("node", "n1"))])) == 2
 
 
-def test_of_a_lost_gpu_only_its_loss_is_said() -> None:
+def test_of_a_lost_gpu_only_its_loss_is_advised() -> None:
     """Its fatal error is still in the window, and no reset reaches it."""
     known = with_values(facts([GpuSpec("a"), GpuSpec("b")]), {signals.FATAL_ERRORS: {"a": 1.0}})
     down = replace(known, gpus=(replace(known.gpus[0], up=False), known.gpus[1]), down_reasons={"a": "lost"})

@@ -1,4 +1,4 @@
-"""What the ledger says of each kind of recommendation: applied, ignored, overtaken, dismissed, after a restart."""
+"""Outcomes of each kind of recommendation: applied, ignored, overtaken, dismissed, after a restart."""
 
 from __future__ import annotations
 

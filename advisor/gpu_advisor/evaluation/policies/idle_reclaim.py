@@ -72,7 +72,7 @@ def recommend(facts: Facts, settings: Settings, pool: Pool, /) -> Iterator[Recom
 
 
 def _kept(settings: Settings, pool: Pool, idle: list[Gpu]) -> Abstention:
-    """What is idle is said, also where the settings keep it."""
+    """Idle GPUs that the settings keep are reported, too."""
     gang = pool.settings.gpus_per_replica
     whole = f" in whole groups of {gang} (gpus_per_replica)" if gang > 1 else ""
     count = f"{len(idle)} of {len(pool.gpus)} GPUs {'is' if len(idle) == 1 else 'are'} idle and kept"
