@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from gpu_advisor.evaluation.serving.advice import span_of_loads
+from gpu_advisor.evaluation.serving.capacity_advice import replicas_for
 from gpu_advisor.evaluation.serving.facts import DemandSample
 from gpu_advisor.evaluation.serving.features import LATE_RATIO, LONGEST_START_SECONDS, group_features
 from gpu_advisor.evaluation.serving.groups import Objectives, make_group
@@ -74,3 +75,18 @@ def test_prompts_that_stall_answers_are_cut_smaller(stalls: float | None, stall:
     assert ("smaller parts of prompts" in text_of(advice), "more prompt tokens in a step" in text_of(advice)) == (
         smaller, not smaller,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ({}, 2),  # 800 tokens/s; within 90 % of 0.05 s a replica makes 778: 35 sequences of 0.01 s + 1 ms each
+        ({"request_rate": 0.0, "output_tokens": None}, 1),  # nothing finished on the second
+        ({"request_rate": None}, None),
+        ({"output_tokens": None}, None),
+    ],
+)
+def test_replicas_for_a_load_that_is_known_of_each(changes: dict[str, float | None], needed: int | None) -> None:
+    second = {name: value for name, value in {**CALM, **changes}.items() if value is not None}
+    found = diagnosed(CALM, second, loads=(4, 8, 16, 24))
+    assert replicas_for(found, 1.0) == needed

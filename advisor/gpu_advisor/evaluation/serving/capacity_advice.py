@@ -17,6 +17,7 @@ from gpu_advisor.evaluation.serving.advice import (
     value_of,
 )
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
+from gpu_advisor.evaluation.serving.facts import ServingReplica
 from gpu_advisor.evaluation.serving.projection import MOST_STEP
 from gpu_advisor.evaluation.serving.surplus import GROWTH
 
@@ -56,18 +57,28 @@ def decode(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
 
 
 def replicas_for(found: GroupDiagnosis, growth: float) -> int | None:
-    """The fewest replicas that keep the inter-token latency with `growth` times the load, by the curve."""
+    """The fewest replicas that keep the inter-token latency with `growth` times the load, by the curve.
+
+    None without the curve or an objective, or if the load of a replica is unknown.
+    """
     curve, objective, ratio = found.group.curve, found.objectives.itl, prompt_ratio(found)
-    if curve is None or objective is None or ratio is None:
+    loads = [_generated_per_second(each) for each in found.group.replicas]
+    if curve is None or objective is None or ratio is None or None in loads:
         return None
-    demand = growth * sum(
-        (each.value("request_rate") or 0.0) * (each.value("output_tokens") or 0.0) for each in found.group.replicas
-    )
+    demand = growth * sum(each for each in loads if each is not None)
     planned = PLANNED_RATIO * objective
     most = curve.largest(planned, ratio)
     if most < 1 or not math.isfinite(most):
         return None
     return max(1, math.ceil(demand / curve.tokens_per_second(most, ratio)))
+
+
+def _generated_per_second(replica: ServingReplica) -> float | None:
+    """Tokens of the requests that finished; None if unknown, 0 if none finished."""
+    rate, tokens = replica.value("request_rate"), replica.value("output_tokens")
+    if rate == 0:
+        return 0.0
+    return None if rate is None or tokens is None else rate * tokens
 
 
 def _fewer(found: GroupDiagnosis, options: ServerOptions, target: int) -> Advice | None:
