@@ -138,6 +138,36 @@ def test_prompts_are_in_each_others_way_only_where_they_take_much_of_the_time(
     assert ("head_of_line" in causes(found)) == expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, False),
+        ({"prefill_seconds": 1.2}, True),
+        ({"itl_mean": 0.052}, True),
+        ({"request_rate": 1.8}, True),
+        ({"waiting": 12.0, "waiting_now": 12.0}, True),
+    ],
+    ids=["a cache that is full for a moment", "long prompts", "answers stall", "much of the time", "a queue"],
+)
+def test_late_first_tokens_are_due_to_prompts_only_where_these_take_time(
+    changes: Mapping[str, float], expected: bool
+) -> None:
+    """Two windows of a server that keeps its objectives for all but a few minutes of a day looked like the first."""
+    late = {**CALM, "request_rate": 0.8, "prompt_tokens": 1800.0, "output_tokens": 270.0, "prefill_seconds": 0.5,
+            "queue_seconds": 1.2, "ttft_p90": 6.0, "ttft_p95": 8.0, "kv_usage_max": 0.98, "preemption_rate": 0.01,
+            "iteration_tokens": 60.0, "iteration_rate": 28.0, "generation_token_rate": 220.0,
+            "itl_mean": 0.035}  # fmt: skip
+    points = [
+        CurvePoint(load, load / itl, itl, prompts)
+        for load in LOADS
+        for prompts in (1.0, 50.0)
+        for itl in [0.02 + 0.0002 * load + 0.0001 * prompts]
+    ]
+    replica = ServingReplica("vllm", "j", "h:8000", "m", values={**late, **changes})
+    found = diagnose_window(make_group([replica], points, AT, 300.0), OBJECTIVES)
+    assert ("prefill_bound" in causes(found)) == expected
+
+
 def test_every_feature_decides_or_advises() -> None:
     used = {part.feature for row in ROWS for condition in row.conditions for part in condition.parts()}
     sources = Path(serving.__file__).parent

@@ -100,6 +100,13 @@ _NOT_FOR_A_PLACE = any_of(
     below("plateau", 0.96, 0.97), above("itl_load", 0.60, 0.55), above("computing_share", 0.20, 0.18)
 )
 
+#: Prompts are late by themselves, stall answers, or take enough of the engine's time to make a queue. First tokens that
+#: wait now and then for a cache that is full for a moment are none of that.
+_PROMPTS_TAKE_TIME = any_of(
+    above("computing_share", 0.40, 0.37), above("itl_missed", 0.10, 0.08), above("prompt_time", 0.17, 0.15),
+    above("queue_share", 0.50, 0.45),
+)  # fmt: skip
+
 #: A server at its limit shows one load: what a request alone would take is not in its curve.
 _ONE_LOAD = above("plateau", 0.98, 0.97)
 
@@ -156,7 +163,7 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
     CauseRow("prefill_bound", "", (
-        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS, _NOT_FOR_A_PLACE,
+        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS, _NOT_FOR_A_PLACE, _PROMPTS_TAKE_TIME,
         any_of(above("itl_load", 0.60, 0.55), below("computing_share", 0.80, 0.82)))),
     CauseRow("prefill_bound", "prompts take long while tokens are late", (
         _PRESSED, *_ALL_ALIKE, above("fast_prefill_itl", 1.05, 1.0), above("prefill_load", 0.30, 0.28), _CAN_KEEP_UP)),
