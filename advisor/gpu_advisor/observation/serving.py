@@ -89,11 +89,12 @@ def read_serving(
     With a cache of the `day`, the demand is that of a day, with the latencies of all requests.
     """
     evaluation = facts.evaluation
-    names = {each.name: each.detect for each in server_mappings()} | {name: name for name in UNMAPPED_SERVERS}
+    names = [(each.name, metric) for each in server_mappings() for metric in each.detect]
+    names += [(name, name) for name in UNMAPPED_SERVERS]
     detection = union(
         *(
             ConstantLabel(Aggregate("count", (), Selector(metric, matchers=matchers)), PART_LABEL, name)
-            for name, metric in names.items()
+            for name, metric in names
         )
     )
     counts = source.instant({"servers": detection}, at)["servers"]

@@ -247,6 +247,17 @@ PAGES = (
         {"running": 20, "waiting": 2, "max_num_seqs": 256, "itl_mean": 0.02, "generation_token_rate": 250},
     ),
     Page(
+        "dynamo",  # 1.3: requests by stage, before workers compute them
+        {
+            'dynamo_frontend_active_requests{model="m"}': 20,
+            'dynamo_frontend_stage_requests{model="m",phase="aggregated",stage="preprocess"}': 1,
+            'dynamo_frontend_stage_requests{model="m",phase="aggregated",stage="route"}': 4,
+            'dynamo_frontend_stage_requests{model="m",phase="aggregated",stage="dispatch"}': 2,
+        },
+        {'dynamo_frontend_output_sequence_tokens_sum{model="m"}': 250},
+        {"running": 20, "running_max": 20, "waiting": 7, "waiting_now": 7, "generation_token_rate": 250},
+    ),
+    Page(
         "ray-serve",
         {
             'ray_serve_replica_processing_queries{application="a",deployment="m",replica="r1"}': 12,

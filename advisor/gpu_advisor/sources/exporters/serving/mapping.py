@@ -96,7 +96,9 @@ class ServerMapping(MappingModel):
 
     name: str
     title: str
-    detect: str = Field(description="a metric that each page of this server has")
+    detect: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
+        min_length=1, description="metrics of which each page of this server has one"
+    )
     labels: dict[str, str]
     counts_at_end: bool = False
     quantities: dict[str, Annotated[tuple[ServingQuantity, ...], BeforeValidator(as_tuple)]]
@@ -129,7 +131,7 @@ class ServerMapping(MappingModel):
             if form.histogram
             for suffix in ("_bucket", "_sum", "_count")
         ]
-        return frozenset((self.detect, *plain, *parts, *buckets, *(info.metric for info in self.info.values())))
+        return frozenset((*self.detect, *plain, *parts, *buckets, *(info.metric for info in self.info.values())))
 
     def expression(
         self,
@@ -224,16 +226,17 @@ def server_mappings() -> tuple[ServerMapping, ...]:
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
     read = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
     renamed = [
-        {**_without_colons(each), "name": each["name"] + UNDERSCORED} for each in read if COLON in each["detect"]
+        {**_without_colons(each), "name": each["name"] + UNDERSCORED}
+        for each in read
+        if any(COLON in metric for metric in as_tuple(each["detect"]))
     ]
     return tuple(map(ServerMapping.model_validate, (*read, *renamed)))
 
 
-def _without_colons(given: Any) -> Any:
+def _without_colons(given: Any, of_metric: bool = False) -> Any:
     """The same definitions of metrics that are named without colons."""
     if isinstance(given, dict):
-        return {
-            key: value.replace(COLON, "_") if key in ("detect", "metric") else _without_colons(value)
-            for key, value in given.items()
-        }
-    return [_without_colons(each) for each in given] if isinstance(given, list) else given
+        return {key: _without_colons(value, key in ("detect", "metric")) for key, value in given.items()}
+    if isinstance(given, list):
+        return [_without_colons(each, of_metric) for each in given]
+    return given.replace(COLON, "_") if of_metric else given
