@@ -52,6 +52,9 @@ SERVERS_AHEAD = 8
 #: Advice on a number of replicas by demand, not by a cause.
 SIZE_KINDS = ("scale_up", "scale_down")
 
+#: The totals so far are printed after as many servers.
+PROGRESS_SERVERS = 100
+
 #: The share of requests that an objective of a 95th percentile is for.
 KEPT_RATIO = 0.95
 
@@ -241,6 +244,8 @@ def main() -> int:
             ahead.release()
             if decided is not None:
                 totals.add(decided)
+                if totals.servers % PROGRESS_SERVERS == 0:
+                    print(next(totals.summary()), flush=True)
     common.write("serving_healthy", totals.as_json())
     print("\n".join(totals.summary()))
     return 1 if totals.false else 0
