@@ -19,7 +19,15 @@ AT = 1_800_000_000.0
 
 #: Which reading is which signal. Windows and reductions are the signals' own.
 GPU_SIGNALS: tuple[tuple[str, tuple[Signal, ...]], ...] = (
-    ("utilization", (signals.UTILIZATION, signals.HALF_IDLE_UTILIZATION, signals.IDLE_UTILIZATION)),
+    (
+        "utilization",
+        (
+            signals.UTILIZATION,
+            signals.QUARTER_IDLE_UTILIZATION,
+            signals.HALF_IDLE_UTILIZATION,
+            signals.IDLE_UTILIZATION,
+        ),
+    ),
     ("utilization_day_peak", (signals.DAILY_PEAK_UTILIZATION,)),
     ("memory_used", (signals.MEMORY_USED, signals.IDLE_MEMORY_USED)),
     ("processes", (signals.PROCESSES,)),

@@ -22,7 +22,7 @@ from gpu_advisor.settings import EvaluationSettings
 
 Unit = Literal["ratio", "bytes", "celsius", "count", "seconds", "watts", "hertz", "bytes_per_second", "tokens",
                "per_second", "tokens_per_second"]  # fmt: skip
-WindowName = Literal["now", "short", "half", "idle"]
+WindowName = Literal["now", "short", "quarter", "half", "idle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,10 @@ class Signal:
             object.__setattr__(self, "quantity", self.name)
 
     def window_seconds(self, settings: EvaluationSettings) -> int | None:
-        """None for an instant value; "half" is half the idle window."""
-        idle = settings.idle_window_seconds
-        return {"now": None, "short": settings.window_seconds, "half": max(1, idle // 2), "idle": idle}[self.window]
+        """None for an instant value; "half" and "quarter" are parts of the idle window."""
+        idle, short = settings.idle_window_seconds, settings.window_seconds
+        parts = {"quarter": max(1, idle // 4), "half": max(1, idle // 2), "idle": idle}
+        return {"now": None, "short": short, **parts}[self.window]
 
 
 GPU_UP = Signal("gpu_up", "GPU health", "gpu", "count", "last")
@@ -77,6 +78,10 @@ PROCESSES = Signal("gpu_processes", "processes on the GPU", "gpu", "count", "las
 # does not change within minutes.
 HALF_IDLE_UTILIZATION = Signal(
     "gpu_half_utilization", "GPU utilization", "gpu", "ratio", "mean", "half",
+    quantity="gpu_utilization",
+)  # fmt: skip
+QUARTER_IDLE_UTILIZATION = Signal(
+    "gpu_quarter_utilization", "GPU utilization", "gpu", "ratio", "mean", "quarter",
     quantity="gpu_utilization",
 )  # fmt: skip
 IDLE_MEMORY_USED = Signal(
@@ -159,7 +164,8 @@ NODE_NETWORK_TRANSMIT = Signal(
 SIGNALS: tuple[Signal, ...] = (
     GPU_UP, GPU_UP_HIGHEST, GPU_UP_COVERAGE,
     UTILIZATION, UTILIZATION_COVERAGE, IDLE_UTILIZATION, IDLE_COVERAGE, IDLE_SAMPLES, MEMORY_USED, MEMORY_TOTAL,
-    PROCESSES, HALF_IDLE_UTILIZATION, IDLE_MEMORY_USED, DAILY_PEAK_UTILIZATION, SM_ACTIVITY, TENSOR_ACTIVITY,
+    PROCESSES, HALF_IDLE_UTILIZATION, QUARTER_IDLE_UTILIZATION, IDLE_MEMORY_USED,
+    DAILY_PEAK_UTILIZATION, SM_ACTIVITY, TENSOR_ACTIVITY,
     FP32_ACTIVITY, FP64_ACTIVITY, DRAM_ACTIVITY, MEMORY_ACTIVITY, POWER, POWER_LIMIT, POWER_LIMIT_DEFAULT, SM_CLOCK,
     SM_CLOCK_MAX, TEMPERATURE,
     THROTTLE_HW_THERMAL, THROTTLE_SW_THERMAL, THROTTLE_POWER_BRAKE, THROTTLE_POWER_CAP, PCIE_RECEIVE, PCIE_TRANSMIT,

@@ -29,7 +29,7 @@ from gpu_advisor.settings import PoolKind, Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.advisor.builders import AT, GpuSpec, facts
+from tests.unit.advisor.builders import AT, GpuSpec, facts, with_values
 
 H100 = "NVIDIA H100 80GB HBM3"
 NVLINK = 450e9
@@ -62,6 +62,11 @@ def features(known: Facts, kind: PoolKind = "undecided", index: int = 0) -> Lazy
         ("thermal", {}, None),
         ("unsteadiness", {signals.UTILIZATION: 0.2, signals.HALF_IDLE_UTILIZATION: 0.9}, 0.7),
         ("unsteadiness", {signals.UTILIZATION: 0.2}, None),
+        (
+            "unsteadiness",
+            {signals.UTILIZATION: 0.5, signals.HALF_IDLE_UTILIZATION: 0.5, signals.QUARTER_IDLE_UTILIZATION: 0.9},
+            0.4,
+        ),
         ("swing", {signals.UTILIZATION: 0.2, signals.HALF_IDLE_UTILIZATION: 0.8}, 0.75),
         ("swing", {signals.UTILIZATION: 0.0, signals.HALF_IDLE_UTILIZATION: 0.0, signals.IDLE_UTILIZATION: 0.0}, None),
         ("idleness", {signals.IDLE_UTILIZATION: 0.005}, 0.5),  # of the 1 % of the settings
@@ -408,11 +413,46 @@ def test_why_a_value_is_missing(change: dict[str, Any], up: bool | None, reason:
         assert fleet_wide.reason is Reason.NO_DATA
 
 
+def alternating(at: float, window: float, work: float, pause: float) -> float:
+    """Mean of a GPU that works and pauses in turns (minutes), over a window up to `at`."""
+
+    def worked(until: float) -> float:
+        turns, rest = divmod(until, work + pause)
+        return turns * work + min(rest, work)
+
+    return (worked(at) - worked(at - window)) / window
+
+
+@pytest.mark.parametrize(
+    ("work", "pause"),
+    [(5, 5), (6, 6), (8, 4), (8, 8), (10, 5), (5, 10), (10, 10), (12, 6), (15, 15), (20, 10), (35, 35)],
+)
+def test_work_in_turns_is_not_taken_for_steady_work(work: float, pause: float) -> None:
+    """Training and evaluation on the CPU, say, is not slow loading; at hardly any time do all windows agree."""
+    phases, steady = 120, 0
+    for phase in range(phases):
+        at = 10_000 * (work + pause) + phase / phases * (work + pause)
+        shares = {
+            signal: alternating(at, minutes, work, pause)
+            for signal, minutes in (
+                (signals.UTILIZATION, 5), (signals.QUARTER_IDLE_UTILIZATION, 7.5),
+                (signals.HALF_IDLE_UTILIZATION, 15), (signals.IDLE_UTILIZATION, 30),
+            )
+        }  # fmt: skip
+        known = with_values(facts([GpuSpec("a")]), {signal: {"a": share} for signal, share in shares.items()})
+        found = features(known)
+        is_partly_used = 0.10 <= shares[signals.IDLE_UTILIZATION] < 0.70
+        steady += is_partly_used and (found["unsteadiness"] or 0.0) < 0.15 and (found["swing"] or 0.0) < 0.30
+    assert steady <= 0.08 * phases
+
+
 @pytest.mark.parametrize(
     ("window", "idle", "seconds"),
     [
         ("now", 1800, None),
         ("short", 1800, 300),
+        ("quarter", 1800, 450),
+        ("quarter", 3, 1),
         ("half", 1800, 900),
         ("half", 1801, 900),
         ("half", 1, 1),

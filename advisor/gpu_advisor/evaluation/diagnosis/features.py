@@ -40,6 +40,7 @@ from gpu_advisor.evaluation.signals import (
     POWER,
     POWER_LIMIT,
     POWER_LIMIT_DEFAULT,
+    QUARTER_IDLE_UTILIZATION,
     SM_ACTIVITY,
     SM_CLOCK,
     SM_CLOCK_MAX,
@@ -139,15 +140,23 @@ def _per_busy_time(gpu_signals: GpuSignals, signal: Signal) -> float | None:
     return ratio_of(gpu_signals.value(signal), gpu_signals.value(IDLE_UTILIZATION))
 
 
+#: The shortest, and parts of the longest.
+_WINDOWS = (UTILIZATION, QUARTER_IDLE_UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION)
+
+
 def _utilization_spread(gpu_signals: GpuSignals) -> float | None:
-    """Over three windows: while work starts or stops, two of them may agree by chance, but hardly all three."""
-    found = [gpu_signals.value(signal) for signal in (UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION)]
-    known = [value for value in found if value is not None]
-    return max(known) - min(known) if len(known) == len(found) else None
+    """Over four windows: while work starts or stops, some of them may agree by chance, but hardly all.
+
+    Work that alternates with pauses of five minutes and more has some window that shows it at any time but a few.
+    """
+    found = {signal: gpu_signals.value(signal) for signal in _WINDOWS}
+    known = [value for value in found.values() if value is not None]
+    missing = {signal for signal, value in found.items() if value is None}
+    return max(known) - min(known) if missing <= {QUARTER_IDLE_UTILIZATION} else None
 
 
 def _relative_spread(gpu_signals: GpuSignals) -> float | None:
-    found = [gpu_signals.value(signal) for signal in (UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION)]
+    found = [gpu_signals.value(signal) for signal in _WINDOWS]
     highest = max((value for value in found if value is not None), default=0.0)
     return ratio_of(_utilization_spread(gpu_signals), highest)
 
@@ -315,13 +324,12 @@ def _serves(gpu_signals: GpuSignals) -> float | None:
 
 
 _LINKS = (NVLINK_RECEIVE, PCIE_RECEIVE, PCIE_TRANSMIT, NODE_NETWORK_RECEIVE, NODE_NETWORK_TRANSMIT)
-_THREE_WINDOWS = (UTILIZATION, HALF_IDLE_UTILIZATION, IDLE_UTILIZATION)
 
 FEATURES: tuple[Feature, ...] = (
     Feature("utilization", "share of time a kernel ran", (IDLE_UTILIZATION,), Plain(IDLE_UTILIZATION)),
-    Feature("unsteadiness", "spread of utilization over the short window, half the idle window and all of it",
-            _THREE_WINDOWS, _utilization_spread),
-    Feature("swing", "that spread, relative to the highest of the three", _THREE_WINDOWS, _relative_spread),
+    Feature("unsteadiness", "spread of utilization over the short window, a quarter and half of the idle window, and "
+            "all of it", _WINDOWS, _utilization_spread),
+    Feature("swing", "that spread, relative to the highest of the four", _WINDOWS, _relative_spread),
     Feature("idleness", "utilization, relative to `evaluation.idle_utilization`", (IDLE_UTILIZATION,), _idleness),
     Feature("day_peak", "highest hourly mean of utilization within a day", (DAILY_PEAK_UTILIZATION,),
             Plain(DAILY_PEAK_UTILIZATION)),
