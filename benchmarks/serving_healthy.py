@@ -52,7 +52,7 @@ SERVERS_AHEAD = 8
 #: Advice on a number of replicas by demand, not by a cause.
 SIZE_KINDS = ("scale_up", "scale_down")
 
-#: The totals so far are printed after as many servers.
+#: The totals so far are printed and written after as many servers: a long run may be stopped.
 PROGRESS_SERVERS = 100
 
 #: The share of requests that an objective of a 95th percentile is for.
@@ -246,6 +246,7 @@ def main() -> int:
                 totals.add(decided)
                 if totals.servers % PROGRESS_SERVERS == 0:
                     print(next(totals.summary()), flush=True)
+                    common.write("serving_healthy", totals.as_json())
     common.write("serving_healthy", totals.as_json())
     print("\n".join(totals.summary()))
     return 1 if totals.false else 0
