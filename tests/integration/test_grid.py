@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from benchmarks.grid import cells, fleet
 from benchmarks.grid.cells import COLUMNS, Verdict, judge
 from benchmarks.grid.expectations import BLIND_TO_LOST_GPUS, RIGHT_ADVICE, TOGETHER
+from tests.contradictions import contradictions
 
 #: One column with all signals, and those with the fewest of each vendor.
 RICH, POOR = COLUMNS[0], (("A100-80GB", "dcgm-exporter"), ("RTX4090-24GB", "nvidia_gpu_exporter"), COLUMNS[-1])
@@ -67,6 +68,12 @@ def test_once_the_kind_of_the_pool_is_set_nobody_asks_for_it(column: tuple[str, 
         cell = judge(column, scenario, {gpu.uuid for gpu in gpus}, evaluation)
         assert cell.verdict not in (Verdict.FALSE, Verdict.SILENT), cell
         assert cell.question != "pool_kind", cell
+
+
+@pytest.mark.parametrize("column", [RICH, *POOR], ids="/".join)
+def test_all_recommendations_can_be_followed_together(column: tuple[str, str]) -> None:
+    facts, _ = observed(column)
+    assert contradictions(decide(facts, cells.settings()).recommendations, facts) == []
 
 
 def kinds(facts: Facts, scenario_of: dict[str, str]) -> dict[str, frozenset[str]]:
