@@ -11,7 +11,7 @@ from gpu_advisor.documents import serialize
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.history import DemandSignal, PoolSample, step_bounds
 from gpu_advisor.evaluation.policies import scale_pool
-from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
+from gpu_advisor.evaluation.scaling.demand_history import DemandPoint, reported_points
 from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS, TunedHeadroom
 from gpu_advisor.evaluation.scaling.sizing import tuned_headroom
 from gpu_advisor.observation.evaluate import HistoryCaches
@@ -148,6 +148,25 @@ def test_a_tuning_is_reused_for_the_same_past_and_settings_only(
     assert scale_pool._tune.cache_info().misses == before + is_new
     scale_pool._tune.cache_clear()
     assert tuned(changed, tuple(signal), settings(**{**base, **pool})) == found
+
+
+@pytest.mark.parametrize("step", [300, 900])
+@pytest.mark.parametrize("steps", [3, 14, READ_SECONDS // 900])
+@pytest.mark.parametrize("late", [0, 1500, 3540])
+def test_the_day_that_is_looked_up_is_what_the_whole_past_shows(step: int, steps: int, late: int) -> None:
+    """At any time of the hour, for new pools, and with missing steps."""
+    windows = dict.fromkeys(
+        ("step_seconds", "scale_up_stabilization_seconds", "scale_down_stabilization_seconds"), step
+    )
+    chosen = replace_evaluation(settings(slo={"unserved": "0.2%"}), windows)
+    known = replace(facts([GpuSpec("GPU-0", 0.3)], chosen), at=AT + late)
+    last = step_bounds(known.at, chosen.evaluation)[1]
+    samples = [PoolSample(last - step * ago, 16, 2.0 + ago * ago % 9) for ago in reversed(range(steps)) if ago % 7 != 3]
+    known = replace(known, slo_histories={"p": tuple(samples)})
+    (pool,) = decide(known, chosen).pools
+    points = reported_points([(each.at, each.gpus, each.busy) for each in samples], 1)
+    limits, phase = scale_pool.scaling_limits(chosen, pool.pool), scale_pool.tuning_phase(pool.pool)
+    assert pool.headroom == tuned_headroom(points, limits, chosen.evaluation, last, 0.002, phase)
 
 
 def test_stricter_objectives_have_more_replicas() -> None:
