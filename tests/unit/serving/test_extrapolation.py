@@ -10,6 +10,9 @@ from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Abstention, Recommendation
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits
+from gpu_advisor.evaluation.serving import capacity_advice
+from gpu_advisor.evaluation.serving.advice import ServerOptions
+from gpu_advisor.evaluation.serving.diagnosis import diagnose_window
 from gpu_advisor.evaluation.serving.extrapolation import (
     DEFAULT_LIMIT,
     HIDDEN_TOKENS,
@@ -22,7 +25,7 @@ from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, Servi
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.sizing import group_work, size_group
 from gpu_advisor.evaluation.serving.step_model import StepModel
-from gpu_advisor.evaluation.serving.surplus import busiest_window
+from gpu_advisor.evaluation.serving.surplus import GROWTH, busiest_window
 from gpu_advisor.settings import EvaluationSettings, Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,19 +92,20 @@ def test_no_more_requests_run_than_the_server_takes(values: dict[str, float], li
     assert cautious_curve(curve, replicas, LEAST_HISTORY_SECONDS).largest(0.05, 1.0) == limit
 
 
-def lightly_loaded(replicas: int, token: float = 1.7e-4) -> ServingGroup:
+def lightly_loaded(replicas: int, running: float = 40.0, token: float = 1.7e-4) -> ServingGroup:
     """Of 40 requests running on each, below the 50 from which on computing tokens takes longer than reading weights."""
     curve = StepModel(0.02, 5e-5, token, 0.002, 48.0)
-    itl = curve.itl(40, 1.0)
-    values = {"output_tokens": 300.0, "prompt_tokens": 300.0, "running": 40.0, "kv_usage": 0.02, "running_max": 48.0}
+    itl = curve.itl(running, 1.0)
+    values = {"output_tokens": 300.0, "prompt_tokens": 300.0, "running": running, "kv_usage": 0.02, "running_max": 48.0}
+    values["request_rate"] = running / itl / 300
     members = tuple(ServingReplica("vllm", "j", f"h{n}:1", "m", values=values) for n in range(replicas))
-    tokens = replicas * 40 / itl
+    tokens = replicas * running / itl
     steps = EVALUATION.history_seconds // EVALUATION.step_seconds
     demand = tuple(
         DemandSample(AT - back * EVALUATION.step_seconds, replicas, tokens, 0.0) for back in reversed(range(steps))
     )
     return ServingGroup(
-        "vllm", "m", "", "", members, (CurvePoint(40, 40 / itl, itl, 40),), curve, AT, 300.0, demand
+        "vllm", "m", "", "", members, (CurvePoint(running, running / itl, itl, running),), curve, AT, 300.0, demand
     )  # fmt: skip
 
 
@@ -132,6 +136,18 @@ def test_a_removal_names_the_work_that_it_rests_on() -> None:
     assert decided[0].replicas < 8
     assert works[1][0] < works[0][0]
     assert decided[1] == works[1][0]
+
+
+@pytest.mark.parametrize(("running", "left"), [(20.0, 1), (30.0, None)])
+def test_a_cause_removes_replicas_by_the_same_reading(running: float, left: int | None) -> None:
+    """With a fifth more, one replica would do in both cases if its curve were a line."""
+    group = lightly_loaded(2, running)
+    trusting, demand = group_work(group, Objectives(1.0, 0.075)), group.demand[-1].tokens_per_second
+    assert trusting is not None
+    assert GROWTH * demand < trusting[0]
+    found = diagnose_window(group, Objectives(1.0, 0.075))
+    advice = capacity_advice.over_provisioned(found, ServerOptions("vLLM", {}, {}, None))
+    assert (None if advice is None else advice.recommended) == left
 
 
 @given(st.lists(st.floats(0.0, 1e4), min_size=1, max_size=40), st.integers(1, 10))

@@ -89,4 +89,4 @@ def test_prompts_that_stall_answers_are_cut_smaller(stalls: float | None, stall:
 def test_replicas_for_a_load_that_is_known_of_each(changes: dict[str, float | None], needed: int | None) -> None:
     second = {name: value for name, value in {**CALM, **changes}.items() if value is not None}
     found = diagnosed(CALM, second, loads=(4, 8, 16, 24))
-    assert replicas_for(found, 1.0) == needed
+    assert replicas_for(found) == needed

@@ -19,7 +19,8 @@ from gpu_advisor.evaluation.serving.advice import (
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis
 from gpu_advisor.evaluation.serving.facts import ServingReplica
 from gpu_advisor.evaluation.serving.projection import MOST_STEP
-from gpu_advisor.evaluation.serving.surplus import GROWTH
+from gpu_advisor.evaluation.serving.sizing import group_work
+from gpu_advisor.evaluation.serving.surplus import GROWTH, busiest_window
 
 ONE_LOAD = (
     "The server has shown one load only. If its steps hardly depend on the load, even a request alone is late, and no "
@@ -29,7 +30,7 @@ ONE_LOAD = (
 
 def decode(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
     count, load, lone = len(found.group.replicas), found.features["itl_load"], found.features["lone_itl"]
-    needed, unproven = replicas_for(found, 1.0), lone is None or lone > 1
+    needed, unproven = replicas_for(found), lone is None or lone > 1
     target = max(count + 1, needed or 0)
     target = min(target, math.ceil(MOST_STEP * count))
     running = value_of(found, "running") or 0.0
@@ -56,16 +57,15 @@ def decode(found: GroupDiagnosis, options: ServerOptions) -> Advice | None:
     )  # fmt: skip
 
 
-def replicas_for(found: GroupDiagnosis, growth: float) -> int | None:
-    """The fewest replicas that keep the inter-token latency with `growth` times the load, by the curve.
+def replicas_for(found: GroupDiagnosis) -> int | None:
+    """The fewest replicas that keep the inter-token latency, by the curve.
 
     None without the curve or an objective, or if the load of a replica is unknown.
     """
     curve, objective, ratio = found.group.curve, found.objectives.itl, prompt_ratio(found)
-    loads = [_generated_per_second(each) for each in found.group.replicas]
-    if curve is None or objective is None or ratio is None or None in loads:
+    demand = _demand(found)
+    if curve is None or objective is None or ratio is None or demand is None:
         return None
-    demand = growth * sum(each for each in loads if each is not None)
     planned = PLANNED_RATIO * objective
     most = curve.largest(planned, ratio)
     if most < 1 or not math.isfinite(most):
@@ -81,12 +81,28 @@ def _generated_per_second(replica: ServingReplica) -> float | None:
     return None if rate is None or tokens is None else rate * tokens
 
 
-def _fewer(found: GroupDiagnosis, options: ServerOptions, target: int) -> Advice | None:
-    count = len(found.group.replicas)
-    needed = replicas_for(found, GROWTH)
-    target = max(1, target, needed or 0)
-    if target >= count:
+def _needed_with_growth(found: GroupDiagnosis) -> int | None:
+    """The replicas that serve a fifth more than the present demand, and than the busiest window of the hours before, by
+    a cautious reading of their curve: each gets more than any has shown."""
+    group = found.group
+    work, demand = group_work(group, found.objectives, cautious=True), _demand(found)
+    if work is None or demand is None:
         return None
+    return max(1, math.ceil(GROWTH * max(demand, busiest_window(group.demand, group.window_seconds)) / work[0]))
+
+
+def _demand(found: GroupDiagnosis) -> float | None:
+    """Tokens of the requests that finish per second, of all replicas; None if that of one is unknown."""
+    loads = [_generated_per_second(each) for each in found.group.replicas]
+    known = [each for each in loads if each is not None]
+    return sum(known) if len(known) == len(loads) else None
+
+
+def _fewer(found: GroupDiagnosis, options: ServerOptions, target: int) -> Advice | None:
+    count, needed = len(found.group.replicas), _needed_with_growth(found)
+    if needed is None or max(target, needed) >= count:
+        return None
+    target = max(target, needed)
     running = value_of(found, "running") or 0.0
     return Advice(
         summary=f"Serve {found.group.name} with {target} replicas instead of {count}",
