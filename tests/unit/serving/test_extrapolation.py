@@ -17,6 +17,7 @@ from gpu_advisor.evaluation.serving.extrapolation import (
     DEFAULT_LIMIT,
     HIDDEN_TOKENS,
     LEAST_HISTORY_SECONDS,
+    MARGIN,
     MOST_BEYOND,
     CautiousCurve,
     cautious_curve,
@@ -67,6 +68,9 @@ def test_the_most_requests_keep_the_latency_and_are_no_more_than_by_the_curve(
     assert most <= curve.largest(itl, ratio)
     if most > 0:
         assert cautious.itl(most, ratio) <= itl * (1 + 1e-9)
+    if most > seen:  # of those beyond, a part
+        exact = seen + MARGIN * (most - seen)
+        assert root or cautious.itl(exact, ratio) == pytest.approx(itl)
     within = min(most, seen)
     assert cautious.itl(within, ratio) == curve.itl(within, ratio)
 
@@ -90,6 +94,13 @@ def test_no_more_requests_run_than_the_server_takes(values: dict[str, float], li
     curve = StepModel(0.01, 1e-9, 1e-9, 0.0, 1000.0)
     replicas = [ServingReplica("vllm", "j", "h", values=values)]
     assert cautious_curve(curve, replicas, LEAST_HISTORY_SECONDS).largest(0.05, 1.0) == limit
+
+
+@pytest.mark.parametrize(("room", "most"), [(math.inf, 256.0), (100.0, 100.0), (40.0, 40.0)])
+def test_near_a_full_cache_less_is_expected_than_its_room(room: float, most: float) -> None:
+    curve = StepModel(0.01, 1e-9, 1e-9, 0.0, 50.0)
+    found = cautious_curve(curve, [ServingReplica("vllm", "j", "h")], LEAST_HISTORY_SECONDS, room)
+    assert found.largest(0.05, 1.0) == pytest.approx(most if most < 50 else 50 + (most - 50) / MARGIN)
 
 
 def lightly_loaded(replicas: int, running: float = 40.0, token: float = 1.7e-4) -> ServingGroup:

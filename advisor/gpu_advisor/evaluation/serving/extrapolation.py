@@ -29,6 +29,10 @@ MOST_BEYOND = 2.0
 #: Source: https://www.nvidia.com/en-us/data-center/a100/ (312 TFLOP/s, 2.0 TB/s).
 HIDDEN_TOKENS = 39.0
 
+#: By how much the requests beyond those seen are fewer than even so: near a full cache or a limit, a little more load
+#: than expected is not served at all.
+MARGIN = 1.2
+
 #: The history whose loads differ enough to tell apart what sequences and tokens cost (seconds).
 LEAST_HISTORY_SECONDS = 3600.0
 
@@ -61,18 +65,25 @@ class CautiousCurve:
         # A root flattens: its slope at the last load seen is the steepest beyond.
         root = self.curve.per_root / (2 * math.sqrt(seen)) if seen > 0 else 0.0
         slope = self.curve.per_sequence + prompt_ratio * self.curve.per_prompt_token + root + self.per_token
-        return min(seen + (itl - self.curve.itl(seen, prompt_ratio)) / slope, self.limit)
+        most = min(seen + (itl - self.curve.itl(seen, prompt_ratio)) / slope, self.limit)
+        return most if most <= seen else seen + (most - seen) / MARGIN
 
 
-def cautious_curve(curve: StepModel, replicas: Sequence[ServingReplica], history_seconds: float) -> CautiousCurve:
-    """Of a group's replicas, by a history of so many seconds. Tokens found in the prefix cache are counted as prompt
-    tokens, and not computed."""
+def cautious_curve(
+    curve: StepModel, replicas: Sequence[ServingReplica], history_seconds: float, cache_room: float = math.inf
+) -> CautiousCurve:
+    """Of a group's replicas, by a history of so many seconds; the cache has room for `cache_room` requests.
+
+    Tokens found in the prefix cache are counted as prompt tokens, and not computed.
+    """
     looked_up, found = (
         sum(each.value(name) or 0.0 for each in replicas) for name in ("prefix_query_rate", "prefix_hit_rate")
     )
     computed = 1 - min(1.0, found / looked_up) if looked_up > 0 else 1.0
     known = computed > 0 and history_seconds >= LEAST_HISTORY_SECONDS
-    return CautiousCurve(curve, curve.per_prompt_token / computed if known else 0.0, most_running(replicas))
+    return CautiousCurve(
+        curve, curve.per_prompt_token / computed if known else 0.0, min(most_running(replicas), cache_room)
+    )
 
 
 def most_running(replicas: Sequence[ServingReplica]) -> float:

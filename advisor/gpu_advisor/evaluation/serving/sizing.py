@@ -59,7 +59,11 @@ def group_work(group: ServingGroup, objectives: Objectives, cautious: bool = Fal
         return None
     output, prompt = lengths
     full = min((each for each in map(_running_for_full_cache, group.replicas)), default=math.inf)
-    curve = cautious_curve(group.curve, group.replicas, _history_seconds(group)) if cautious else group.curve
+    curve = (
+        cautious_curve(group.curve, group.replicas, _history_seconds(group), KV_ROOM * full)
+        if cautious
+        else group.curve
+    )
     work = work_per_replica(curve, objectives.itl, prompt / output, full)
     return None if work is None else (work, output)
 
