@@ -6,7 +6,8 @@ Single days are replayed with the code that tunes headroom (evaluation/scaling/c
 of headroom; between two of them, GPU-hours are those at the objective by its logarithm. One thing is changed at a time.
 The level of the demand is the daily pattern itself in `pattern known`, which no forecast from earlier days can exceed,
 and the pattern times what the last hour was above it in `pattern known, scaled`. The days are those fitted to a
-published one (benchmarks.demand), and days made of recorded hours, if given (benchmarks.recorded_day).
+published one (benchmarks.demand), and days made of recorded hours, if given (benchmarks.recorded_day). Results are
+written of runs with recorded hours, to which the docs refer, too.
 """
 
 from __future__ import annotations
@@ -147,7 +148,8 @@ def main() -> None:
             figures = (each.get(name_of(objective)) for objective in OBJECTIVES)
             rows.append([kind, name, *("-" if figure is None else f"{figure:+.1%}" for figure in figures)])
     print(common.table(rows))
-    print(common.write("forecast_bound", {"gpu_hours": hours, "saved_ratio": gains}))
+    if chosen.hour:
+        print(common.write("forecast_bound", {"gpu_hours": hours, "saved_ratio": gains}))
 
 
 if __name__ == "__main__":

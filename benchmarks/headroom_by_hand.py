@@ -5,6 +5,7 @@
 Each day begins without history, as a new pool does. The days are those fitted to a published one (benchmarks.backtest),
 and recorded ones, if given, or made of a recorded hour (benchmarks.recorded_day). By hand means: the best of many
 replays of that very day, which nobody has in advance, with the default thresholds of utilization and without.
+Results are written of runs with recorded hours, to which the docs refer, too.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def main() -> None:
         },
         "goals": [asdict(goal) for goal in verdicts],
     }
-    raise SystemExit(common.conclude("headroom_by_hand", body, verdicts, smoke=False))
+    raise SystemExit(common.conclude("headroom_by_hand", body, verdicts, smoke=not chosen.hour))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ REMEDIED: Mapping[str, str] = {
 
 REPLICAS_FIRST = Alternative(
     "more replicas first",
-    "requests wait for this change, and more replicas would do with less each what fewer do after it: how many are "
-    "needed shows then",
+    "requests wait for this change, not for replicas: how many are needed shows after it",
 )
 
 
