@@ -43,7 +43,7 @@ def field(*path: str) -> Callable[[Result], float]:
 
 
 def size(name: str) -> Callable[[Result], float]:
-    return lambda result: float(result["sizes"][0][name])
+    return lambda result: float(result["sizes"][-1][name])
 
 
 def idle_percent(exporter: str) -> Callable[[Result], float]:
