@@ -12,6 +12,9 @@ from gpu_advisor.evaluation.recommendation import Savings as Worth
 from gpu_advisor.evaluation.savings import GroupBy, WasteGroup, urgency
 from gpu_advisor.state.view import PublishedRecommendation, View
 
+#: Of an amount per hour: a month of what is less comes to less than a cent.
+HOURLY_DIGITS = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Savings:
@@ -32,14 +35,14 @@ class Savings:
     def of(found: Worth | None) -> Savings:
         if found is None:
             return Savings()
-        money = found.money
-        return Savings(
-            found.gpus.value, money.value_per_hour, money.bound, money.currency, money.basis, money.per_hour.low
-        )
+        money, value = found.money, found.money.value_per_hour
+        per_hour = None if value is None else round(value, HOURLY_DIGITS)
+        return Savings(found.gpus.value, per_hour, money.bound, money.currency, money.basis, money.per_hour.low)
 
     @property
     def money_per_month(self) -> float | None:
-        return None if self.money_per_hour is None else self.money_per_hour * HOURS_PER_MONTH
+        """To the cent: of more digits, most are those of binary fractions."""
+        return None if self.money_per_hour is None else round(self.money_per_hour * HOURS_PER_MONTH, 2)
 
 
 def by_urgency(issued: Iterable[PublishedRecommendation]) -> list[PublishedRecommendation]:

@@ -47,6 +47,14 @@ def test_json_and_csv_have_the_same_order_and_figures(client: FlaskClient) -> No
     assert [each["id"] for each in listed] == [each["id"] for page in pages for each in page]
 
 
+@pytest.mark.parametrize(
+    ("per_hour", "shown", "per_month"), [(1.1 * 1.62, 1.782, 1300.86), (4.02 / 3, 1.34, 978.2), (2e-6, 2e-6, 0.0)]
+)
+def test_amounts_have_no_digits_of_binary_fractions(per_hour: float, shown: float, per_month: float) -> None:
+    found = savings_fields(Worth(Interval.exactly(1.0), Money(Interval.exactly(per_hour), "USD")))
+    assert (found["savings_per_hour"], found["savings_per_month"]) == (shown, per_month)
+
+
 def test_the_summary_is_of_what_was_asked_for(client: FlaskClient) -> None:
     """The pool s2 releases one of two GPUs at 2 USD; its summary has nothing of the others."""
     one = got(client, "/recommendations?pool=s2")["summary"]
