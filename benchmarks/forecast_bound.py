@@ -91,8 +91,8 @@ VARIANTS = {
 
 def pattern_of(of: FleetDemand) -> Demand:
     """The mean demand by minute: requests, and bursts."""
-    wave = ((1 + np.cos(2 * np.pi * (np.arange(MINUTES_OF_DAY) / 60 - of.peak_hour) / 24)) / 2) ** of.sharpness
-    level = of.night + (of.day - of.night) * wave
+    daily = ((1 + np.cos(2 * np.pi * (np.arange(MINUTES_OF_DAY) / 60 - of.peak_hour) / 24)) / 2) ** of.sharpness
+    level = of.night + (of.day - of.night) * daily
     bursts = of.bursts_per_hour / 60 * of.burst_gpus * exp(of.burst_spread**2 / 2) * of.burst_minutes
     return np.asarray(level + bursts * (1 - of.with_load + of.with_load * level / level.mean()))
 

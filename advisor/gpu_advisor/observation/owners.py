@@ -152,7 +152,7 @@ def match_pods(owners: Iterable[GpuOwner]) -> Matcher:
 def date_owners(
     owners: Mapping[str, tuple[GpuOwner, ...]], results: Mapping[str, Vector], cluster_label: str = ""
 ) -> dict[str, tuple[GpuOwner, ...]]:
-    """The owners with the start times that kube-state-metrics has: a container that is restarted begins anew.
+    """The owners with the start times that kube-state-metrics has: a restarted container starts again.
 
     Of pods of one name, the latest start: none of them has been idle for longer.
     """

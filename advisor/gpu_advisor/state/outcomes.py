@@ -46,7 +46,7 @@ class UtilizationSnapshot:
     facts: Facts | None = None
 
     def size(self, tracked: TrackedRecommendation) -> float | None:
-        """What became of the recommendation's `current`; None if nothing shows it. A pool that is gone has size 0."""
+        """The present value of the recommendation's `current`; None if unknown. A pool that was removed has size 0."""
         if not tracked.sizes_pool:
             return None if self.facts is None else reported_size(tracked.unit, tracked.scope, tracked.gpus, self.facts)
         now = self.pool_size(tracked.scope, tracked.unit) or NO_POOL

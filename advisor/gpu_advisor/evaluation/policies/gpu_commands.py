@@ -56,7 +56,7 @@ def dump_stacks(facts: Facts, gpu: Gpu, note: str) -> Iterator[Action]:
     return _script(facts, gpu, _STACKS, note)
 
 
-#: How a tool is told its cluster. Of a name that it does not know, it changes nothing:
+#: The option that names the cluster. With a name that the tool does not know, it fails and changes nothing:
 #: https://kubernetes.io/docs/reference/kubectl/kubectl/, https://slurm.schedmd.com/scontrol.html
 _OF_CLUSTER: Mapping[str, str] = {"kubectl": "--context", "scontrol": "--clusters", "scancel": "--clusters"}
 

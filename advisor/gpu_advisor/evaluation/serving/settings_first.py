@@ -1,4 +1,4 @@
-"""Replicas of a server that a setting or its routing holds back: the change comes first, and replicas for what remains
+"""Replicas of a server that a setting or its routing limits: the change comes first, and replicas for what remains
 after it. Pure.
 
 Such a server has a queue that is the setting's, and a cache that fills with few requests: sized as it is set, it would

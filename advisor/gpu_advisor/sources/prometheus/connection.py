@@ -13,7 +13,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from gpu_advisor.loopback import is_loopback
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus.http_client import DeadlineClient
+from gpu_advisor.sources.prometheus.http_client import DeadlineClient, causes, system_messages
 from gpu_advisor.storage.secret_file import Secret, reveal
 
 
@@ -56,33 +56,20 @@ def open_client(settings: PrometheusClientConfig) -> DeadlineClient:
 
 def unreachable_error(server: str, error: requests.ConnectionError) -> SourceError:
     """What stands in the way of a connection, and what to check."""
-    causes = list(_causes(error))
+    found = list(causes(error))
     if isinstance(error, requests.exceptions.ProxyError):
         what = "cannot connect to the proxy. Check HTTP_PROXY and HTTPS_PROXY, or add the host to NO_PROXY"
     elif isinstance(error, requests.exceptions.SSLError):
-        reason = next((cause.verify_message for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), "")
+        reason = next((cause.verify_message for cause in found if isinstance(cause, ssl.SSLCertVerificationError)), "")
         what = f"TLS failed{f' ({reason})' if reason else ''}. Set ca_file to the CA that signed its certificate"
         what += " (cert_file and key_file if it requires a client certificate), or use http:// if it does not use TLS"
-    elif any(isinstance(cause, socket.gaierror) for cause in causes):
+    elif any(isinstance(cause, socket.gaierror) for cause in found):
         what = "unknown host name. Check url for a typo, and this machine's DNS"
     else:
-        reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
+        reason = next(system_messages(error), "")
         what = f"no connection{f' ({reason})' if reason else ''}. Check that it is running, that the port in its URL"
         what += " is right, and that no firewall blocks it"
     return SourceError(SourceErrorKind.UNREACHABLE, f"{server}: {what}.")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes, through Python's exception chain and urllib3's `reason`."""
-    seen: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        current = waiting.pop(0)
-        if not isinstance(current, BaseException) or current in seen:
-            continue
-        seen.append(current)
-        yield current
-        waiting += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
 
 
 class _BearerAuth(AuthBase):

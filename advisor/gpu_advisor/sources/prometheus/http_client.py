@@ -7,7 +7,6 @@ socket down at the deadline, whatever the request is waiting for.
 from __future__ import annotations
 
 import ctypes
-import re
 import socket
 import threading
 import zlib
@@ -49,8 +48,25 @@ def connection_problem(error: Exception) -> str:
     """Why there is no response, in the system's words (`Connection refused`) or ours, or the error's class."""
     if isinstance(error, (DeadlineExceededError, BodyTooLargeError)):
         return str(error)
-    found = re.search(r"\[Errno -?\d+\] ([^:'\")\]]+)", str(error))
-    return found[1] if found else type(error).__name__
+    return next(system_messages(error), type(error).__name__)
+
+
+def system_messages(error: BaseException) -> Iterator[str]:
+    """The words of the operating system for an error and its causes (`Connection refused`), the nearest first."""
+    return (cause.strerror for cause in causes(error) if isinstance(cause, OSError) and cause.strerror)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes, through Python's exception chain and urllib3's `reason`."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if not isinstance(current, BaseException) or current in seen:
+            continue
+        seen.append(current)
+        yield current
+        waiting += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
 
 
 class NoAuth(AuthBase):
