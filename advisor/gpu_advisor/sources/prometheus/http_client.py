@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import socket
+import ssl
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -52,8 +53,12 @@ def connection_problem(error: Exception) -> str:
 
 
 def system_messages(error: BaseException) -> Iterator[str]:
-    """The words of the operating system for an error and its causes (`Connection refused`), the nearest first."""
-    return (cause.strerror for cause in causes(error) if isinstance(cause, OSError) and cause.strerror)
+    """The words of the operating system for an error and its causes (`Connection refused`), the nearest first.
+
+    Those of OpenSSL are no words for people, although its errors are an OSError.
+    """
+    found = (cause for cause in causes(error) if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError))
+    return (cause.strerror for cause in found if cause.strerror)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
