@@ -18,6 +18,10 @@ from gpu_advisor.rendering.names import humanize
 
 _PERCENT = click.FloatRange(0, 100, min_open=True)
 
+#: What a person reads of one change: so many steps, and commands up to so many characters, with their notes.
+MAX_STEPS = 8
+MAX_STEP_CHARACTERS = 160
+
 CSV_COLUMNS = (
     "id", "kind", "severity", "scope_kind", "scope", "current", "recommended", "unit", "diagnosis", "confidence",
     "summary",
@@ -108,6 +112,8 @@ def _text_lines(answer: schema.WhatIf, targets: TargetOverrides) -> Iterator[str
         yield "Nothing to change."
     for number, advice in enumerate(answer["then"], 1):
         yield from _change(number, advice)
+    if any(_is_abridged(advice) for advice in answer["then"]):
+        yield "All steps, with whole commands: --format json, or --apply DIR.\n"
     ends, begins = len(answer["difference"]["ends"]), len(answer["difference"]["begins"])
     if ends or begins:
         yield f"Compared with the configured targets: {begins} new, {ends} resolved."
@@ -134,5 +140,23 @@ def _change(number: int, each: schema.RecommendationSummary) -> Iterator[str]:
                           f"{output.format_ratio(projection['utilization_ratio'])}")  # fmt: skip
     if projection["cost_change_per_hour"] is not None:
         yield f"   cost: {projection['cost_change_per_hour']:+.2f} per hour"
-    yield from (one_line(f"     {line}") for line in each["apply"])
+    yield from (f"     {line}" for line in _steps(each)[:MAX_STEPS])
+    if (more := len(each["apply"]) - MAX_STEPS) > 0:
+        yield f"     and {more} more {'step' if more == 1 else 'steps'}"
     yield ""
+
+
+def _steps(each: schema.RecommendationSummary) -> list[str]:
+    """A line each: a command that is too long to read by what it is for."""
+    return [
+        one_line(f"# {action['note']}" if _is_too_long(action, line) else line)
+        for action, line in zip(each["actions"], each["apply"], strict=True)
+    ]
+
+
+def _is_too_long(action: schema.ActionDocument, line: str) -> bool:
+    return action["kind"] != "note" and bool(action["note"]) and len(line) > MAX_STEP_CHARACTERS
+
+
+def _is_abridged(each: schema.RecommendationSummary) -> bool:
+    return len(each["apply"]) > MAX_STEPS or any(map(_is_too_long, each["actions"], each["apply"]))

@@ -73,7 +73,7 @@ def test_no_owner_is_stopped_by_a_name_that_stands_for_others(owner: GpuOwner) -
 @given(st.text(max_size=20))
 def test_the_driver_is_asked_about_one_gpu_or_none(uuid: str) -> None:
     known = facts([GpuSpec(uuid or "g")])
-    for action in list_processes(known, known.gpus[0], "x"):
+    for action in list_processes(known, known.gpus, "x"):
         argv = action.parameters["argv"]
         assert isinstance(argv, tuple)
         assert argv[-1].isascii()

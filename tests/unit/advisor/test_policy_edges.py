@@ -15,6 +15,7 @@ from gpu_advisor.evaluation.policies import by_diagnosis, calibrated_batch_size,
 from gpu_advisor.evaluation.policies.calibrated_batch_size import MAX_PEAK_DEVIATION
 from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS
 from gpu_advisor.evaluation.policies.idle_gpus import ACTIVE_STEP_RATIO
+from gpu_advisor.evaluation.policies.idle_reclaim import MAX_LISTED_NODES
 from gpu_advisor.evaluation.policies.scale_recommendation import MIN_HISTORY_SECONDS
 from gpu_advisor.evaluation.recommendation import Abstention, Reason, Recommendation
 from gpu_advisor.evaluation.signals import Signal
@@ -172,7 +173,6 @@ def test_evidence_is_the_mean_of_the_idle_and_the_first_of_them(count: int, evid
         assert len(single) == min(count, MAX_LISTED_GPUS)
     assert advice.evidence[0].threshold == pytest.approx(0.01)
     assert advice.evidence[-2].threshold == pytest.approx(Settings().evaluation.min_coverage_ratio)
-    assert sum("nvidia-smi" in line for line in advice.apply) == min(count, MAX_LISTED_GPUS)
     cards = [GpuSpec(f"{i:02}", 0.0) for i in range(count)]
     without = idle_advice(facts(cards, TRAINING, without=["gpu_memory_used"]), TRAINING)
     assert len(without.evidence) == evidence - 1
@@ -207,9 +207,23 @@ def test_processes_are_looked_for_where_memory_is_held_else_everywhere() -> None
     none = idle_advice(facts([GpuSpec("a", 0.0, memory=0.0), GpuSpec("b", 0.0, memory=0.0)]))
     one = idle_advice(facts([GpuSpec("a", 0.0, memory=0.0), GpuSpec("b", 0.0, memory=0.5)]))
     assert (none.diagnosis, one.diagnosis) == ("idle", "idle_holding_memory")
-    assert [sum(f" sh {uuid} " in line for line in none.apply) for uuid in "ab"] == [1, 1]
-    assert [sum(f" sh {uuid} " in line for line in one.apply) for uuid in "ab"] == [0, 1]
+    assert (listed_gpus(none), listed_gpus(one)) == ([("a", "b")], [("b",)])
     assert ("1 of them" in one.summary, "of them" in none.summary) == (True, False)
+
+
+def listed_gpus(advice: Recommendation) -> list[tuple[str, ...]]:
+    """The GPUs of each command that lists processes."""
+    commands = (each.parameters["argv"] for each in advice.actions if each.kind == "run_command")
+    return [argv[4:] for argv in commands if isinstance(argv, tuple) and argv[0] == "sh"]
+
+
+@pytest.mark.parametrize(("nodes", "gpus"), [(1, 1), (1, 16), (3, 8), (MAX_LISTED_NODES, 2), (MAX_LISTED_NODES + 2, 3)])
+def test_a_node_is_asked_once_for_the_processes_of_its_idle_gpus(nodes: int, gpus: int) -> None:
+    by_node = [[f"g{node}-{gpu}" for gpu in range(gpus)] for node in range(nodes)]
+    specs = [GpuSpec(uuid, 0.0, node=f"n{node:02}") for node, uuids in enumerate(by_node) for uuid in uuids]
+    advice = idle_advice(facts(specs, TRAINING), TRAINING)
+    assert listed_gpus(advice) == [tuple(uuids) for uuids in by_node[:MAX_LISTED_NODES]]
+    assert ("# and 6 on 2 more nodes, n08 to n09" in advice.apply) == (nodes > MAX_LISTED_NODES)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(1800, "30 min"), (5400, "90 min"), (90, "90 s"), (3661, "61 min")])

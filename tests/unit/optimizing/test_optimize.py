@@ -193,6 +193,30 @@ def brief(kind: str, *actions: Action) -> RecommendationSummary:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("actions", "shown"),
+    [
+        ((run_command("kubectl", "cordon", "n1", note="then drain it"),), ["kubectl cordon n1  # then drain it"]),
+        ((run_command("ps", *["1234567"] * 30, note="which processes?"),), ["# which processes?", "All steps"]),
+        ((run_command("ps", *["1234567"] * 30),), [f"ps {' '.join(['1234567'] * 30)}"]),
+        (notes("ask " * 50), [f"# {'ask ' * 50}".rstrip()]),
+        (notes(*"abcdefgh"), [f"# {letter}" for letter in "abcdefgh"]),
+        (notes(*"abcdefghi"), [*(f"# {letter}" for letter in "abcdefgh"), "and 1 more step", "All steps"]),
+    ],
+)
+def test_a_terminal_shows_the_first_steps_and_no_endless_command(
+    monkeypatch: pytest.MonkeyPatch, actions: tuple[Action, ...], shown: list[str]
+) -> None:
+    answers = FakeAdvisorClient()
+    answer = {**answers.what_if({}), "then": [brief("idle_reclaim", *actions)]}
+    monkeypatch.setattr(answers, "what_if", lambda _: answer)
+    lines = [line.strip() for line in run(monkeypatch, answers).output.splitlines()]
+    begin = next(number for number, line in enumerate(lines) if line.startswith("1 -> 0"))
+    steps = [line for line in lines[begin + 1 :] if line and not line.startswith("Compared")]
+    assert [line.split(",")[0] if line.startswith("All steps") else line for line in steps] == shown
+    assert json.loads(run(monkeypatch, answers, "--format", "json").output)["then"][0]["apply"] == list(render(actions))
+
+
 def test_one_trainer_gets_one_file() -> None:
     answer = FakeAdvisorClient().what_if({})
     answer["then"] = [

@@ -4,12 +4,12 @@ Tools: https://docs.nvidia.com/deploy/nvidia-smi/ and
 https://rocm.docs.amd.com/projects/amdsmi/en/latest/how-to/amdsmi-cli-tool.html
 
 A pid is known to the driver alone, and is used again after its process ended: so the command asks the driver, and shows
-when each process started. The GPU's name is an argument of the script, never a part of it.
+when each process started. The GPUs' names are arguments of the script, never a part of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from gpu_advisor.evaluation.actions import Action, notes, run_command
@@ -28,7 +28,7 @@ _COMMANDS: Mapping[tuple[str, State], tuple[str, ...]] = {
 }
 _SELECT_ONE: Mapping[str, str] = {"nvidia": "-i", "amd": "-g"}
 
-_PIDS = 'nvidia-smi -i "$1" --query-compute-apps=pid --format=csv,noheader'
+_PIDS = 'for gpu; do nvidia-smi -i "$gpu" --query-compute-apps=pid --format=csv,noheader; done'
 _SHOW = f"{_PIDS} | xargs -r ps -o pid,user,lstart,args -p"
 _STACKS = f"{_PIDS} | xargs -r -n 1 py-spy dump --pid"
 
@@ -46,14 +46,16 @@ def topology_command(gpu: Gpu) -> str:
     return {"nvidia": "nvidia-smi topo -m", "amd": "amd-smi topology"}.get(gpu.vendor, "lspci -tv")
 
 
-def list_processes(facts: Facts, gpu: Gpu, note: str) -> Iterator[Action]:
-    """Pid, user, start and command line of each; nothing for vendors whose tool cannot be asked so."""
-    return _script(facts, gpu, _SHOW, note)
+def list_processes(facts: Facts, gpus: Iterable[Gpu], note: str) -> Iterator[Action]:
+    """Pid, user, start and command line of each, by one command a node; nothing for vendors whose tool cannot be asked
+    so.
+    """
+    return _scripts(facts, gpus, _SHOW, note)
 
 
 def dump_stacks(facts: Facts, gpu: Gpu, note: str) -> Iterator[Action]:
     """Where each of its Python processes is (https://github.com/benfred/py-spy)."""
-    return _script(facts, gpu, _STACKS, note)
+    return _scripts(facts, (gpu,), _STACKS, note)
 
 
 #: The option that names the cluster. With a name that the tool does not know, it fails and changes nothing:
@@ -77,10 +79,14 @@ def drain_node(facts: Facts, gpu: Gpu, reason: str) -> Iterator[Action]:
     yield run_command(*scontrol, "update", f"nodename={gpu.host}", "state=drain", f"reason={reason}", node=gpu.node)
 
 
-def _script(facts: Facts, gpu: Gpu, script: str, note: str) -> Iterator[Action]:
-    label, note = (
-        (facts.uuid_label(gpu.parent), f"{note} Of all slices of its board") if gpu.parent
-        else (facts.uuid_label(gpu.uuid), note)
-    )  # fmt: skip
-    if gpu.vendor == "nvidia" and names_one("gpu", label):
-        yield run_command("sh", "-c", script, "sh", label, node=gpu.node, note=note)
+def _scripts(facts: Facts, gpus: Iterable[Gpu], script: str, note: str) -> Iterator[Action]:
+    by_node: dict[str, list[Gpu]] = {}
+    for gpu in gpus:
+        if gpu.vendor == "nvidia" and names_one("gpu", facts.uuid_label(gpu.parent or gpu.uuid)):
+            by_node.setdefault(gpu.node, []).append(gpu)
+    for node, found in by_node.items():
+        labels = dict.fromkeys(facts.uuid_label(gpu.parent or gpu.uuid) for gpu in found)
+        indices = ", ".join(dict.fromkeys(gpu.index for gpu in found if gpu.index))
+        where = f"on {node}, GPU {indices}" if indices else f"on {node}"
+        slices = " Of all slices of the board" if any(gpu.parent for gpu in found) else ""
+        yield run_command("sh", "-c", script, "sh", *labels, node=node, note=f"{where}: {note}{slices}")

@@ -19,7 +19,7 @@ from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.owners import SLURM, GpuOwner
 from gpu_advisor.evaluation.policies import scale_pool
-from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS, listed_gpus, more_gpus
+from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS
 from gpu_advisor.evaluation.policies.gpu_commands import list_processes
 from gpu_advisor.evaluation.policies.idle_gpus import IDLE_STATES, running_job_notes
 from gpu_advisor.evaluation.policies.owner_actions import owner_actions
@@ -40,6 +40,9 @@ from gpu_advisor.rendering.durations import duration
 from gpu_advisor.settings import Settings
 
 KIND = "idle_reclaim"
+
+#: Nodes whose processes one command each lists.
+MAX_LISTED_NODES = 8
 
 #: Reasons why idle GPUs are left to their owners that are stated one by one: with many owners, nearly each differs.
 MAX_REASONS = 4
@@ -280,13 +283,14 @@ def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Itera
     if not unowned:
         return
     asked = _without_owner(facts, holding) or unowned
-    commands = [
-        command
-        for gpu in listed_gpus(asked)
-        for command in list_processes(facts, gpu, f"on {gpu.node}: which processes use GPU {gpu.index}?")
-    ]
+    nodes = sorted({gpu.node for gpu in asked})
+    listed = set(nodes[:MAX_LISTED_NODES])
+    commands = list(list_processes(facts, [gpu for gpu in asked if gpu.node in listed], "which processes use it?"))
     yield from commands
-    yield from notes(*(more_gpus(asked) if commands else ()))
+    if commands and (rest := nodes[MAX_LISTED_NODES:]):
+        count = sum(gpu.node not in listed for gpu in asked)
+        names = rest[0] if len(rest) == 1 else f"{len(rest)} more nodes, {rest[0]} to {rest[-1]}"
+        yield from notes(f"and {count} on {names}")
     yield from notes(
         "ask their users, then stop their processes, or delete the pods that requested the GPUs",
         "GPUs without an owner: keep new work off the nodes first (kubectl cordon, or drain them in Slurm), look again "

@@ -160,9 +160,8 @@ def _commands(facts: Facts, owner: GpuOwner, gpus: Sequence[Gpu], is_certain: bo
         if is_certain and owner.unit.endswith(".service") and not owner.unit.startswith("user@"):
             yield run_command("systemctl", "stop", owner.unit, node=node, note=AGREED)
     else:
-        for gpu in gpus[: 1 if owner.names else MAX_SHOWN_GPUS]:
-            note = f"the processes of {owner}: a pid is its own only if the start fits"
-            yield from list_processes(facts, gpu, note)
+        note = f"the processes of {owner}: a pid is its own only if the start fits"
+        yield from list_processes(facts, gpus[: 1 if owner.names else MAX_SHOWN_GPUS], note)
 
 
 def _number_to_cancel(owner: GpuOwner) -> str:
