@@ -30,7 +30,7 @@ from typing import Any
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Recommendation
-from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, GroupKey, ServingFacts
 from gpu_advisor.observation.serving import HISTORY_WINDOW_STEPS, with_window_before
 from gpu_advisor.settings import Settings
 
@@ -132,7 +132,7 @@ def decide_windows(situation: Situation, watched: Run, windows: int) -> Iterator
     slo = {"ttft_p95": f"{situation.ttft}s", "itl_p95": f"{situation.itl}s"}
     pool = {"name": situation.model.name, "kind": "serving", "slo": slo}
     settings = Settings.model_validate({"pools": [pool]})
-    key = ("vllm", situation.model.name)
+    key = GroupKey("vllm", situation.model.name)
     points: list[CurvePoint] = []
     demand: list[DemandSample] = []
     steps = int(settings.evaluation.history_seconds / STEP_SECONDS)

@@ -47,7 +47,8 @@ def history_of(lines: Iterable[str], folder: Path) -> History:
         job, instance = (re.search(rf'{name}="([^"]*)"', line) for name in ("job", "instance"))
         assert job
         assert instance
-        by_target.setdefault((job[1], instance[1]), []).append(line)
+        page_line = re.sub(r'\b(job|instance)="[^"]*",?', "", line).replace(",}", "}")  # which the scrape adds
+        by_target.setdefault((job[1], instance[1]), []).append(page_line)
     history = History(folder / "history.db")
     for (job_name, address), found in by_target.items():
         import_openmetrics(history, [*found, "# EOF"], address, job_name)

@@ -64,9 +64,9 @@ def test_each_model_has_its_cause(evaluation: Evaluation) -> None:
 def test_the_history_has_the_latencies_of_all_requests(evaluation: Evaluation) -> None:
     """Of a window that ends with a step: between those of the replicas that serve the model."""
     found = evaluation.facts.serving
-    for server, model in found.demand:
-        last = found.demand[server, model][-1]
-        members = [each for each in found.replicas if each.model == model]
+    for group, demand in found.demand.items():
+        last = demand[-1]
+        members = [each for each in found.replicas if each.group == group]
         for name, latency in (("ttft_p95", last.ttft_p95), ("itl_p95", last.itl_p95)):
             known = [value for each in members if (value := each.value(name)) is not None]
             assert latency is not None

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.history import step_bounds
-from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, GroupKey, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.gpus import assign_gpus
 from gpu_advisor.evaluation.serving.signals import SERVING_SIGNALS
 from gpu_advisor.observation.serving_day import Demands, ServingDayCache
@@ -35,10 +35,8 @@ from gpu_advisor.promql.expressions import (
 from gpu_advisor.settings import EvaluationSettings
 from gpu_advisor.sources.base import Source
 from gpu_advisor.sources.exporters.serving.mapping import UNMAPPED_SERVERS, ServerMapping, server_mappings
+from gpu_advisor.sources.exporters.serving.series_labels import MODEL, SeriesLabels, series_labels, unusual_names
 from gpu_advisor.sources.query_plan import leaves_of, plan_queries
-
-#: Labels of a server's target. Prometheus sets the first two; service discovery usually adds the others.
-TARGET_LABELS = ("job", "instance", "namespace", "pod", "node")
 
 #: Queries for all window values, however many servers of a few kinds.
 MAX_WINDOW_QUERIES = 3
@@ -71,9 +69,28 @@ DEMAND_PARTS: Mapping[str, tuple[AggregateOp, str]] = {
 LATENCY_SHARE = 0.95
 LATENCY_PARTS: Mapping[str, tuple[str, ...]] = {"ttft_p95": ("ttft",), "itl_p95": ("request_itl", "itl")}
 
-Parts = dict[tuple[str, str], dict[str, dict[float, float]]]
-PartsOf = Callable[[ServerMapping, EvaluationSettings, tuple[Matcher, ...], str], Iterable[tuple[str, Expression]]]
-Histories = dict[tuple[str, str], tuple[CurvePoint, ...]]
+
+@dataclass(frozen=True, slots=True)
+class FoundServers:
+    """Servers of one kind, and the labels that their series have."""
+
+    mapping: ServerMapping
+    labels: SeriesLabels
+
+    @property
+    def name(self) -> str:
+        return self.mapping.name
+
+    def group_of(self, labels: Mapping[str, str]) -> GroupKey:
+        """The group of a series that has the labels of groups."""
+        model = self.labels.value(MODEL, labels)
+        cluster, namespace, job = (self.labels.value(each, labels) for each in ("cluster", "namespace", "job"))
+        return GroupKey(self.name, model, cluster, namespace, "" if model else job)
+
+
+Parts = dict[GroupKey, dict[str, dict[float, float]]]
+PartsOf = Callable[[FoundServers, EvaluationSettings, tuple[Matcher, ...]], Iterable[tuple[str, Expression]]]
+Histories = dict[GroupKey, tuple[CurvePoint, ...]]
 
 
 def read_serving(
@@ -89,22 +106,11 @@ def read_serving(
     With a cache of the `day`, the demand is that of a day, with the latencies of all requests.
     """
     evaluation = facts.evaluation
-    names = [(each.name, metric) for each in server_mappings() for metric in each.detect]
-    names += [(name, name) for name in UNMAPPED_SERVERS]
-    detection = union(
-        *(
-            ConstantLabel(Aggregate("count", (), Selector(metric, matchers=matchers)), PART_LABEL, name)
-            for name, metric in names
-        )
-    )
-    counts = source.instant({"servers": detection}, at)["servers"]
-    present = {dict(labels).get(PART_LABEL, "") for labels in counts}
-    found = tuple(each for each in server_mappings() if each.name in present)
-    unmapped = {UNMAPPED_SERVERS[name]: name for name in sorted(present & UNMAPPED_SERVERS.keys())}
+    found, unmapped = _find_servers(source, at, matchers, cluster_label)
     if not found:
         return ServingFacts(unmapped=unmapped)
     expressions = {
-        each.name: signal_expressions(each, evaluation.window_seconds, matchers, cluster_label) for each in found
+        each.name: signal_expressions(each.mapping, evaluation.window_seconds, matchers, each.labels) for each in found
     }
     wanted = {
         f"{server}/{name}": expression
@@ -115,36 +121,56 @@ def read_serving(
     wanted |= {
         f"{each.name}/info/{name}": Selector(info.metric, matchers=matchers)
         for each in found
-        for name, info in each.info.items()
+        for name, info in each.mapping.info.items()
     }
     leaves = sum(1 for expression in wanted.values() for _ in leaves_of(expression))
     size = max(MIN_LEAVES_PER_QUERY, ceil(leaves / MAX_WINDOW_QUERIES))
     plan = plan_queries(wanted, min(size, MAX_LEAVES_PER_QUERY))
     values, before = plan.read_twice(source, at, evaluation.window_seconds)
-    replicas = with_window_before(
-        build_replicas(found, values, cluster_label), build_replicas(found, before, cluster_label)
-    )
-    histories, demand = _read_histories(source, found, at, evaluation, matchers, cluster_label, day)
+    replicas = with_window_before(build_replicas(found, values), build_replicas(found, before))
+    histories, demand = _read_histories(source, found, at, evaluation, matchers, day)
     return ServingFacts(
         replicas=assign_gpus(replicas, facts.gpus, facts.owners, facts.nodes),
         expressions=expressions,
-        titles={each.name: each.title for each in found},
-        flags={each.name: each.flags for each in found},
-        helm_values={each.name: each.helm for each in found},
-        model_labels={each.name: each.labels.get("model", "") for each in found},
+        titles={each.name: each.mapping.title for each in found},
+        flags={each.name: each.mapping.flags for each in found},
+        helm_values={each.name: each.mapping.helm for each in found},
         histories=histories,
         demand=demand,
         window_seconds=evaluation.window_seconds,
         unmapped=unmapped,
-        counted_at_end=frozenset(each.name for each in found if each.counts_at_end),
+        counted_at_end=frozenset(each.name for each in found if each.mapping.counts_at_end),
     )
 
 
+def _find_servers(
+    source: Source, at: float, matchers: tuple[Matcher, ...], cluster_label: str
+) -> tuple[tuple[FoundServers, ...], dict[str, str]]:
+    """The kinds of servers that there are, with the labels in use, and those that no mapping reads. One query."""
+    known = [(each.name, metric, unusual_names(each)) for each in server_mappings() for metric in each.detect]
+    known += [(name, name, ()) for name in UNMAPPED_SERVERS]
+    detection = union(
+        *(
+            ConstantLabel(Aggregate("count", by, Selector(metric, matchers=matchers)), PART_LABEL, name)
+            for name, metric, by in known
+        )
+    )
+    in_use: dict[str, set[str]] = {}
+    for labels in source.instant({"servers": detection}, at)["servers"]:
+        in_use.setdefault(dict(labels).get(PART_LABEL, ""), set()).update(name for name, _ in labels)
+    found = tuple(
+        FoundServers(each, series_labels(each, cluster_label, in_use[each.name]))
+        for each in server_mappings()
+        if each.name in in_use
+    )
+    return found, {UNMAPPED_SERVERS[name]: name for name in sorted(in_use.keys() & UNMAPPED_SERVERS.keys())}
+
+
 def signal_expressions(
-    mapping: ServerMapping, window_seconds: int, matchers: tuple[Matcher, ...] = (), cluster_label: str = ""
+    mapping: ServerMapping, window_seconds: int, matchers: tuple[Matcher, ...] = (), labels: SeriesLabels | None = None
 ) -> dict[str, Expression]:
     """The expression of each signal that the server publishes, one value per engine."""
-    by = (*((cluster_label,) if cluster_label else ()), *TARGET_LABELS, *mapping.engine_labels)
+    by = (labels or series_labels(mapping)).all_names
     found = {
         signal.name: mapping.expression(signal.quantity, signal.reduction, signal.q, by, window_seconds, matchers)
         for signal in SERVING_SIGNALS
@@ -157,48 +183,48 @@ def signal_expressions(
     return {name: expression for name, expression in found.items() if expression is not None}
 
 
-def build_replicas(
-    mappings: Sequence[ServerMapping], values: Mapping[str, Vector], cluster_label: str
-) -> tuple[ServingReplica, ...]:
+def build_replicas(servers: Sequence[FoundServers], values: Mapping[str, Vector]) -> tuple[ServingReplica, ...]:
     """Query results -> one replica per server, model and engine. Pure."""
-    started = {_target(dict(labels)): value for labels, value in values.get("/started", {}).items()}
     found: list[ServingReplica] = []
-    for mapping in mappings:
+    for server in servers:
+        names, mapping = server.labels, server.mapping
+        started = {names.target(dict(labels)): value for labels, value in values.get("/started", {}).items()}
         by_engine: dict[Labels, dict[str, float]] = {}
         for signal in SERVING_SIGNALS:
             for labels, value in values.get(f"{mapping.name}/{signal.name}", {}).items():
                 if math.isfinite(value):
                     by_engine.setdefault(labels, {})[signal.name] = value
-        products = {name: _products(info.product, values.get(f"{mapping.name}/info/{name}", {}), mapping)
+        products = {name: _products(info.product, values.get(f"{mapping.name}/info/{name}", {}), names)
                     for name, info in mapping.info.items()}  # fmt: skip
         for labels, of in by_engine.items():
             if "running" not in of and "waiting" not in of:
                 continue  # series of another program, or of a page that no longer exists
             each = dict(labels)
-            if _is_routers(mapping, each, of):
+            if _is_routers(names, each, of):
                 continue
-            engine = mapping.engine_of(each)
+            engine, (job, instance) = names.engine(each), names.target(each)
             for name, known in products.items():
-                product = known.get((*_target(each), engine))
+                product = known.get((job, instance, engine))
                 if product is not None:
                     of.setdefault(name, product)
+            model, cluster, namespace, pod, node = (
+                names.value(what, each) for what in (MODEL, "cluster", "namespace", "pod", "node")
+            )
             found.append(
                 ServingReplica(
-                    mapping.name, each.get("job", ""), each.get("instance", ""),
-                    mapping.model_of(each), engine, each.get(cluster_label, ""),
-                    each.get("namespace", ""), each.get("pod", ""), each.get("node", ""), of,
-                    started.get(_target(each)),
+                    mapping.name, job, instance, model, engine, cluster, namespace, pod, node, of,
+                    started.get((job, instance)), series_labels=names.identifying(each),
                 )
             )  # fmt: skip
     return tuple(sorted(_without_copies(found)))
 
 
-def _is_routers(mapping: ServerMapping, labels: Mapping[str, str], values: Mapping[str, float]) -> bool:
+def _is_routers(names: SeriesLabels, labels: Mapping[str, str], values: Mapping[str, float]) -> bool:
     """Whether the series are a router's, which publishes gauges of its servers under their names: without a model, and
     without what only a server counts. Source: src/vllm_router of https://github.com/vllm-project/production-stack.
     """
     counted = ("generation_token_rate", "prompt_token_rate", "request_rate", "itl_mean")
-    return "model" in mapping.labels and not mapping.model_of(labels) and not any(name in values for name in counted)
+    return MODEL in names.names and not names.value(MODEL, labels) and not any(name in values for name in counted)
 
 
 def with_window_before(
@@ -209,11 +235,7 @@ def with_window_before(
     return tuple(replace(each, before=values.get(each, {})) for each in replicas)
 
 
-def _target(labels: Mapping[str, str]) -> tuple[str, str]:
-    return labels.get("job", ""), labels.get("instance", "")
-
-
-def _products(names: Iterable[str], vector: Vector, mapping: ServerMapping) -> dict[tuple[str, str, str], float]:
+def _products(names: Iterable[str], vector: Vector, of: SeriesLabels) -> dict[tuple[str, str, str], float]:
     """The product of numbers that are labels, by target and engine; none where one is no number."""
     found: dict[tuple[str, str, str], float] = {}
     for labels in vector:
@@ -223,8 +245,8 @@ def _products(names: Iterable[str], vector: Vector, mapping: ServerMapping) -> d
         except ValueError:
             continue
         if product > 0 and math.isfinite(product):
-            job, instance = _target(each)
-            found[job, instance, mapping.engine_of(each)] = product
+            job, instance = of.target(each)
+            found[job, instance, of.engine(each)] = product
     return found
 
 
@@ -245,43 +267,42 @@ def _samples(replica: ServingReplica) -> tuple[float, str]:
 
 def _read_histories(
     source: Source,
-    mappings: Sequence[ServerMapping],
+    servers: Sequence[FoundServers],
     at: float,
     evaluation: EvaluationSettings,
     matchers: tuple[Matcher, ...],
-    cluster_label: str,
     day: ServingDayCache | None,
 ) -> tuple[Histories, Demands]:
-    """The points of the curve of each server and model, and its demand, over the pools' history: one query for a few
-    kinds of servers."""
+    """The points of the curve of each group, and its demand, over the pools' history: one query for a few kinds of
+    servers."""
     (first, last), step = step_bounds(at, evaluation), evaluation.step_seconds
 
     def read(parts: PartsOf, start: float, end: float) -> Parts:
         series: dict[Labels, TimeSeries] = {}
         size = MAX_HISTORIES_PER_QUERY if day is None else MAX_WITH_LATENCIES
-        for number in range(0, len(mappings), size):
+        for number in range(0, len(servers), size):
             wanted = [
-                ConstantLabel(expression, PART_LABEL, f"{mapping.name}/{part}")
-                for mapping in mappings[number : number + size]
-                for part, expression in parts(mapping, evaluation, matchers, cluster_label)
+                ConstantLabel(expression, PART_LABEL, f"{each.name}/{part}")
+                for each in servers[number : number + size]
+                for part, expression in parts(each, evaluation, matchers)
             ]
             if wanted:
                 series |= source.range(union(*wanted), start, end, step)
-        return _by_part(series, {each.name: each.labels.get("model", "") for each in mappings})
+        return _by_part(series, servers)
 
-    def of_demand(mapping: ServerMapping, *given: Any) -> Iterator[tuple[str, Expression]]:
-        yield from _demand_parts(mapping, *given)
+    def of_demand(server: FoundServers, *given: Any) -> Iterator[tuple[str, Expression]]:
+        yield from _demand_parts(server, *given)
         if day is not None:
-            yield from _latency_parts(mapping, *given)
+            yield from _latency_parts(server, *given)
 
-    def of_history(mapping: ServerMapping, *given: Any) -> Iterator[tuple[str, Expression]]:
-        yield from _curve_parts(mapping, *given)
-        yield from of_demand(mapping, *given)
+    def of_history(server: FoundServers, *given: Any) -> Iterator[tuple[str, Expression]]:
+        yield from _curve_parts(server, *given)
+        yield from of_demand(server, *given)
 
     by_part = read(of_history, first, last)
     demand: Demands = demand_samples(by_part)
     if day is not None:
-        kinds = frozenset(each.name for each in mappings)
+        kinds = frozenset(each.name for each in servers)
         demand = day.extend(
             demand, lambda start, end: demand_samples(read(of_demand, start, end)), kinds, first, last, step
         )
@@ -289,32 +310,35 @@ def _read_histories(
 
 
 def _curve_parts(
-    mapping: ServerMapping, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...], cluster_label: str
+    server: FoundServers, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...]
 ) -> Iterator[tuple[str, Expression]]:
     """The signals of a point of the curve: means of the replicas."""
-    every = _history_signals(mapping, evaluation, matchers, cluster_label)
+    every = _history_signals(server, evaluation, matchers)
     for name in CURVE_SIGNALS:
         if name in every:
-            yield name, Aggregate("avg", _by_model(mapping), every[name])
+            yield name, Aggregate("avg", _by_group(server), every[name])
 
 
 def _demand_parts(
-    mapping: ServerMapping, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...], cluster_label: str
+    server: FoundServers, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...]
 ) -> Iterator[tuple[str, Expression]]:
-    every = _history_signals(mapping, evaluation, matchers, cluster_label)
+    """Of a server that several jobs scrape, one: its numbers would add up."""
+    every = _history_signals(server, evaluation, matchers)
+    by = _by_group(server)
+    once = server.labels.names_of(each for each in server.labels.names if each not in ("job", "node"))
     for part, (op, name) in DEMAND_PARTS.items():
         if name in every:
-            yield part, Aggregate(op, _by_model(mapping), every[name])
+            yield part, Aggregate(op, by, Aggregate("max", tuple(dict.fromkeys((*by, *once))), every[name]))
 
 
 def _latency_parts(
-    mapping: ServerMapping, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...], _cluster_label: str
+    server: FoundServers, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...]
 ) -> Iterator[tuple[str, Expression]]:
     """Quantiles over the requests of all replicas, of the window that objectives are checked in."""
+    by, window = _by_group(server), evaluation.window_seconds
     for part, quantities in LATENCY_PARTS.items():
         found = (
-            mapping.expression(each, "quantile", LATENCY_SHARE, _by_model(mapping), evaluation.window_seconds, matchers)
-            for each in quantities
+            server.mapping.expression(each, "quantile", LATENCY_SHARE, by, window, matchers) for each in quantities
         )
         published = [each for each in found if each is not None]
         if published:
@@ -322,23 +346,23 @@ def _latency_parts(
 
 
 def _history_signals(
-    mapping: ServerMapping, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...], cluster_label: str
+    server: FoundServers, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...]
 ) -> dict[str, Expression]:
-    return signal_expressions(mapping, HISTORY_WINDOW_STEPS * evaluation.step_seconds, matchers, cluster_label)
+    return signal_expressions(server.mapping, HISTORY_WINDOW_STEPS * evaluation.step_seconds, matchers, server.labels)
 
 
-def _by_model(mapping: ServerMapping) -> tuple[str, ...]:
-    label = mapping.labels.get("model")
-    return (label,) if label else ()
+def _by_group(server: FoundServers) -> tuple[str, ...]:
+    return server.labels.names_of(server.labels.group)
 
 
-def _by_part(series: Mapping[Labels, TimeSeries], model_labels: Mapping[str, str]) -> Parts:
-    """Series by server and model, and by the part of the query."""
+def _by_part(series: Mapping[Labels, TimeSeries], servers: Iterable[FoundServers]) -> Parts:
+    """Series by group, and by the part of the query."""
+    by_name = {each.name: each for each in servers}
     found: Parts = {}
     for labels, points in series.items():
         each = dict(labels)
         server, _, name = each.get(PART_LABEL, "").partition("/")
-        key = server, each.get(model_labels.get(server, ""), "")
+        key = by_name[server].group_of(each)
         found.setdefault(key, {})[name] = {time: value for time, value in points if math.isfinite(value)}
     return found
 
@@ -357,7 +381,7 @@ def curve_points(parts: Parts) -> Histories:
     return found
 
 
-def demand_samples(parts: Parts) -> dict[tuple[str, str], tuple[DemandSample, ...]]:
+def demand_samples(parts: Parts) -> dict[GroupKey, tuple[DemandSample, ...]]:
     """The demand of the steps that have all of its parts. Pure."""
     found = {}
     for key, signals in parts.items():

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS
-from gpu_advisor.evaluation.serving.facts import DemandSample
+from gpu_advisor.evaluation.serving.facts import DemandSample, GroupKey
 
-#: By server and model, oldest step first.
-Demands = Mapping[tuple[str, str], tuple[DemandSample, ...]]
+#: By group, oldest step first.
+Demands = Mapping[GroupKey, tuple[DemandSample, ...]]
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from gpu_advisor.evaluation.serving.extrapolation import (
     CautiousCurve,
     cautious_curve,
 )
-from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, GroupKey, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.sizing import group_work, size_group
 from gpu_advisor.evaluation.serving.step_model import StepModel
@@ -190,7 +190,7 @@ def advice(missing: set[int], busiest: float = 1.0) -> tuple[tuple[Recommendatio
         for back in reversed(range(steps))
         if back not in missing
     )
-    key = ("vllm", "m")
+    key = GroupKey("vllm", "m")
     serving = ServingFacts(members, histories={key: tuple(curve)}, demand={key: demand})
     settings = Settings.model_validate(
         {"pools": [{"name": "m", "kind": "serving", "slo": {"ttft_p95": "1s", "itl_p95": "60ms"}}]}

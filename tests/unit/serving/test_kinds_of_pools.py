@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
-from gpu_advisor.evaluation.serving.facts import DemandSample, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.serving.facts import DemandSample, GroupKey, ServingFacts, ServingReplica
 from gpu_advisor.settings import Settings
 
 from tests.unit.serving.test_situations_of_scaling import AT, SLO, WORK, curve, history, replicas
 
-LLAMA, CANARY = ("vllm", "llama"), ("vllm", "canary")
+LLAMA, CANARY = GroupKey("vllm", "llama"), GroupKey("vllm", "canary")
 
 
 def prefill(count: int) -> list[ServingReplica]:
@@ -31,13 +31,13 @@ class Case:
 
     name: str
     members: Sequence[ServingReplica]
-    demand: Mapping[tuple[str, str], tuple[DemandSample, ...]]
+    demand: Mapping[GroupKey, tuple[DemandSample, ...]]
     wanted: Mapping[str, int]
     pool: Mapping[str, Any] = field(default_factory=dict)
     says: str = ""
 
 
-def of_llama(loads: Sequence[float], size: int) -> dict[tuple[str, str], tuple[DemandSample, ...]]:
+def of_llama(loads: Sequence[float], size: int) -> dict[GroupKey, tuple[DemandSample, ...]]:
     return {LLAMA: history([WORK * load for load in loads], [size])}
 
 

@@ -10,7 +10,7 @@ import pytest
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.owners import GpuOwner
-from gpu_advisor.evaluation.serving.facts import CurvePoint, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, GroupKey, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.groups import serving_groups
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import EvaluationSettings, Settings
@@ -27,7 +27,7 @@ POINTS = tuple(CurvePoint(n, 100 * n, 0.02, 0.0) for n in (1.0, 2.0, 3.0))
 
 def groups(*values: Mapping[str, float]) -> dict[str, int]:
     replicas = tuple(ServingReplica("vllm", "j", f"h{n}:8000", "m", values=each) for n, each in enumerate(values))
-    facts = ServingFacts(replicas, histories={("vllm", "m"): POINTS})
+    facts = ServingFacts(replicas, histories={GroupKey("vllm", "m"): POINTS})
     return {each.name: len(each.replicas) if each.points else -len(each.replicas) for each in serving_groups(facts, AT)}
 
 

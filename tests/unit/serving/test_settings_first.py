@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.recommendation import Recommendation
 from gpu_advisor.evaluation.serving import advisers, recommend, settings_advice
 from gpu_advisor.evaluation.serving.decision_table import CAUSES, ServingCause
 from gpu_advisor.evaluation.serving.diagnosis import GroupDiagnosis, diagnose_group
-from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, GroupKey, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.settings_first import REMEDIED, REPLICAS_FIRST
 from gpu_advisor.settings import EvaluationSettings, Settings
@@ -58,7 +58,7 @@ def advice(
     curve = tuple(CurvePoint(load, load / itl(load), itl(load)) for load in (2.0, 15.0, 30.0, 45.0, 60.0))
     steps = EVALUATION.history_seconds // EVALUATION.step_seconds
     demand = tuple(DemandSample(AT - 60.0 * back, 2.0, 20 / itl(10), 2 * waiting) for back in reversed(range(steps)))
-    key = ("vllm", "m")
+    key = GroupKey("vllm", "m")
     serving = ServingFacts(members, histories={key: curve}, demand={key: demand})
     settings = Settings.model_validate(
         {"pools": [{"name": "m", "kind": "serving", "slo": {"ttft_p95": "1s", "itl_p95": "60ms"}}]}

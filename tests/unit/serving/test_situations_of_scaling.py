@@ -9,7 +9,7 @@ import pytest
 from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.recommendation import Reason, Recommendation
-from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, GroupKey, ServingFacts, ServingReplica
 from gpu_advisor.settings import Settings
 
 STEP, STEPS = 60, 240
@@ -76,8 +76,8 @@ def evaluated(
     settings = Settings.model_validate({"pools": [pool]})
     serving = ServingFacts(
         tuple(sorted(members)),
-        histories={("vllm", "llama"): curve() if curve_points is None else curve_points},
-        demand={("vllm", "llama"): demand},
+        histories={GroupKey("vllm", "llama"): curve() if curve_points is None else curve_points},
+        demand={GroupKey("vllm", "llama"): demand},
     )
     return decide(Facts(AT, (), (), {}, {}, settings.evaluation, serving=serving), settings)
 
@@ -157,8 +157,8 @@ def test_two_models_in_a_pool_have_no_one_number_of_replicas() -> None:
     """One number for both would add up: a Deployment that follows it grows, and so does the number."""
     canary = replicas(1, 0.5 * WORK, model="canary")
     serving = ServingFacts(
-        (*replicas(6, 5 * WORK), *canary), histories={("vllm", "llama"): curve()},
-        demand={("vllm", "llama"): history([5 * WORK], [6])},
+        (*replicas(6, 5 * WORK), *canary), histories={GroupKey("vllm", "llama"): curve()},
+        demand={GroupKey("vllm", "llama"): history([5 * WORK], [6])},
     )  # fmt: skip
     settings = Settings.model_validate({"pools": [{"name": "chat", "kind": "serving", "slo": SLO}]})
     found = decide(Facts(AT, (), (), {}, {}, settings.evaluation, serving=serving), settings)

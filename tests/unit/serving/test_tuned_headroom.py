@@ -13,7 +13,7 @@ from gpu_advisor.evaluation.engine import Evaluation, decide
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.scaling.headroom import READ_SECONDS, Headroom, TunedHeadroom
 from gpu_advisor.evaluation.scaling.sizing import ScalingLimits
-from gpu_advisor.evaluation.serving.facts import DemandSample, ServingFacts
+from gpu_advisor.evaluation.serving.facts import DemandSample, GroupKey, ServingFacts
 from gpu_advisor.evaluation.serving.headroom import group_headroom
 from gpu_advisor.observation.serving_day import Demands, ServingDayCache
 from gpu_advisor.settings import EvaluationSettings, Settings
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from tests.unit.serving.test_situations_of_scaling import AT, LAST, SLO, STEP, WORK, curve, replicas, wanted
 
-KEY = ("vllm", "llama")
+KEY = GroupKey("vllm", "llama")
 STEPS = READ_SECONDS // STEP
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpu_advisor.promql.expressions import Expression
+from gpu_advisor.promql.expressions import Expression, Labels
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GroupKey:
+    """What the replicas of a group have in common. Fields that are unknown are empty. `job` is that of servers that do
+    not name their model: then it is what belongs together."""
+
+    server: str
+    model: str
+    cluster: str = ""
+    namespace: str = ""
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -14,7 +26,7 @@ class ServingReplica:
 
     `server` is the mapping's name. `values` are by signal; a signal without a value is absent. `before` are those of
     the window before, empty if it did not report then. `started` is when its process began (Unix time). `gpus` are the
-    uuids of its GPUs, empty if unknown.
+    uuids of its GPUs, empty if unknown. `series_labels` select its series, under the names that they are stored with.
     """
 
     server: str
@@ -30,6 +42,12 @@ class ServingReplica:
     started: float | None = field(default=None, compare=False)
     gpus: tuple[str, ...] = field(default=(), compare=False)
     before: Mapping[str, float] = field(default_factory=dict, hash=False, compare=False)
+    series_labels: Labels = field(default=(), compare=False)
+
+    @property
+    def group(self) -> GroupKey:
+        """The group that it belongs to."""
+        return GroupKey(self.server, self.model, self.cluster, self.namespace, "" if self.model else self.job)
 
     @property
     def label(self) -> str:
@@ -76,8 +94,8 @@ class DemandSample:
 
 @dataclass(frozen=True, slots=True)
 class ServingFacts:
-    """`expressions` are by server and signal, over all of its series; `histories`, of the curve's
-    points, and `demand` are by server and model.
+    """`expressions` are by server and signal, over all of its series; `histories`, of the curve's points, and `demand`
+    are by group.
 
     `unmapped` are servers that no mapping reads, and the metric that shows each. `counted_at_end` are servers that
     count a request's tokens when it ends. `flags` and `helm_values` are by server and setting.
@@ -88,9 +106,8 @@ class ServingFacts:
     titles: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     helm_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    model_labels: Mapping[str, str] = field(default_factory=dict)
-    histories: Mapping[tuple[str, str], tuple[CurvePoint, ...]] = field(default_factory=dict)
-    demand: Mapping[tuple[str, str], tuple[DemandSample, ...]] = field(default_factory=dict)
+    histories: Mapping[GroupKey, tuple[CurvePoint, ...]] = field(default_factory=dict)
+    demand: Mapping[GroupKey, tuple[DemandSample, ...]] = field(default_factory=dict)
     window_seconds: int = 300
     unmapped: Mapping[str, str] = field(default_factory=dict)
     counted_at_end: frozenset[str] = frozenset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, ServingFacts, ServingReplica
+from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, GroupKey, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
 
 #: Tokens of an answer below which a server computes prompts for others: one, and what a few other requests add.
@@ -22,8 +22,7 @@ class Objectives:
 
 @dataclass(frozen=True, slots=True)
 class ServingGroup:
-    """Replicas of one server and model in one namespace and cluster. `at` and `window_seconds` are the evaluation's;
-    `demand` is empty where several groups have the same server and model.
+    """Replicas of one server and model in one namespace and cluster. `at` and `window_seconds` are the evaluation's.
 
     `prefills`: they compute prompts for others that generate the answers. `disaggregated`: one or the other of these.
     """
@@ -71,15 +70,12 @@ def make_group(
 
 
 def serving_groups(serving: ServingFacts, at: float) -> tuple[ServingGroup, ...]:
-    """All groups; a group's history is that of its server and model."""
-    members: dict[tuple[str, ...], list[ServingReplica]] = {}
+    """All groups, with their histories."""
+    members: dict[GroupKey, list[ServingReplica]] = {}
     for each in serving.replicas:
-        # Without a model's name, the job is what belongs together.
-        members.setdefault((each.server, each.cluster, each.namespace, each.model or each.job), []).append(each)
+        members.setdefault(each.group, []).append(each)
     found = []
-    for _, replicas in sorted(members.items()):
-        key = replicas[0].server, replicas[0].model
-        same = sum(1 for other in members.values() if (other[0].server, other[0].model) == key)
+    for key, replicas in sorted(members.items()):
         prefills = [each for each in replicas if _computes_prompts_only(each)]
         if prefills and any(each.value("output_tokens") is not None for each in replicas if each not in prefills):
             # The history's means over both kinds of replicas are of neither.
@@ -90,7 +86,7 @@ def serving_groups(serving: ServingFacts, at: float) -> tuple[ServingGroup, ...]
             ]
             continue
         group = make_group(replicas, serving.histories.get(key, ()), at, serving.window_seconds)
-        found.append(replace(group, demand=serving.demand.get(key, ()) if same == 1 else ()))
+        found.append(replace(group, demand=serving.demand.get(key, ())))
     return tuple(found)
 
 

@@ -363,12 +363,11 @@ def _evidence(facts: Facts, diagnosis: GroupDiagnosis, signals: Sequence[str]) -
     """
     replica = diagnosis.pressed.replica
     serving = facts.serving
-    matchers = [Matcher("job", "=", replica.job)]
-    label = serving.model_labels.get(replica.server, "")
-    if label and replica.model:
-        matchers.append(Matcher(label, "=", replica.model))
+    labels = {"job": replica.job, "instance": replica.instance, **dict(replica.series_labels)}
     if facts.cluster_label and replica.cluster:
-        matchers.append(Matcher(facts.cluster_label, "=", replica.cluster))
+        labels[facts.cluster_label] = replica.cluster
+    instance = labels.pop("instance")
+    matchers = tuple(Matcher(label, "=", value) for label, value in labels.items())
     thresholds = {"ttft_p95": diagnosis.objectives.ttft, "itl_p95": diagnosis.objectives.itl,
                   "itl_mean": diagnosis.objectives.itl}  # fmt: skip
     for name in signals:
@@ -387,6 +386,6 @@ def _evidence(facts: Facts, diagnosis: GroupDiagnosis, signals: Sequence[str]) -
             expression=expression,
             threshold=thresholds.get(name),
             samples=None if (found := replica.value("samples")) is None else int(found),
-            things=LabelSelection("instance", (replica.instance,), False, tuple(matchers)),
+            things=LabelSelection("instance", (instance,), False, matchers),
             language=facts.language,
         )

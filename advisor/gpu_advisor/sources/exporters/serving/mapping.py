@@ -107,19 +107,6 @@ class ServerMapping(MappingModel):
     helm: dict[str, str] = Field(default_factory=dict)
 
     @property
-    def engine_labels(self) -> tuple[str, ...]:
-        """The labels that distinguish the models and engines of one page."""
-        return tuple(self.labels.values())
-
-    def model_of(self, labels: Mapping[str, str]) -> str:
-        return labels.get(self.labels.get("model", ""), "")
-
-    def engine_of(self, labels: Mapping[str, str]) -> str:
-        """Which engine of a page a series is of: the values of all labels but the model's."""
-        names = [label for name, label in self.labels.items() if name != "model"]
-        return "/".join(value for name in names if (value := labels.get(name)))
-
-    @property
     def metric_names(self) -> frozenset[str]:
         """All metrics that it reads."""
         forms = [form for each in self.quantities.values() for form in each]
