@@ -1,9 +1,10 @@
-"""YAML that users write: its values, and the line of each key for messages."""
+"""YAML that users write: its values, the line of each key, and messages with file, line, key and a remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,7 +14,10 @@ KeyPath = tuple[str | int, ...]
 
 
 class YamlError(Exception):
-    """The text is not YAML, or has keys twice: one line per problem. No value is quoted: it may be a secret."""
+    """The text is not YAML, or has keys twice: one line per problem. No value is quoted: it may be a secret.
+
+    Also of a file that cannot be read.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,18 @@ class YamlText:
 
 def dotted(path: KeyPath) -> str:
     return ".".join(map(str, path))
+
+
+def read_yaml(path: Path) -> YamlText:
+    """Raises YamlError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise YamlError(f"{path}: {error.strerror}; give the path of a readable YAML file") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise YamlError(f"{path}:{line}: not UTF-8 text: save it as UTF-8") from error
+    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, file: str) -> YamlText:
@@ -60,6 +76,43 @@ def parse_yaml(text: str, file: str) -> YamlText:
             "\n".join(f"{file}:{line}: {dotted(key)}: duplicate key: remove one" for key, line in duplicates.items())
         )
     return found
+
+
+#: What a model says of values that are no mapping, by Pydantic's type of the error.
+_NO_MAPPING = frozenset({"model_type", "model_attributes_type", "dict_type"})
+
+
+def explain_problems(
+    document: YamlText,
+    file: str,
+    problems: Iterable[Any],
+    suggest: Callable[[str], str],
+    secret_keys: Collection[str] = (),
+) -> str:
+    """A line for each problem that a Pydantic model found in the document's values (`ValidationError.errors()`).
+
+    `suggest`: an unknown key, dotted -> what to append on how to fix it. Values below `secret_keys` are not quoted.
+    """
+    return "\n".join(_explain(document, file, each, suggest, secret_keys) for each in problems)
+
+
+def _explain(
+    document: YamlText, file: str, problem: Any, suggest: Callable[[str], str], secret_keys: Collection[str]
+) -> str:
+    place: KeyPath = ()
+    for part in problem["loc"]:  # also has names of a union's members, which are not in the file
+        place = (*place, part) if (*place, part) in document.lines else place
+    given, message = problem.get("input"), str(problem["msg"]).removeprefix("Value error, ")
+    key = dotted(place) or "the file"
+    if problem["type"] == "missing":
+        key, message = dotted((*place, problem["loc"][-1])), "is missing: add it"
+    elif problem["type"] == "extra_forbidden":
+        message = f"unknown key{suggest(key)}"
+    elif problem["type"] in _NO_MAPPING:
+        message = "must be a mapping of keys to values"
+    elif not set(secret_keys).intersection(problem["loc"]) and isinstance(given, str | int | float | bool | None):
+        message += "" if message.startswith(f"{given} ") else f", not {given!r}"
+    return f"{file}:{document.line(place)}: {key}: {message}"
 
 
 class _Loader(yaml.SafeLoader):

@@ -20,9 +20,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from gpu_advisor.allocation.model import Inventory, InventoryGpu, InventoryNode
 from gpu_advisor.hardware.gpu_types import parse_gpu_type
+from gpu_advisor.rendering.did_you_mean import hint
 from gpu_advisor.settings.field_types import StrictModel
 from gpu_advisor.settings.loader import ConfigError
-from gpu_advisor.yaml_text import YamlError, dotted, parse_yaml
+from gpu_advisor.yaml_text import YamlError, explain_problems, read_yaml
 
 MAX_GPUS_PER_NODE = 256
 
@@ -57,21 +58,20 @@ class InventoryFile(StrictModel):
 def read_inventory(path: Path, at: float, specs: Mapping[str, float]) -> Inventory:
     """Read an inventory file; `at`: Unix time. Raises ConfigError."""
     try:
-        document = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        document = read_yaml(path)
         listed = InventoryFile.model_validate(document.values)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}; give the path of a readable YAML file") from error
     except YamlError as error:
         raise ConfigError(str(error)) from error
     except ValidationError as error:
-        problems = (
-            f"{path}:{document.line(each['loc'])}: {dotted(each['loc']) or 'the file'}: {each['msg']}"
-            for each in error.errors()
-        )
-        raise ConfigError("\n".join(problems)) from error
+        raise ConfigError(explain_problems(document, str(path), error.errors(), _suggest_key)) from error
     nodes = tuple(InventoryNode(node.name, tuple(_expand_gpus(node, specs)), node.address) for node in listed.nodes)
     _check_duplicates(path, nodes)
     return Inventory(tuple(sorted(nodes, key=lambda node: node.name)), at)
+
+
+def _suggest_key(unknown: str) -> str:
+    name = unknown.rpartition(".")[2]
+    return hint(name, [key for model in (InventoryFile, NodeEntry, GpuEntry) for key in model.model_fields])
 
 
 def overlay_signals(listed: Inventory, observed: Inventory | None) -> Inventory:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from gpu_advisor.settings.resource_manager_file import MOVED_KEYS, MovedKeyError, move_keys, original_path
 from gpu_advisor.settings.root import Settings
-from gpu_advisor.yaml_text import YamlError, YamlText, dotted, parse_yaml
+from gpu_advisor.yaml_text import YamlError, dotted, explain_problems, read_yaml
 
 
 class ConfigError(Exception):
@@ -20,18 +20,13 @@ class ConfigError(Exception):
 
 
 #: Keys whose values never appear in a message.
-SECRET_KEYS = frozenset({"password", "bearer_token", "headers", "users"})
+SECRET_KEYS = frozenset({"password", "bearer_token", "headers", "users", "url"})
 
 
 def load_settings(path: Path) -> Settings:
     """Read and validate a configuration file. Raises ConfigError with one line per problem."""
     try:
-        document = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; give the path of a readable YAML file") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8 text: save it as UTF-8") from error
+        document = read_yaml(path)
     except YamlError as error:
         raise ConfigError(str(error)) from error
     values = document.values
@@ -42,25 +37,15 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError(f"{path}:{document.line(error.path)}: {dotted(error.path)}: {error}") from error
     except ValidationError as error:
         problems = [{**problem, "loc": original_path(tuple(problem["loc"]), given)} for problem in error.errors()]
-        raise ConfigError("\n".join(_error_message(path, document, problem) for problem in problems)) from error
+        raise ConfigError(explain_problems(document, str(path), problems, _suggest_key, SECRET_KEYS)) from error
 
 
 _INDICES = re.compile(r"\.\d+(?=\.|$)")
 
 
-def _error_message(path: Path, document: YamlText, problem: Any) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
-    key = dotted(tuple(part for part in problem["loc"] if part != "[key]")) or "the file"
-    if problem["type"] == "extra_forbidden":
-        near = _nearest_key(key)
-        message = "unknown key; " + (f"did you mean {near}?" if near else "remove it, or see the documentation")
-    elif problem["type"] in ("model_type", "dict_type"):
-        message = "must be a mapping of keys to values"
-    elif not SECRET_KEYS & set(problem["loc"]) and problem["loc"][-1:] != ("url",):
-        given = problem.get("input")
-        is_named = message.startswith(f"{given} ")
-        message += f", not {given!r}" if isinstance(given, str | int | float | bool | None) and not is_named else ""
-    return f"{path}:{document.line(tuple(problem['loc']))}: {key}: {message}"
+def _suggest_key(unknown: str) -> str:
+    near = _nearest_key(unknown)
+    return f"; did you mean {near}?" if near else "; remove it, or see the documentation"
 
 
 def _nearest_key(key: str) -> str:

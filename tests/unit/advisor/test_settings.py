@@ -31,6 +31,7 @@ BAD = {
     "web: {listen_adress: ':9817'}\n": (1, "web.listen_adress", "did you mean listen_address?"),
     "pools:\n  - name: p\n    kin: serving\n": (3, "pools.0.kin", "did you mean kind?"),
     "pool: []\n": (1, "pool", "did you mean pools?"),
+    "pools:\n  - kind: serving\n": (2, "pools.0.name", "is missing: add it"),
     "resources:\n  gpu:\n    target_utilization: ninety\n": (3, "resources.gpu.target_utilization", "not 'ninety'"),
     "cluster: a\nevaluation: {interval_seconds: true}\n": (2, "evaluation.interval_seconds", "valid integer, not True"),
     "resources:\n  gpu: 5\n": (2, "resources.gpu", "must be a mapping of keys to values"),

@@ -157,7 +157,10 @@ def test_a_file(tmp_path: Path) -> None:
 BAD = {
     "nodes: []": "nodes",
     "nodes: [{name: a, gpus: []}]": "gpus",
-    "nodes: [{name: a, gpus: [{type: T4, cuont: 2}]}]": "cuont",
+    "nodes: [{name: a, gpus: [{type: T4, cuont: 2}]}]": "1: nodes.0.gpus.0.cuont: unknown key; did you mean count",
+    "nodes: [{name: a, gpus: [{index: 2}]}]": "1: nodes.0.gpus.0.type: is missing: add it",
+    "nodes: [{name: a, gpus: [{type: T4, index: one}]}]": "nodes.0.gpus.0.index: .*, not 'one'",
+    "nodes: [{name: a, gpus: [T4]}]": "1: nodes.0.gpus.0: must be a mapping",
     "nodes: [{name: a, gpus: [{type: T4, count: 0}]}]": "count",
     "nodes: [{name: a, gpus: [{type: T4, count: 2, uuid: x}]}]": "one by one",
     "nodes: [{name: a, gpus: [{type: T4}]}, {name: a, gpus: [{type: T4}]}]": "duplicate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
+from gpu_advisor.rendering.did_you_mean import hint
 from gpu_advisor.sources.exporters.mapping import (
     IDENTITY_LABELS,
     Counter,
@@ -21,7 +21,7 @@ from gpu_advisor.sources.exporters.mapping import (
     Quantity,
     Rollup,
 )
-from gpu_advisor.yaml_text import KeyPath, YamlError, YamlText, dotted, parse_yaml
+from gpu_advisor.yaml_text import KeyPath, YamlError, YamlText, explain_problems, parse_yaml, read_yaml
 
 _MODELS: tuple[type[BaseModel], ...] = (
     ExporterMapping, IdentitySeries, Quantity, PartOfWhole, GaugeSum, Gauge, Counter, Rollup,
@@ -72,12 +72,10 @@ def _read_directory(directory: Path, quantities: Iterable[str]) -> Iterator[Expo
     names: dict[str, Path] = {}
     for file in files:
         try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise MappingError(f"{file}: {error.strerror}: make it readable") from error
-        except UnicodeDecodeError as error:
-            raise MappingError(f"{file}:1: not UTF-8 text: save it as UTF-8") from error
-        mapping = parse_mapping(text, str(file), quantities)
+            document = read_yaml(file)
+        except YamlError as error:
+            raise MappingError(str(error)) from error
+        mapping = _build(document, str(file), quantities)
         if mapping.name in names:
             raise MappingError(f"{file}:1: name: {mapping.name} is the name in {names[mapping.name]} too: rename one")
         names[mapping.name] = file
@@ -90,12 +88,16 @@ def parse_mapping(text: str, file: str, quantities: Iterable[str] | None = None)
         document = parse_yaml(text, file)
     except YamlError as error:
         raise MappingError(str(error)) from error
+    return _build(document, file, quantities)
+
+
+def _build(document: YamlText, file: str, quantities: Iterable[str] | None) -> ExporterMapping:
     if not isinstance(document.values, dict):
         raise MappingError(f"{file}:1: must be a mapping of keys to values, as in the files of this project")
     try:
         mapping = ExporterMapping.model_validate(document.values)
     except ValidationError as error:
-        raise MappingError("\n".join(_message(file, document, problem) for problem in error.errors())) from error
+        raise MappingError(explain_problems(document, file, error.errors(), _suggest_key)) from error
     problems = [f"{file}:{document.line(place)}: {problem}" for place, problem in _name_problems(mapping, quantities)]
     if problems:
         raise MappingError("\n".join(problems))
@@ -108,7 +110,7 @@ def _name_problems(mapping: ExporterMapping, quantities: Iterable[str] | None) -
         known = sorted(quantities)
         for name in mapping.quantities:
             if name not in known:
-                yield ("quantities", name), f"{name}: unknown quantity{_hint(name, known)}"
+                yield ("quantities", name), f"{name}: unknown quantity{hint(name, known)}"
     finer = {label for forms in mapping.quantities.values() for form in forms for label in form.each}
     labels = sorted({*IDENTITY_LABELS, *mapping.by, *finer, "node"})
     for key, table in (
@@ -117,32 +119,14 @@ def _name_problems(mapping: ExporterMapping, quantities: Iterable[str] | None) -
     ):  # fmt: skip
         for label in table:
             if label not in labels:
-                yield (key, label), f"{key}.{label}: unknown label{_hint(label, labels)}"
+                yield (key, label), f"{key}.{label}: unknown label{hint(label, labels)}"
     if mapping.identified_by:
         yield ("identified_by",), "identified_by: unknown key: remove it"
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else f": known are {', '.join(sorted(known))}"
-
-
-def _message(file: str, document: YamlText, problem: Any) -> str:
-    place: KeyPath = ()
-    for part in problem["loc"]:  # a single definition has position 0, which is not in the file
-        place = (*place, part) if (*place, part) in document.lines else place
-    name = str(problem["loc"][-1])
-    key = dotted(place) or name
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        known = {field for model in _MODELS for field in model.model_fields} - {"identified_by"}
-        message = f"unknown key{_hint(name, known)}"
-    elif problem["type"] == "missing":
-        key = f"{key}.{name}" if place else name
-        message = "is missing: add it"
-    elif isinstance(problem.get("input"), str | int | float | bool):
-        message += f", not {problem['input']!r}"
-    return f"{file}:{document.line(place)}: {key}: {message}"
+def _suggest_key(unknown: str) -> str:
+    known = {field for model in _MODELS for field in model.model_fields} - {"identified_by"}
+    return hint(unknown.rpartition(".")[2], known)
 
 
 def _variants(mapping: ExporterMapping) -> Iterator[ExporterMapping]:
