@@ -14,7 +14,7 @@ import click
 import requests
 
 from gpu_advisor.commands import common_options
-from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.errors import CommandError, as_option
 from gpu_advisor.commands.http_client import DEFAULT_ADVISOR, RESPONSE_TIMEOUT_SECONDS, AdvisorHttpClient, read_token
 from gpu_advisor.storage.secret_file import Secret
 
@@ -99,9 +99,7 @@ def open_client(source: DataSource) -> AdvisorClient:
     if not (prometheus or config):
         token = read_token(source.token_file)
         return HttpAdvisor(source.advisor or DEFAULT_ADVISOR, token, source.ca_file, ONE_SHOT_HINT)
-    from gpu_advisor.commands.one_shot import (
-        OneShotAdvisor,  # it has the whole advisor in it, which takes a second to load
-    )
+    from gpu_advisor.commands.one_shot import OneShotAdvisor  # takes a second to load: it is the whole advisor
     from gpu_advisor.settings import PrometheusSourceSettings, Settings, SourceSettings, load_settings
 
     settings = load_settings(config) if config else Settings()
@@ -187,8 +185,3 @@ class HttpAdvisor:
             )
         next_page = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link", ""))
         return found, next_page[1] if next_page else ""
-
-
-def as_option(detail: str) -> str:
-    """An error of the API about a query parameter, about the option instead: `pool='x': ...` -> `--pool 'x': ...`."""
-    return re.sub(r"^([a-z_]+)=", lambda name: f"--{name[1].replace('_', '-')} ", detail)

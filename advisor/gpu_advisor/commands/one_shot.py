@@ -6,8 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_advisor.commands.advisor_client import as_option
-from gpu_advisor.commands.errors import CommandError
+from gpu_advisor.commands.errors import CommandError, as_option
 from gpu_advisor.documents import schema, serialize
 from gpu_advisor.evaluation.what_if import WhatIfError, apply_changes, compare_settings
 from gpu_advisor.observation.evaluate import HistoryCaches, evaluate

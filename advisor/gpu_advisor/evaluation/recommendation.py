@@ -22,11 +22,15 @@ Confidence = Literal["low", "medium", "high"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Scope:
-    """The subject of a result. `name` never changes (a uuid), `label` is what people call it."""
+    """The subject of a result. `name` never changes (a uuid), `label` is what people call it.
+
+    `lease` is the id of a lease of this advisor, if that is the subject.
+    """
 
     kind: ScopeKind
     name: str
     label: str = ""
+    lease: str = ""
 
     def __str__(self) -> str:
         return self.label or self.name

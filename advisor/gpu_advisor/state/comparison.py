@@ -45,7 +45,7 @@ def explain_incomparable(kind: str, scope: Scope, gpus: Sequence[str], work: Ite
     missing = sum(1 for uuid in gpus if uuid not in present)
     if missing:
         return f"{missing} of its {len(gpus)} GPUs are not there any more: released, or exchanged"
-    if scope.name.startswith("lease ") and not any(scope.name == f"lease {each.id}" for each in facts.leases.values()):
+    if scope.lease and all(each.id != scope.lease for each in facts.leases.values()):
         return "the lease has ended: its GPUs are free for others"
     before = frozenset(work)
     if kind in WORK_KINDS and before and before.isdisjoint(now := work_on(gpus, facts)):

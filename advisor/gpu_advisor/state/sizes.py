@@ -55,7 +55,7 @@ def _reported_batch_size(_scope: Scope, gpus: Sequence[str], facts: Facts) -> fl
 
 
 def _leased_gpus(scope: Scope, _gpus: Sequence[str], facts: Facts) -> float:
-    return float(sum(1 for lease in facts.leases.values() if scope.name == f"lease {lease.id}"))
+    return float(sum(1 for lease in facts.leases.values() if lease.id == scope.lease))
 
 
 #: What shows the size of other things than pools, by the unit of the recommendation.

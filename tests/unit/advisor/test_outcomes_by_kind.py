@@ -14,7 +14,7 @@ from gpu_advisor.evaluation.policies import KINDS
 from gpu_advisor.evaluation.recommendation import Projection, Recommendation, Scope
 from gpu_advisor.evaluation.savings import SIZE_UNITS
 from gpu_advisor.evaluation.signals import JOB_BATCH_SIZE, Signal
-from gpu_advisor.state.comparison import WORK_KINDS, work_on
+from gpu_advisor.state.comparison import WORK_KINDS, explain_incomparable, work_on
 from gpu_advisor.state.feedback import Feedback
 from gpu_advisor.state.measures import MEASURES
 from gpu_advisor.state.outcomes import (
@@ -36,7 +36,12 @@ from tests.unit.advisor.builders import AT, GpuSpec, facts, with_values
 SETTLE = 900.0
 T = TypeVar("T")
 GPUS = ("a", "b")
-POOL, JOB, NODE, LEASE = Scope("pool", "p"), Scope("job", "llm"), Scope("node", "node-a"), Scope("job", "lease L1")
+POOL, JOB, NODE, LEASE = (
+    Scope("pool", "p"),
+    Scope("job", "llm"),
+    Scope("node", "node-a"),
+    Scope("job", "lease L1", lease="L1"),
+)
 
 #: Scope, unit, and the numbers of a recommendation of each kind; of kinds that are not here, as of a finding on a job.
 SHAPES: Mapping[str, tuple[Scope, str, int, int]] = {
@@ -224,3 +229,14 @@ def test_the_verdict_of_its_time_stands_beside_an_outcome(id_: str, made: float,
     assert document["result"] == "cause_gone"
     given = document["feedback"]
     assert (given and given["reason"]) == ("a demo on Friday" if shown else None)
+
+
+@pytest.mark.parametrize(
+    ("scope", "leases", "has_ended"),
+    [(LEASE, ["L1"], False), (LEASE, ["L2"], True), (LEASE, [], True), (Scope("job", "lease L1"), [], False)],
+)
+def test_a_lease_has_ended_when_no_gpu_has_it(scope: Scope, leases: list[str], has_ended: bool) -> None:
+    """A job may be called `lease L1`."""
+    known = replace(facts([GpuSpec("a")]), leases={f"GPU of {id_}": Lease(id_, 0, 0) for id_ in leases})
+    assert (explain_incomparable("idle_lease", scope, ("a",), (), known) is not None) == has_ended
+    assert deserialize(Scope, as_json(scope)) == scope

@@ -43,7 +43,7 @@ def _recommendation(facts: Facts, lease: Lease, gpus: list[Gpu]) -> Recommendati
     return Recommendation(
         kind=KIND,
         direction="change",
-        scope=Scope("job", f"lease {lease.id}"),
+        scope=Scope("job", f"lease {lease.id}", lease=lease.id),
         severity="info",
         summary=f"{len(gpus)} of {held} GPUs of lease {lease.id} idle for {window}: does the lessee need them?",
         current=held,
