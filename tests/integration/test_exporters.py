@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from math import nan
 
 import pytest
-from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation
-from gpu_advisor.evaluation.recommendation import Check, CheckStatus, Reason
+from gpu_advisor.evaluation.recommendation import FLEET, Check, CheckStatus, Reason
 from gpu_advisor.evaluation.signals import (
     DAILY_PEAK_UTILIZATION,
     GPU_UP,

@@ -12,10 +12,18 @@ from gpu_advisor.documents.owner_names import recommendation_owners
 from gpu_advisor.documents.savings import money_summary, savings_fields
 from gpu_advisor.documents.slo import pool_slo
 from gpu_advisor.evaluation.actions import Action
-from gpu_advisor.evaluation.checks import FLEET
 from gpu_advisor.evaluation.engine import Evaluation, PoolState
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.recommendation import Abstention, Check, Evidence, Projection, Reason, Recommendation, Scope
+from gpu_advisor.evaluation.recommendation import (
+    FLEET,
+    Abstention,
+    Check,
+    Evidence,
+    Projection,
+    Reason,
+    Recommendation,
+    Scope,
+)
 from gpu_advisor.evaluation.what_if import WhatIfComparison
 from gpu_advisor.state.active import Snooze
 from gpu_advisor.state.feedback import Feedback

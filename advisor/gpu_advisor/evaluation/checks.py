@@ -3,127 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from gpu_advisor.cost.list_prices import CURRENCY as LIST_PRICE_CURRENCY
+from gpu_advisor.evaluation.check_bands import NODE_CHECKS, TargetBand, mean_band, memory_band, utilization_band
+from gpu_advisor.evaluation.cost_check import check_cost
 from gpu_advisor.evaluation.facts import Facts, Gpu
-from gpu_advisor.evaluation.lost import is_lost
-from gpu_advisor.evaluation.money import Money
 from gpu_advisor.evaluation.pools import Pool
-from gpu_advisor.evaluation.prices import Prices, billable
-from gpu_advisor.evaluation.recommendation import Abstention, Check, CheckStatus, Evidence, Reason, Scope, Severity
+from gpu_advisor.evaluation.prices import Prices
+from gpu_advisor.evaluation.recommendation import FLEET, Abstention, Check, CheckStatus, Evidence, Reason, Scope
 from gpu_advisor.evaluation.serving.unmapped import unread_servers
 from gpu_advisor.evaluation.signals import (
-    IDLE_UTILIZATION,
     JOB_PEAK_MEMORY,
     MEMORY_TOTAL,
     MEMORY_USED,
-    NODE_CPU,
-    NODE_DISK_BUSY,
-    NODE_IO_PRESSURE,
-    NODE_MEMORY,
-    NODE_NETWORK_RECEIVE,
-    NODE_NETWORK_TRANSMIT,
     UTILIZATION,
     UTILIZATION_COVERAGE,
     Signal,
 )
+from gpu_advisor.evaluation.unknown_checks import explain_no_gpus, explain_unknown, explain_unknown_gpus, unknown_check
 from gpu_advisor.hardware.gpu_types import GIB
 from gpu_advisor.promql.expressions import Ratio
-from gpu_advisor.settings import CpuLimits, MemoryLimits, PoolSettings, Settings
-
-#: I/O pressure above a tenth of the time is a bottleneck; disks and links saturate before 100 %.
-IO_PRESSURE_LIMIT = 0.10
-DISK_BUSY_LIMIT = 0.90
-NETWORK_LIMIT = 0.80
-NODE_MEMORY_LIMIT = 0.95
+from gpu_advisor.settings import Settings
 
 #: Floating-point tolerance at the edges of a band.
 ROUNDING = 1e-9
 
 #: From this share on, a framework may have preallocated all memory.
 PREALLOCATED_MEMORY_RATIO = 0.95
-
-FLEET = Scope("fleet", "fleet")
-
-
-@dataclass(frozen=True, slots=True)
-class TargetBand:
-    """The target range of a value, edges included, with the severity of a value below it; above, it is a warning."""
-
-    low: float
-    high: float
-    below: Severity = "warning"
-
-    def edge(self, value: float) -> float:
-        """The edge that the value misses, or is nearest to. Edges at 0 and 1 cannot be missed."""
-        if not 0.0 < self.low < 1.0:
-            return self.high
-        if not 0.0 < self.high < 1.0:
-            return self.low
-        return self.low if value - self.low <= self.high - value else self.high
-
-
-@dataclass(frozen=True, slots=True)
-class NodeCheck:
-    """A check of the first of its signals that has a value, or of the worst of all."""
-
-    name: str
-    title: str
-    signals: tuple[tuple[Signal, Callable[[Settings], TargetBand]], ...]
-    pick: Literal["first", "worst"] = "first"
-
-
-def _band_around(limits: MemoryLimits | CpuLimits, below: Severity = "warning") -> TargetBand:
-    """The target, and the tolerance to either side."""
-    low, high = limits.target_usage - limits.tolerance, limits.target_usage + limits.tolerance
-    return TargetBand(max(0.0, low / 100), min(1.0, high / 100), below)
-
-
-def _cpu_band(settings: Settings) -> TargetBand:
-    return _band_around(settings.resources.cpu, "info")
-
-
-def _upper_limit(limit: float) -> Callable[[Settings], TargetBand]:
-    return lambda _: TargetBand(0.0, limit)
-
-
-NODE_CHECKS: tuple[NodeCheck, ...] = (
-    NodeCheck("cpu", "CPU utilization", ((NODE_CPU, _cpu_band),)),
-    NodeCheck("memory", "node memory", ((NODE_MEMORY, _upper_limit(NODE_MEMORY_LIMIT)),)),
-    NodeCheck(
-        "storage",
-        "storage I/O",
-        ((NODE_IO_PRESSURE, _upper_limit(IO_PRESSURE_LIMIT)), (NODE_DISK_BUSY, _upper_limit(DISK_BUSY_LIMIT))),
-    ),
-    NodeCheck(
-        "network",
-        "network bandwidth",
-        ((NODE_NETWORK_RECEIVE, _upper_limit(NETWORK_LIMIT)), (NODE_NETWORK_TRANSMIT, _upper_limit(NETWORK_LIMIT))),
-        "worst",
-    ),
-)
-
-
-def utilization_band(settings: Settings, pool: PoolSettings) -> TargetBand:
-    """Training is checked against the target utilization, serving against its two thresholds."""
-    limits = settings.gpu_limits(pool)
-    if pool.kind == "serving":
-        return TargetBand(limits.scale_down_threshold / 100, limits.scale_up_threshold / 100)
-    return TargetBand(limits.target_utilization / 100, 1.0)
-
-
-def mean_band(settings: Settings, pools: Sequence[Pool]) -> TargetBand:
-    """The band of the mean over GPUs of several pools, each GPU weighted with its pool's band."""
-    bands = [(utilization_band(settings, pool.settings), len(pool.gpus)) for pool in pools if pool.gpus]
-    count = sum(gpus for _, gpus in bands)
-    return TargetBand(sum(b.low * gpus for b, gpus in bands) / count, sum(b.high * gpus for b, gpus in bands) / count)
-
-
-def memory_band(settings: Settings) -> TargetBand:
-    return _band_around(settings.resources.memory)
 
 
 def run_checklist(facts: Facts, settings: Settings, pools: Sequence[Pool], prices: Prices) -> tuple[Check, ...]:
@@ -160,7 +67,7 @@ def _fleet(
     else:
         absent = explain_no_gpus(facts)
         for item, title in (("gpu_utilization", "GPU utilization"), ("gpu_memory", "GPU memory")):
-            yield _unknown_check(item, title, FLEET, absent)
+            yield unknown_check(item, title, FLEET, absent)
     yield check_cost(facts, settings, prices)
     if facts.exporters_of_duplicates:
         yield _check_duplicate_exporters(facts)
@@ -171,7 +78,7 @@ def _fleet(
     ):
         if messages:
             why = Abstention(Reason.UNSUPPORTED, item, FLEET, "; ".join(messages))
-            yield _unknown_check(item, title, FLEET, why)
+            yield unknown_check(item, title, FLEET, why)
 
 
 def _check_duplicate_exporters(facts: Facts) -> Check:
@@ -198,7 +105,7 @@ def _groups(facts: Facts, settings: Settings, pools: Sequence[Pool], known: Know
                     f"no GPU is known to serve pool {name}: scrape its inference servers, and the owners of GPUs, or "
                     f"give the pool selectors (match)"
                 )
-            yield _unknown_check(
+            yield unknown_check(
                 "gpu_utilization",
                 "GPU utilization",
                 pool.scope,
@@ -239,9 +146,9 @@ def _mean(
     if share < facts.evaluation.min_coverage_ratio:
         with_data = set(known)
         unknown = [gpu for gpu in gpus if gpu.uuid not in with_data]
-        why = _explain_unknown_gpus(facts, signal, unknown)
+        why = explain_unknown_gpus(facts, signal, unknown)
         message = why.message if not known and len(gpus) == 1 else f"{with_enough}: {why.message}"
-        return _unknown_check(item, title, scope, replace(why, scope=scope, message=message))
+        return unknown_check(item, title, scope, replace(why, scope=scope, message=message))
     value = facts.mean(signal, known)
     if value is None:
         raise ValueError(f"{item} of {scope} has no value to check")
@@ -266,7 +173,7 @@ def _gpu(
 ) -> Check:
     value = facts.value(signal, gpu.uuid)
     if not known or value is None:
-        return _unknown_check(item, title, scope, _explain_unknown(facts, signal, gpu, scope))
+        return unknown_check(item, title, scope, explain_unknown(facts, signal, gpu, scope))
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid) if signal is UTILIZATION else None
     evidence = facts.evidence_on_demand(signal, (gpu.uuid,), band.edge(value), coverage=coverage)
     return _judge(item, title, scope, value, band, evidence)
@@ -309,50 +216,6 @@ def _with_coverage(facts: Facts) -> frozenset[str]:
     return frozenset(uuid for uuid, coverage in coverages.items() if coverage >= least and uuid in known)
 
 
-def _explain_unknown_gpus(facts: Facts, signal: Signal, gpus: Sequence[Gpu]) -> Abstention:
-    """The reason of the first, with the number of those that share it."""
-    first = gpus[0]
-    count = 1 if first.up else sum(_outage(facts, gpu) == _outage(facts, first) for gpu in gpus)
-    return _explain_unknown(facts, signal, first, first.scope, f"{count} GPUs" if count > 1 else "")
-
-
-def _outage(facts: Facts, gpu: Gpu) -> tuple[bool | None, str | None, str, bool]:
-    """What the explanation of a GPU that is down or does not report follows from."""
-    return gpu.up, facts.down_reasons.get(gpu.uuid), gpu.exporter, gpu.uuid in facts.unresolved
-
-
-def _explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope, several: str = "") -> Abstention:
-    coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid)
-    if gpu.up and coverage is None and facts.value(UTILIZATION, gpu.uuid) is not None and signal is UTILIZATION:
-        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, facts.explain_unknown_interval())
-    if gpu.up and signal is UTILIZATION and _has_few_scrapes(facts, gpu):
-        message = (
-            f"fewer than two scrapes in the window of {facts.evaluation.window_seconds} s: scrape more often, or raise "
-            "evaluation.window_seconds"
-        )
-        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
-    if gpu.up and coverage is not None and coverage < facts.evaluation.min_coverage_ratio:
-        message = (
-            f"{coverage:.0%} of the last {facts.evaluation.window_seconds} s has data, "
-            f"{facts.evaluation.min_coverage_ratio:.0%} is needed: wait"
-        )
-        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, message)
-    used = facts.value(MEMORY_USED, gpu.uuid) if signal is MEMORY_USED else None
-    if used is not None:
-        message = (
-            f"{used:.0%} is allocated, perhaps preallocated by a framework: to show what it needs, a job must report "
-            "training_peak_memory_bytes"
-        )
-        return Abstention(Reason.UNSUPPORTED, signal.name, scope, message)
-    return facts.explain_missing(signal, scope, gpu, several)
-
-
-def _has_few_scrapes(facts: Facts, gpu: Gpu) -> bool:
-    """Whether a counter has a mean over the long window only."""
-    known = (facts.value(signal, gpu.uuid) is not None for signal in (UTILIZATION, IDLE_UTILIZATION))
-    return tuple(known) == (False, True)
-
-
 def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
     items = [(item, [(signal, band(settings)) for signal, band in item.signals]) for item in NODE_CHECKS]
     for node in facts.nodes:
@@ -366,7 +229,7 @@ def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
                 if (value := facts.value(signal, node.name)) is not None and _is_measured(value)
             ]  # fmt: skip
             if not judged:
-                yield _unknown_check(
+                yield unknown_check(
                     item.name, item.title, node.scope, facts.explain_missing(item.signals[0][0], node.scope)
                 )
             elif item.pick == "first":
@@ -380,80 +243,6 @@ def _is_measured(value: float) -> bool:
     return value >= -ROUNDING
 
 
-def check_cost(facts: Facts, settings: Settings, prices: Prices) -> Check:
-    """Cost of all GPUs, lost ones included, against the budget.
-
-    Unknown without a budget, without GPUs, or if GPUs have no price and the others are within the budget. A cost at
-    list prices says that it is an estimate.
-    """
-    if not facts.gpus:
-        return _unknown_check("cost", "cost", FLEET, explain_no_gpus(facts))
-    budget, spent = settings.cost.budget_per_hour, fleet_cost(facts, prices)
-    message = _explain_cost(facts, settings, prices, spent)
-    least, most = spent.per_hour.low, spent.per_hour.high
-    if budget is None or (most is None and least <= budget):
-        return _unknown_check("cost", "cost", FLEET, Abstention(Reason.UNSUPPORTED, "cost", FLEET, message))
-    met = least <= budget
-    return Check(
-        "cost", "cost", FLEET, CheckStatus.MET if met else CheckStatus.MISSED,
-        "info" if met else "warning", least, None, budget, None if met else least - budget, message=message,
-    )  # fmt: skip
-
-
-def fleet_cost(facts: Facts, prices: Prices) -> Money:
-    """What all GPUs cost per hour: at least that of those with a price."""
-    return prices.cost(gpu.uuid for gpu in billable(facts.gpus))
-
-
-def _explain_cost(facts: Facts, settings: Settings, prices: Prices, spent: Money) -> str:
-    """Empty if all is known and set."""
-    paid = billable(facts.gpus)
-    unpriced = sorted({gpu.name or "GPUs of unknown model" for gpu in paid if gpu.uuid not in prices.by_gpu})
-    lost = [gpu.uuid for gpu in paid if is_lost(facts, gpu)]
-    parts = []
-    if spent.bound is not None and (spent.estimated or unpriced or settings.cost.budget_per_hour is None):
-        parts.append(str(spent))
-    if lost:
-        subject = "1 lost GPU costs" if len(lost) == 1 else f"{len(lost)} lost GPUs cost"
-        parts.append(f"{subject} {prices.cost(lost)}")
-    if unpriced:
-        parts.append(f"no price for {', '.join(unpriced)}: {_price_fix(settings)}")
-    elif spent.estimated:
-        parts.append("set cost.gpu_price_per_hour for your own prices")
-    if settings.cost.budget_per_hour is None:
-        parts.append("set cost.budget_per_hour in the settings")
-    return "; ".join(parts)
-
-
-def _price_fix(settings: Settings) -> str:
-    if settings.cost.list_prices and settings.cost.currency != LIST_PRICE_CURRENCY:
-        return (
-            f"list prices are in {LIST_PRICE_CURRENCY} and are not converted to {settings.cost.currency}; set "
-            "cost.gpu_price_per_hour"
-        )
-    return "set it under cost.gpu_price_per_hour in the settings"
-
-
-def explain_no_gpus(facts: Facts) -> Abstention:
-    """Why the fleet has no GPUs."""
-    if facts.down_targets:
-        targets = ", ".join(facts.down_targets[:3])
-        what = f"target {targets} is" if len(facts.down_targets) == 1 else f"targets {targets} are"
-        message = f"{what} down: check that the exporter runs there"
-        return Abstention(Reason.NO_DATA, "gpus", FLEET, message)
-    if not facts.nodes:
-        return Abstention(Reason.NO_DATA, "gpus", FLEET, "no exporter metrics found: is an exporter scraped?")
-    by_state: dict[str, list[str]] = {}
-    for name, found in sorted(facts.drivers.items()):
-        by_state.setdefault(", ".join(sorted(found)), []).append(name)
-    states = "; ".join(
-        f"driver{'' if len(names) == 1 else 's'} {state}: {', '.join(names)}"
-        for state, names in sorted(by_state.items())
-    )
-    message = "no GPU found on any node" + (f"; {states}" if states else "")
-    return Abstention(Reason.UNSUPPORTED, "gpus", FLEET, message)
-
-
 def _judge(item: str, title: str, scope: Scope, value: float, band: TargetBand, evidence: Sequence[Evidence]) -> Check:
     if value < band.low - ROUNDING:
         status, severity, missed_by = CheckStatus.MISSED, band.below, value - band.low
@@ -462,9 +251,3 @@ def _judge(item: str, title: str, scope: Scope, value: float, band: TargetBand, 
     else:
         return Check(item, title, scope, CheckStatus.MET, "info", value, band.low, band.high, evidence=evidence)
     return Check(item, title, scope, status, severity, value, band.low, band.high, missed_by, evidence=evidence)
-
-
-def _unknown_check(item: str, title: str, scope: Scope, why: Abstention) -> Check:
-    return Check(
-        item, title, scope, CheckStatus.UNKNOWN, "info", None, None, None, reason=why.reason, message=why.message
-    )

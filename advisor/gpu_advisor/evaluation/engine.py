@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpu_advisor.evaluation import checks
 from gpu_advisor.evaluation.agreement import agree, merge
+from gpu_advisor.evaluation.checks import run_checklist
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.lost import without_lost
 from gpu_advisor.evaluation.money import GpuPrice
@@ -28,6 +28,7 @@ from gpu_advisor.evaluation.serving.recommend import (
     several_models,
     sized_by_requests,
 )
+from gpu_advisor.evaluation.unknown_checks import explain_no_gpus
 from gpu_advisor.settings import Settings
 
 
@@ -127,13 +128,13 @@ def decide(facts: Facts, settings: Settings, queries: int = 0) -> Evaluation:
     pool_of = {each.scope: pool for each, pool in found}
     advice = [with_savings(each, pool_of[each.scope], prices) for each in merge(each for each, _ in found)]
     if not facts.gpus:
-        abstentions.append(checks.explain_no_gpus(facts))
+        abstentions.append(explain_no_gpus(facts))
     abstentions += calibrated_batch_size.unreadable_profiles(facts, settings.cluster)
     return Evaluation(
         at=facts.at,
         facts=facts,
         pools=tuple(_pool_state(facts, pool) for pool in pools),
-        checks=checks.run_checklist(facts, settings, pools, prices),
+        checks=run_checklist(facts, settings, pools, prices),
         recommendations=tuple(sorted(agree(advice), key=lambda each: urgency(each, each.id(settings.cluster)))),
         abstentions=tuple(abstentions),
         queries=queries,

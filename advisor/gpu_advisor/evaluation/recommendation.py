@@ -36,6 +36,9 @@ class Scope:
         return self.label or self.name
 
 
+FLEET = Scope("fleet", "fleet")
+
+
 class Reason(str, Enum):
     """Why the advisor abstains."""
 

@@ -12,7 +12,7 @@ from gpu_advisor.documents import savings
 from gpu_advisor.documents import schema as shapes
 from gpu_advisor.documents import serialize as document
 from gpu_advisor.documents.serialize import format_rfc3339
-from gpu_advisor.evaluation import checks
+from gpu_advisor.evaluation.check_bands import NODE_CHECKS, TargetBand, mean_band, memory_band, utilization_band
 from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.lost import is_down_by_hardware
 from gpu_advisor.evaluation.money import GpuPrice, Interval, price_of, total
@@ -39,7 +39,7 @@ from gpu_advisor.report.schema import (
 from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.state.view import View
 
-_CPU_BAND = next(item for item in checks.NODE_CHECKS if item.name == "cpu").signals[0][1]
+_CPU_BAND = next(item for item in NODE_CHECKS if item.name == "cpu").signals[0][1]
 
 #: Recommendations and outcomes in a report; /recommendations and /outcomes have all.
 MAX_LISTED = 100
@@ -184,10 +184,10 @@ def _groups(
 ) -> Iterator[UsageGroup]:
     if not pools:
         return
-    band = checks.mean_band(settings, pools)
+    band = mean_band(settings, pools)
     yield _group(past, usage_by_gpu, past.gpus, None, band, settings, prices, lost)
     for pool in pools:
-        band = checks.utilization_band(settings, pool.settings)
+        band = utilization_band(settings, pool.settings)
         here = {gpu.uuid: lost[gpu.uuid] for gpu in pool.devices if gpu.uuid in lost}
         read = [gpu for gpu in pool.devices if gpu in usage_by_gpu]
         yield _group(past, usage_by_gpu, read, pool.settings, band, settings, prices, here)
@@ -198,7 +198,7 @@ def _group(
     usage_by_gpu: Mapping[Gpu, usage.GpuHourUsage],
     gpus: Sequence[Gpu],
     pool: PoolSettings | None,
-    utilization: checks.TargetBand,
+    utilization: TargetBand,
     settings: Settings,
     prices: Mapping[str, GpuPrice],
     lost: LostHours,
@@ -269,13 +269,13 @@ def _hours(of: usage.GpuHourUsage) -> GpuHours:
     }
 
 
-def _targets(utilization: checks.TargetBand, settings: Settings) -> TargetsDocument:
+def _targets(utilization: TargetBand, settings: Settings) -> TargetsDocument:
     return {
         "gpu_utilization": _band(utilization),
-        "gpu_memory": _band(checks.memory_band(settings)),
+        "gpu_memory": _band(memory_band(settings)),
         "cpu": _band(_CPU_BAND(settings)),
     }
 
 
-def _band(of: checks.TargetBand) -> Band:
+def _band(of: TargetBand) -> Band:
     return {"low": of.low, "high": of.high}

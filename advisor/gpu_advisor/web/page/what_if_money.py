@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from gpu_advisor.evaluation.checks import fleet_cost
+from gpu_advisor.evaluation.cost_check import fleet_cost
 from gpu_advisor.evaluation.engine import Evaluation
 from gpu_advisor.evaluation.money import Money
 from gpu_advisor.evaluation.recommendation import Recommendation
