@@ -11,7 +11,7 @@ from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.report import series
 from gpu_advisor.report.build import build_report
-from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.html import render_html as rendered
 from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import Report

@@ -22,7 +22,7 @@ from gpu_advisor.evaluation.prices import PriceList, billable
 from gpu_advisor.report import promql_queries, series, usage
 from gpu_advisor.report.comparison import changes_by_owner, fleet_changes
 from gpu_advisor.report.first_actions import first_actions
-from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.observed_time import ObservedTime
 from gpu_advisor.report.projection import project_month
 from gpu_advisor.report.schema import (

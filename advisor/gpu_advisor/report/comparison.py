@@ -14,7 +14,7 @@ from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.savings import OwnerGroupBy
 from gpu_advisor.report import usage
-from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.observed_time import ObservedTime
 from gpu_advisor.report.owner_usage import OwnerUsage, group_usage, usage_by_owners
 from gpu_advisor.report.schema import Change, ChangesByOwner, FleetChanges, OwnerChanges

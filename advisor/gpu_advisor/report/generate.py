@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gpu_advisor.report.build import build_report
-from gpu_advisor.report.history_reader import FleetHistory, RangeQuery, SamplesQuery, read_history
+from gpu_advisor.report.fleet_history import FleetHistory
+from gpu_advisor.report.history_reader import SamplesQuery, read_history
 from gpu_advisor.report.period import ReportPeriod, report_period
+from gpu_advisor.report.range_reader import RangeQuery
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError

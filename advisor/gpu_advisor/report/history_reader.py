@@ -5,47 +5,32 @@ Recorded series are read first, as they are cheap; the exporters' own series fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import isfinite
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from gpu_advisor.documents.serialize import format_rfc3339
-from gpu_advisor.evaluation.facts import Gpu
-from gpu_advisor.observation.build import RATIO_TOLERANCE
 from gpu_advisor.observation.identity import build_gpus, build_nodes, gpu_key, qualify, shared_uuids
-from gpu_advisor.observation.queries import cluster_label, mappings_of, source_matchers
 from gpu_advisor.observation.series import ObservedSeries, SeriesReader
 from gpu_advisor.promql.expressions import (
     ConstantLabel,
     Expression,
     Labels,
-    Matcher,
     Selector,
     TimeSeries,
     Vector,
-    any_of_values,
     restrict_to_values,
     union,
-    with_matchers,
 )
 from gpu_advisor.report import series
-from gpu_advisor.report.owner_history import (
-    OWNERS,
-    IdentitySeries,
-    OwnersByStep,
-    ambiguous_jobs,
-    merged,
-    owners_by_step,
-    pods_by_step,
-)
+from gpu_advisor.report.fleet_history import FleetHistory, Steps
+from gpu_advisor.report.owner_history import IdentitySeries, OwnersByStep, ambiguous_jobs, merged, pods_by_step
 from gpu_advisor.report.period import ReportPeriod
+from gpu_advisor.report.range_reader import RangeQuery, RangeReader
 from gpu_advisor.report.series import PART_LABEL
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.base import SamplesByLabels, SourceError, SourceErrorKind
+from gpu_advisor.sources.base import SamplesByLabels
 from gpu_advisor.sources.exporters.detection import (
     CanonicalRows,
     GpuInventory,
-    TargetKey,
     canonical_targets,
     detect_dialects,
     inventory_queries,
@@ -55,61 +40,14 @@ from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.identity_rows import Row, RowReader
 from gpu_advisor.sources.exporters.mapping import ExporterMapping
 
-#: Evaluates an expression at start, start + step, ... up to end (Unix time). One query. Raises SourceError.
-RangeQuery = Callable[[Expression, float, float, float], Mapping[Labels, TimeSeries]]
-
-#: Values by index of a step.
-Steps = Mapping[int, float]
-
 #: Raw samples of selectors in their windows up to a time (Unix time). One query each. Raises SourceError.
 SamplesQuery = Callable[[Mapping[str, Selector], float], Mapping[str, SamplesByLabels]]
 
 #: The window (seconds) in which scrape intervals, and duplicates of series, are looked for.
 _SERIES_WINDOW_SECONDS = 1800
 
-#: Errors of one query, not of the source: the rest of the report is still useful.
-_QUERY_ERROR_KINDS = frozenset(
-    {SourceErrorKind.QUERY_ERROR, SourceErrorKind.PARTIAL, SourceErrorKind.BAD_RESPONSE, SourceErrorKind.TIMEOUT}
-)
-
-#: Time and sample limits: a shorter range may succeed. The range is halved up to _MAX_SPLITS times.
-_SPLITTABLE_ERROR_KINDS = frozenset({SourceErrorKind.TIMEOUT, SourceErrorKind.QUERY_ERROR})
-_MAX_SPLITS = 2
-
 #: Up to this many GPUs or nodes a query lists them; beyond, it selects all.
 _MAX_NAMED = 500
-
-
-@dataclass(frozen=True, slots=True)
-class FleetHistory:
-    """The data of a period.
-
-    `gpus` are all observed at any time, `observed_spans` the first and last step of each, `observed_steps` all its
-    steps. `values` are by part of series.py and by uuid, `cpu` by node. `owners` are by uuid and step, without their
-    teams; in steps other than `owner_steps`, by uuid, nobody knows whether there were any. `expressions` are the
-    queries of the parts; `unavailable` says why something is missing.
-    """
-
-    period: ReportPeriod
-    gpus: tuple[Gpu, ...] = ()
-    observed_spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    observed_steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    values: Mapping[str, Mapping[str, Steps]] = field(default_factory=dict)
-    cpu: Mapping[str, Steps] = field(default_factory=dict)
-    owners: Mapping[str, OwnersByStep] = field(default_factory=dict)
-    owner_steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    expressions: Mapping[str, Expression] = field(default_factory=dict)
-    recorded: bool = False
-    unavailable: tuple[str, ...] = ()
-    queries: int = 0
-
-    @property
-    def any_owner_steps(self) -> frozenset[int]:
-        """Steps in which the owners of some GPU are known."""
-        return frozenset[int]().union(*self.owner_steps.values())
-
-    def of(self, part: str, uuid: str) -> Steps:
-        return self.values.get(part, {}).get(uuid, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,115 +57,6 @@ class _PartValues:
     of: Mapping[str, Mapping[str, Steps]]
     expressions: Mapping[str, Expression]
     recorded: bool
-
-
-class _RangeReader:
-    """Reads a source in steps of one period; counts queries and collects failures."""
-
-    def __init__(self, query_range: RangeQuery, period: ReportPeriod, settings: Settings) -> None:
-        self._query_range = query_range
-        self.period = period
-        self.matchers, self.cluster_label = source_matchers(settings), cluster_label(settings)
-        self.mappings = mappings_of(settings)
-        self.shared: frozenset[str] = frozenset()  # uuids of GPUs in several clusters
-        self.queries = 0
-        self.unavailable: list[str] = []
-
-    def query_range(
-        self, expression: Expression, first: int = 0, last: int | None = None
-    ) -> Mapping[Labels, TimeSeries]:
-        """From step `first` to step `last`. Raises SourceError."""
-        end = self.period.end if last is None else self.period.time(last)
-        self.queries += 1
-        expression = with_matchers(expression, self.matchers)
-        return self._query_range(expression, self.period.time(first), end, self.period.step_seconds)
-
-    def name(self, labels: Mapping[str, str], label: str) -> str:
-        """What a GPU or node is called: by one label, and by its cluster where that is needed."""
-        value, cluster = labels.get(label, ""), labels.get(self.cluster_label, "")
-        return qualify(value, cluster) if label == "instance" or value in self.shared else value
-
-    def label_value(self, name: str, label: str) -> str:
-        """The label's value of what `name` calls so: without the cluster."""
-        if label == "instance":
-            return name.rpartition("/")[2]
-        return next((uuid for uuid in self.shared if name.endswith(f"/{uuid}")), name)
-
-    def newest(self, expression: Expression) -> dict[Labels, float]:
-        """The values at the end of the period. Raises SourceError."""
-        found = self.query_range(expression, self.period.points - 1)
-        return {labels: points[-1][1] for labels, points in found.items() if points}
-
-    def query_parts(
-        self, parts: Mapping[str, Expression], label: str, what: str, first: int = 0, last: int | None = None
-    ) -> dict[str, dict[str, dict[int, float]]]:
-        """Several expressions in one query: values by part, by the value of a label, and by step.
-
-        A query that fails alone is added to `unavailable`. Raises SourceError if the source fails.
-        """
-        found: dict[str, dict[str, dict[int, float]]] = {}
-        if not parts or (last is not None and last < first):
-            return found
-        union_expression = union(*(ConstantLabel(expression, PART_LABEL, part) for part, expression in parts.items()))
-        until = self.period.points - 1 if last is None else last
-        for answer in self._query_split(union_expression, what, first, until, _MAX_SPLITS):
-            for labels, points in answer.items():
-                each = dict(labels)
-                if label in each:
-                    steps = found.setdefault(each[PART_LABEL], {}).setdefault(self.name(each, label), {})
-                    steps |= {
-                        self.period.index(at): value for at, value in points if is_plausible(value, each[PART_LABEL])
-                    }
-        return found
-
-    def query_owners(self) -> tuple[dict[str, OwnersByStep], frozenset[int]]:
-        """The owners of each GPU at the end of each step, and the steps in which they are known. One query.
-
-        A query that fails alone is added to `unavailable`. Raises SourceError if the source fails.
-        """
-        rows: dict[Labels, dict[int, float]] = {}
-        for answer in self._query_split(OWNERS, "the owners of GPUs", 0, self.period.points - 1, _MAX_SPLITS):
-            for labels, points in answer.items():
-                rows.setdefault(labels, {}).update((self.period.index(at), value) for at, value in points)
-        return owners_by_step(rows, lambda labels: self.name(labels, "uuid"))
-
-    def query_own_pods(self, jobs: Sequence[str]) -> Mapping[TargetKey, frozenset[str]] | None:
-        """The pods that the targets of these jobs were in the period; None if the query fails alone. One query."""
-        own = Selector("up", matchers=(Matcher("pod", "!=", ""), any_of_values("job", tuple(jobs))))
-        before, found = len(self.unavailable), dict[TargetKey, frozenset[str]]()
-        for answer in self._query_split(own, "the exporters' own pods", 0, self.period.points - 1, _MAX_SPLITS):
-            for labels in answer:
-                for target in canonical_targets({labels: 1.0}, self.cluster_label):
-                    found[target] = found.get(target, frozenset()) | {dict(labels)["pod"]}
-        return found if len(self.unavailable) == before else None
-
-    def _query_split(
-        self, union_expression: Expression, what: str, first: int, last: int, splits: int
-    ) -> Iterator[Mapping[Labels, TimeSeries]]:
-        """The results, split in halves, recursively, if the range exceeds a limit."""
-        try:
-            yield self.query_range(union_expression, first, last)
-        except SourceError as error:
-            if error.kind not in _QUERY_ERROR_KINDS:
-                raise
-            if error.kind in _SPLITTABLE_ERROR_KINDS and splits and first < last:
-                middle = (first + last) // 2
-                yield from self._query_split(union_expression, what, first, middle, splits - 1)
-                yield from self._query_split(union_expression, what, middle + 1, last, splits - 1)
-            else:
-                begin, end = (self.period.time(index) for index in (first - 1, last))
-                self.unavailable.append(
-                    f"{what} could not be read from {format_rfc3339(begin)} to {format_rfc3339(end)}: {error}"
-                )
-
-
-def is_plausible(value: float, part: str) -> bool:
-    """A ratio from 0 to 1, up to rounding; other values are dropped, as for current facts."""
-    return (
-        isfinite(value)
-        and value >= -RATIO_TOLERANCE
-        and (value <= 1 + RATIO_TOLERANCE or part in series.COVERAGE_PARTS)
-    )
 
 
 def read_history(
@@ -242,7 +71,7 @@ def read_history(
     Without `samples` neither scrape intervals nor duplicates are known, and each value counts as fully observed.
     """
     settings = settings or Settings()
-    reader = _RangeReader(query_range, period, settings)
+    reader = RangeReader(query_range, period, settings)
     rows, named, instances, of_gpus = _read_identities(reader)
     if not rows:
         return FleetHistory(period, unavailable=tuple(reader.unavailable), queries=reader.queries)
@@ -272,7 +101,7 @@ def read_history(
 
 
 def _read_owners(
-    reader: _RangeReader, of_gpus: Sequence[IdentitySeries], gpus: Collection[str]
+    reader: RangeReader, of_gpus: Sequence[IdentitySeries], gpus: Collection[str]
 ) -> tuple[Mapping[str, OwnersByStep], Mapping[str, frozenset[int]]]:
     """The owners of each GPU by step, and the steps in which they are known.
 
@@ -287,7 +116,7 @@ def _read_owners(
 
 
 def _read_identities(
-    reader: _RangeReader,
+    reader: RangeReader,
 ) -> tuple[list[Row], dict[str, set[int]], dict[str, str], list[IdentitySeries]]:
     """Canonical identity rows of the period, the steps in which each GPU was observed, nodes by instance, and the
     series of GPUs.
@@ -338,7 +167,7 @@ def _canonical(
 class _SourceAtEnd:
     """What SeriesReader reads, at the end of a period."""
 
-    reader: _RangeReader
+    reader: RangeReader
     read_samples: SamplesQuery
 
     def instant(self, expressions: Mapping[str, Expression], at: float) -> dict[str, Vector]:
@@ -350,7 +179,7 @@ class _SourceAtEnd:
 
 
 def _detect_dialects(
-    reader: _RangeReader, rows: tuple[Row, ...], samples: SamplesQuery | None
+    reader: RangeReader, rows: tuple[Row, ...], samples: SamplesQuery | None
 ) -> tuple[ExporterDialect, ...]:
     """The exporter dialects of the period, limited to their targets, by their series at its end."""
     window = _SERIES_WINDOW_SECONDS
@@ -378,7 +207,7 @@ def _detect_dialects(
     )
 
 
-def _read_gpu_values(reader: _RangeReader, found: Sequence[ExporterDialect], uuids: Collection[str]) -> _PartValues:
+def _read_gpu_values(reader: RangeReader, found: Sequence[ExporterDialect], uuids: Collection[str]) -> _PartValues:
     """By part and uuid."""
     step = reader.period.step_seconds
     raw = series.raw(series.gpu_parts(step), found, "gpu", step)
@@ -387,9 +216,7 @@ def _read_gpu_values(reader: _RangeReader, found: Sequence[ExporterDialect], uui
     )
 
 
-def _read_cpu(
-    reader: _RangeReader, found: Sequence[ExporterDialect], instances: Collection[str]
-) -> Mapping[str, Steps]:
+def _read_cpu(reader: RangeReader, found: Sequence[ExporterDialect], instances: Collection[str]) -> Mapping[str, Steps]:
     """By instance."""
     step = reader.period.step_seconds
     raw = series.raw((series.CPU,), found, "node", step)
@@ -400,7 +227,7 @@ def _read_cpu(
 
 
 def _read_with_fallback(
-    reader: _RangeReader,
+    reader: RangeReader,
     recorded: Mapping[str, Expression],
     raw: Mapping[str, Expression],
     leading: tuple[str, ...],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import fsum
 
-from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.usage import observed_ratio_by_step
 
 #: Relative errors of floating-point sums.

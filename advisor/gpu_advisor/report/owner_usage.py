@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.owners import GpuOwner, with_team
 from gpu_advisor.evaluation.savings import OwnerGroupBy, owner_group
 from gpu_advisor.report import series
-from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.usage import observed_ratio_by_step
 from gpu_advisor.settings.teams import TeamSettings
 

@@ -12,7 +12,7 @@ from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.promql.compiler import format_duration, to_promql
 from gpu_advisor.promql.expressions import Expression
 from gpu_advisor.report import series
-from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import QueryDocument
 from gpu_advisor.report.usage import IDLE_MIN_COVERAGE, IDLE_RATIO

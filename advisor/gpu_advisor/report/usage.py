@@ -15,7 +15,7 @@ from gpu_advisor.evaluation.facts import Gpu
 from gpu_advisor.evaluation.money import GpuPrice
 from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO
 from gpu_advisor.report import series
-from gpu_advisor.report.history_reader import FleetHistory, Steps
+from gpu_advisor.report.fleet_history import FleetHistory, Steps
 from gpu_advisor.report.schema import Cost, Trends
 
 IDLE_RATIO, IDLE_MIN_COVERAGE = 0.01, 0.9

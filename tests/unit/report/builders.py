@@ -10,7 +10,7 @@ from gpu_advisor.evaluation.recommendation import Scope
 from gpu_advisor.promql.expressions import Selector
 from gpu_advisor.report import series
 from gpu_advisor.report.build import build_report
-from gpu_advisor.report.history_reader import FleetHistory
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings

@@ -13,8 +13,8 @@ from gpu_advisor.promql.expressions import Expression, Labels, TimeSeries, metri
 from gpu_advisor.report import series
 from gpu_advisor.report.build import build_report
 from gpu_advisor.report.comparison import change
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.generate import generate_report
-from gpu_advisor.report.history_reader import FleetHistory
 from gpu_advisor.report.html import render_html
 from gpu_advisor.report.markdown import render_markdown
 from gpu_advisor.report.period import DAY, HOUR, ReportPeriod

@@ -8,7 +8,8 @@ import pytest
 from gpu_advisor.evaluation.owners import GpuOwner
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.promql.expressions import Expression, Labels, Selector, TimeSeries, selectors_of
-from gpu_advisor.report.history_reader import FleetHistory, read_history
+from gpu_advisor.report.fleet_history import FleetHistory
+from gpu_advisor.report.history_reader import read_history
 from gpu_advisor.report.owner_history import OWNERS, IdentitySeries, merged, owners_by_step, pods_by_step
 from gpu_advisor.report.period import ReportPeriod
 from gpu_advisor.report.series import PART_LABEL

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from gpu_advisor.promql.expressions import Expression, Labels, Matcher, TimeSeries, metrics_of, selectors_of
 from gpu_advisor.report import series
+from gpu_advisor.report.fleet_history import FleetHistory
 from gpu_advisor.report.generate import generate_report
-from gpu_advisor.report.history_reader import FleetHistory, read_history
+from gpu_advisor.report.history_reader import read_history
 from gpu_advisor.report.period import report_period
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError, SourceErrorKind

@@ -9,9 +9,10 @@ from http import HTTPStatus
 from flask import Response
 
 from gpu_advisor.report.generate import generate_report
-from gpu_advisor.report.history_reader import RangeQuery, SamplesQuery
+from gpu_advisor.report.history_reader import SamplesQuery
 from gpu_advisor.report.html import render_html
 from gpu_advisor.report.markdown import render_markdown
+from gpu_advisor.report.range_reader import RangeQuery
 from gpu_advisor.report.schema import Report
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.base import SourceError
