@@ -75,6 +75,7 @@ format: $(VENV)/.test
 
 rules: $(VENV)/.test
 	$(BIN)/gpu-advisor rules > prometheus/rules/recording.yml
+	$(BIN)/gpu-advisor rules --serving > prometheus/rules/serving-recording.yml
 	for exporter in dcgm-exporter nvidia_gpu_exporter nvitop-exporter amd-device-metrics-exporter npu-exporter all-smi; do \
 	  $(BIN)/gpu-advisor rules --source $$exporter --source node_exporter \
 	    > charts/gpu-advisor/recording/$$exporter.yml || exit 1; done

@@ -242,4 +242,4 @@ def test_the_large_fleet_has_the_series_that_dashboards_read() -> None:
     """A query without data would be timed as fast. The fleet of the benchmark serves no models."""
     existing = {line.split("{")[0] for line in dashboards.fleet(8, 0.1, False)}
     own = {name for query in queries() for name in metrics_in(query.expr) if ":" in name}
-    assert {name for name in own if not name.startswith("vllm:")} <= existing
+    assert {name for name in own if not name.startswith(("server:", "served_model:"))} <= existing

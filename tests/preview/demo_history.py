@@ -26,6 +26,8 @@ from gpu_exporter.devices.simulated import generate_history
 from gpu_exporter.exposition import render_history
 
 END = 1_795_003_200.0
+#: A series that rules of another file record.
+NOTHING = "vector(0) < 0"
 #: Labels added by the scrape.
 Target = Mapping[str, str]
 
@@ -179,17 +181,21 @@ def inline_rules(rules: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, str
     found: dict[str, str] = {}
 
     def inline(expr: str) -> str:
-        text = re.sub(r"\b(\w+:\w+:\w+)\[(\w+)\]", lambda m: f"({found[m[1]]})[{m[2]}:1h]", expr)
+        text = re.sub(r"\b(\w+:\w+:\w+)\[(\w+)\]", lambda m: f"({found.get(m[1], NOTHING)})[{m[2]}:1h]", expr)
         text = re.sub(r"\b(\w+:\w+:\w+){([^}]+)}", lambda m: _select(found[m[1]], m[2]), text)
         # A rule that reads itself has no earlier result.
-        return re.sub(r"\b\w+:\w+:\w+\b", lambda m: f"({found.get(m[0], 'vector(0) < 0')})", text)
+        return re.sub(r"\b\w+:\w+:\w+\b", lambda m: f"({found.get(m[0], NOTHING)})", text)
 
     every: dict[str, tuple[str, dict[str, str]]] = {}
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
-        if "record" in rule:
+        if "record" in rule and rule["record"] not in every:
             found[rule["record"]] = "vector(1) unless vector(1)"  # its own former value: none
         expr = inline(rule["expr"])
         if "record" in rule:
+            for label, value in rule.get("labels", {}).items():
+                expr = f'label_replace({expr}, "{label}", "{value}", "", "")'
+            if rule["record"] in every:  # several rules record it, each with labels of its own
+                expr = f"{every[rule['record']][0]} or {expr}"
             found[rule["record"]] = expr
             every[rule["record"]] = expr, {}
         else:

@@ -24,11 +24,13 @@ from tests.preview.demo_history import (
     scraped_samples,
 )
 from tests.servers import Prometheus, create_blocks, free_port, prometheus
-from tests.serving_pages import simulated_lines
+from tests.serving_pages import scraped, simulated_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
+SERVING_RULES = ROOT / "prometheus" / "rules" / "serving-recording.yml"
 READINGS_APART_SECONDS = 2.0
+TRITON = {"job": "triton", "instance": "10.0.1.1:8002"}
 
 
 @contextmanager
@@ -49,17 +51,29 @@ def demo_prometheus(
         for path in RULES:
             found += evaluate_rules(server.url, path.read_text(), begin, END)
         source.close()
-    found += _serving_samples()
-    _import(found, folder / "made.txt", blocks)
+    _import([*found, *_serving_samples()], folder / "made.txt", blocks)
+    with prometheus(folder, blocks=blocks) as server:
+        recorded = [*evaluate_rules(server.url, SERVING_RULES.read_text(), END - WINDOW_SECONDS, END)]
+    _import(recorded, folder / "recorded.txt", blocks)
     with prometheus(folder, blocks=blocks) as server:
         yield server
 
 
 def _serving_samples() -> Iterator[str]:
-    """A simulated inference server at its batch limit, in the last minutes."""
+    """A simulated inference server at its batch limit and a server of embeddings, in the last minutes."""
     situation = CLASSES["batch_limit_bound"](7)
     start = END - WARM_UP_SECONDS - WINDOW_SECONDS
-    return (f"{line}\n" for line in simulated_lines(situation, run(situation), start=start))
+    yield from (f"{line}\n" for line in simulated_lines(situation, run(situation), start=start))
+    seconds = range(0, int(WARM_UP_SECONDS + WINDOW_SECONDS) + 1, 15)
+    yield from (f"{line}\n" for at in seconds for line in scraped(_triton(at), start + at, TRITON))
+
+
+def _triton(seconds: float) -> str:
+    """Sixteen executions of four requests each second, and two requests that wait."""
+    model = '{model="embeddings",version="1"}'
+    counters = {"request_success": 64, "count": 64, "exec_count": 16, "queue_duration_us": 2e6}
+    lines = [f"nv_inference_{name}{model} {rate * seconds}" for name, rate in counters.items()]
+    return "\n".join([*lines, f"nv_inference_pending_request_count{model} 2"])
 
 
 def _import(lines: Iterable[str], path: Path, blocks: Path) -> None:

@@ -36,14 +36,25 @@ def _names(mappings_dir: str) -> dict[str, list[str]]:
     "--mappings-dir", default="", metavar="DIRECTORY",
     help="Directory of your own mapping files, as source.mappings_dir in the settings.",
 )  # fmt: skip
-def command(sources: tuple[str, ...], jobs: tuple[str, ...], cluster_label: str, mappings_dir: str) -> None:
+@click.option("--serving", is_flag=True, help="The rules of inference servers instead: all that have a mapping.")
+def command(
+    sources: tuple[str, ...], jobs: tuple[str, ...], cluster_label: str, mappings_dir: str, serving: bool
+) -> None:
     """Print Prometheus recording rules for the series that dashboards and long windows read.
 
     \b
       gpu-advisor rules > recording.yml  for gpu-exporter and node_exporter
       gpu-advisor rules --source dcgm-exporter --source node_exporter \\
           > recording.yml
+      gpu-advisor rules --serving > serving-recording.yml
     """
+    if serving:
+        from gpu_advisor.sources.exporters.serving.recording_rules import render_serving_rules
+
+        if sources:
+            raise click.UsageError("--serving records all inference servers: give no --source")
+        click.echo(render_serving_rules(jobs, cluster_label), nl=False)
+        return
     from gpu_advisor.sources.exporters.mapping_files import MappingError
     from gpu_advisor.sources.exporters.recording_rules import render_rules
 

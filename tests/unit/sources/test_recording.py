@@ -34,6 +34,23 @@ def test_the_rules_of_our_own_exporter_are_checked_in() -> None:
     assert (ROOT / "prometheus/rules/recording.yml").read_text() == render_rules(), "run: make rules"
 
 
+def test_the_rules_of_inference_servers_are_checked_in() -> None:
+    made = CliRunner().invoke(command, ["--serving"]).output
+    assert (ROOT / "prometheus/rules/serving-recording.yml").read_text() == made, "run: make rules"
+
+
+def test_rules_of_inference_servers_are_held_to_the_jobs_asked_for() -> None:
+    made = CliRunner().invoke(command, ["--serving", "--job", "llm", "--cluster-label", ""]).output
+    for group in yaml.safe_load(made)["groups"]:
+        for rule in group["rules"]:
+            read = len(re.findall(r"\{[^}]*\}", rule["expr"]))
+            assert read == rule["expr"].count('job="llm"') > 0, rule
+            assert "cluster" not in rule["expr"]
+    refused = CliRunner().invoke(command, ["--serving", "--source", "dcgm"])
+    assert refused.exit_code == 2
+    assert "--source" in refused.output
+
+
 @pytest.mark.servers
 @pytest.mark.parametrize("names", [[], *([name] for name in GPU_FAMILIES), GPU_FAMILIES])
 def test_promtool_is_silent(tmp_path: Path, names: list[str]) -> None:
