@@ -170,7 +170,7 @@ def test_each_check_has_its_page_and_what_is_unknown_says_why() -> None:
 
 
 def wording_link(check: Check) -> str:
-    from gpu_advisor.web.page.routes import check_link
+    from gpu_advisor.web.page.template_environment import check_link
 
     return check_link(check)
 

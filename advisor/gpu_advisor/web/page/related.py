@@ -1,11 +1,11 @@
-"""Which recommendations belong to an item of the fleet's checklist. Pure."""
+"""Which recommendations belong to a check. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from gpu_advisor.evaluation import signals
-from gpu_advisor.evaluation.recommendation import Recommendation
+from gpu_advisor.evaluation.recommendation import Check, Recommendation
 from gpu_advisor.evaluation.savings import SIZE_UNITS
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.state.measures import MEASURES
@@ -31,3 +31,14 @@ def belongs_to(item: str, advice: Recommendation) -> bool:
     sizes = item in ("gpu_utilization", "cost") and advice.unit in SIZE_UNITS
     saves = item == "cost" and advice.savings is not None
     return sizes or saves or advice.kind in _KINDS.get(item, frozenset())
+
+
+def is_related(check: Check, advice: Recommendation) -> bool:
+    """Whether the recommendation is about the check's GPUs, or changes what it measures."""
+    of = check.scope
+    return (
+        (of.kind == "fleet" and belongs_to(check.item, advice))
+        or of == advice.scope
+        or (of.kind == "gpu" and of.name in advice.gpus)
+        or (of.kind == "node" and of.name in advice.nodes)
+    )

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import quote, urlencode
 
 from flask import Flask, Response, request
-from jinja2 import Environment, pass_context
-from jinja2.runtime import Context
+from jinja2 import Environment
 from markupsafe import Markup
 
 from gpu_advisor.documents import serialize
 from gpu_advisor.documents.advice_groups import AdviceGroup
 from gpu_advisor.documents.runbook_files import runbook_html, runbook_names
-from gpu_advisor.evaluation.recommendation import Check, Evidence, Recommendation
+from gpu_advisor.evaluation.recommendation import Evidence
 from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_changes, compare_settings
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
@@ -32,18 +29,16 @@ from gpu_advisor.web.page import (
     gpu_day,
     gpu_list,
     insufficient,
-    template_filters,
     what_if_form,
     what_if_money,
-    worth,
 )
 from gpu_advisor.web.page.advice_list import advice_list
-from gpu_advisor.web.page.bidi import isolate
 from gpu_advisor.web.page.evidence_history import EvidenceHistory, EvidenceSeries, RangeQuery
 from gpu_advisor.web.page.fleet_model import FleetModel, LatestModel
-from gpu_advisor.web.page.gpu_rows import column_headings, mean_text, options, render_rows
-from gpu_advisor.web.page.related import belongs_to
+from gpu_advisor.web.page.gpu_rows import column_headings, options, render_rows
+from gpu_advisor.web.page.related import is_related
 from gpu_advisor.web.page.serving_list import serving_rows
+from gpu_advisor.web.page.template_environment import extend_templates
 
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -111,22 +106,7 @@ ProblemPage = Callable[[str, ProblemError], Response]
 
 def register(app: Flask, page_context: PageContext) -> ProblemPage:
     """Add the pages. Returns what shows a problem, under a title, as a page."""
-    for each in template_filters.FILTERS:
-        app.add_template_filter(each)
-    app.add_template_filter(serialize.format_optional_rfc3339, "timestamp")
-    app.add_template_filter(_isolate, "isolate")
-    app.add_template_filter(_prose, "prose")
-    app.add_template_filter(shlex.quote, "shell_quote")
-    app.add_template_filter(check_link)
-    app.add_template_filter(prometheus_link)
-    app.add_template_filter(mean_text)
-    app.add_template_filter(worth.worth)
-    app.add_template_filter(worth.group_savings)
-    app.add_template_filter(worth.per_month)
-    app.add_template_filter(evidence_charts.distinct_titles)
-    app.add_template_filter(evidence_charts.statistic)
-    app.add_template_global(evidence_charts.meter, "meter")
-    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    extend_templates(app.jinja_env)
     pages = _Pages(page_context, app.jinja_env)
     for rule, name, handler in (
         ("/", "page", pages.overview),
@@ -261,7 +241,7 @@ class _Pages:
         check_key = (request.args.get("item"), request.args.get("kind"), request.args.get("of"))
         for check in view.evaluation.checks if view.evaluation else ():
             if (check.item, check.scope.kind, check.scope.name) == check_key:
-                related = [each for each in view.issued if _is_related(check, each.recommendation)]
+                related = [each for each in view.issued if is_related(check, each.recommendation)]
                 return self._page(
                     "check.html",
                     view,
@@ -391,31 +371,8 @@ def _evidence_chart(evidence: Evidence, curve: EvidenceSeries | None) -> str:
     return evidence_charts.evidence_chart(curve, evidence.threshold, evidence.unit, evidence.about) if curve else ""
 
 
-@pass_context
-def _isolate(context: Context, text: str) -> Markup:
-    return isolate(text, context["rtl_names"])
-
-
-@pass_context
-def _prose(context: Context, text: str) -> Markup:
-    """Sentences: not for code, in which spaces are part of it."""
-    return Markup(template_filters.unbroken(str(_isolate(context, text))))
-
-
 def _response(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:
     return Response(body, status, _SECURITY_HEADERS, content_type=_HTML)
-
-
-def check_link(check: Check) -> str:
-    """The page of a check, relative to the root."""
-    return "page/check?" + urlencode({"item": check.item, "kind": check.scope.kind, "of": check.scope.name})
-
-
-def prometheus_link(promql: str | None, view: View) -> str:
-    """The query in Prometheus' web interface; empty for other sources, and if it is unknown where browsers reach it."""
-    if not promql or not view.source.browser_url:
-        return ""
-    return f"{view.source.browser_url}/graph?g0.tab=1&g0.expr={quote(promql, safe='')}"
 
 
 def _no_such_gpu(view: View) -> str:
@@ -432,16 +389,6 @@ def lost_gpus(view: View) -> Mapping[str, int]:
 
 def _snoozed_ids(view: View) -> set[str]:
     return {each.id for each in view.issued if each.snoozed}
-
-
-def _is_related(check: Check, advice: Recommendation) -> bool:
-    of = check.scope
-    return (
-        (of.kind == "fleet" and belongs_to(check.item, advice))
-        or of == advice.scope
-        or (of.kind == "gpu" and of.name in advice.gpus)
-        or (of.kind == "node" and of.name in advice.nodes)
-    )
 
 
 def _with_verdicts(view: View, found: Iterable[Outcome]) -> list[tuple[Outcome, Feedback | None]]:
