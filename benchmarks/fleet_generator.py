@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpu_advisor.promql.expressions import Reduction, Selector, selectors_of
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import own_mappings
+from gpu_advisor.sources.exporters.mapping_files import own_mappings
 from gpu_advisor.sources.exporters.recording_rules import HOURLY_SERIES
 
 GPUS_PER_NODE = 8

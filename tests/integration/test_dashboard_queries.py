@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from gpu_advisor.settings import Settings
-from gpu_advisor.sources.exporters.mapping import mappings, own_mappings
+from gpu_advisor.sources.exporters.mapping_files import mappings, own_mappings
 from gpu_advisor.sources.exporters.recording_rules import render_rules
 from gpu_advisor.sources.prometheus.connection import PrometheusClientConfig
 from gpu_advisor.sources.prometheus.source import PrometheusSource

@@ -10,7 +10,7 @@ def _names(mappings_dir: str) -> dict[str, list[str]]:
 
     The full name, or without the suffix "exporter".
     """
-    from gpu_advisor.sources.exporters.mapping import mappings
+    from gpu_advisor.sources.exporters.mapping_files import mappings
 
     found: dict[str, list[str]] = {}
     for mapping in mappings(mappings_dir):

@@ -18,7 +18,8 @@ from gpu_advisor.sources.exporters.detection import (
     merge_identities,
 )
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import ExporterMapping, mappings, own_mappings
+from gpu_advisor.sources.exporters.mapping import ExporterMapping
+from gpu_advisor.sources.exporters.mapping_files import mappings, own_mappings
 
 #: A target that is no longer scraped, and its GPUs, count as removed after this time.
 REMOVED_AFTER_SECONDS = 300

@@ -34,7 +34,7 @@ from gpu_advisor.sources import algebra
 from gpu_advisor.sources.base import Samples, SamplesByLabels, SourceError, SourceErrorKind
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.identity_rows import Row
-from gpu_advisor.sources.exporters.mapping import own_mappings
+from gpu_advisor.sources.exporters.mapping_files import own_mappings
 from gpu_advisor.sources.matchers import compile_matchers
 from gpu_advisor.state.alert import Alert
 from gpu_advisor.state.ledger import Ledger

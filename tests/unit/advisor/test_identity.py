@@ -24,7 +24,8 @@ from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import GpuInventory, TargetKey
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
 from gpu_advisor.sources.exporters.identity_rows import Row, RowReader
-from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, ExporterMapping, mappings
+from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, ExporterMapping
+from gpu_advisor.sources.exporters.mapping_files import mappings
 from hypothesis import given
 from hypothesis import strategies as st
 

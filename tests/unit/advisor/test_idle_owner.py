@@ -19,7 +19,7 @@ from gpu_advisor.observation.owners import (
 )
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.exporters.detection import CanonicalRows, JobKey
-from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.mapping_files import mappings
 
 from tests.owner_days import judge_days
 from tests.owner_histories import CLASSES

@@ -8,7 +8,7 @@ from gpu_advisor.promql.expressions import metrics_of
 from gpu_advisor.report import series
 from gpu_advisor.report.series import COVERAGE, CPU, IDLE_COVERAGE, IDLE_UTILIZATION, MEMORY, UTILIZATION
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.mapping_files import mappings
 
 NAMED = {mapping.name: mapping for mapping in mappings()}
 OWN, CPU_DIALECT = (

@@ -18,7 +18,8 @@ from gpu_advisor.sources.exporters.detection import (
     present_exporters,
     scrape_interval,
 )
-from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
+from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES
+from gpu_advisor.sources.exporters.mapping_files import mappings
 from hypothesis import given
 from hypothesis import strategies as st
 

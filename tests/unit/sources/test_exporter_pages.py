@@ -18,7 +18,7 @@ from gpu_advisor.sources.exporters.exposition_check import (
     apply_mappings,
     unused_metrics,
 )
-from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.mapping_files import mappings
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.sources.exporter_pages import PAGES, TARGET, PageGpu

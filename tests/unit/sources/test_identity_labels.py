@@ -7,7 +7,7 @@ from gpu_advisor.promql.expressions import Expression, Labels, Selector, restric
 from gpu_advisor.sources.algebra import MutableVector, evaluate_expression
 from gpu_advisor.sources.exporters.identity_labels import identify, identity_expression
 from gpu_advisor.sources.exporters.identity_rows import RowReader
-from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.mapping_files import mappings
 from gpu_advisor.sources.matchers import compile_matchers
 from hypothesis import given
 from hypothesis import strategies as st

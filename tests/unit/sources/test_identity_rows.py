@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from gpu_advisor.sources.exporters.detection import CanonicalRows, GpuInventory, merge_identities
 from gpu_advisor.sources.exporters.identity_rows import RowReader
-from gpu_advisor.sources.exporters.mapping import ExporterMapping, mappings
+from gpu_advisor.sources.exporters.mapping import ExporterMapping
+from gpu_advisor.sources.exporters.mapping_files import mappings
 
 from tests.unit.advisor.builders import labels
 

@@ -8,8 +8,7 @@ import pytest
 from click.testing import CliRunner
 from gpu_advisor.commands.mappings import command
 from gpu_advisor.evaluation import signals
-from gpu_advisor.sources.exporters.mapping import mappings
-from gpu_advisor.sources.exporters.mapping_files import MappingError, parse_mapping, read_mappings
+from gpu_advisor.sources.exporters.mapping_files import MappingError, mappings, parse_mapping, read_mappings
 
 GOOD = """\
 name: mlu-exporter

@@ -24,7 +24,7 @@ from gpu_advisor.settings import PoolSettings, Settings
 from gpu_advisor.sources import algebra
 from gpu_advisor.sources.base import SamplesByLabels
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.mapping_files import mappings
 from gpu_advisor.sources.matchers import compile_matchers
 from gpu_advisor.sources.prometheus.combined_queries import INDEX_LABEL
 from gpu_advisor.sources.query_plan import MAX_INSTANT_QUERIES, MAX_WINDOW_QUERIES, leaves_of, plan_queries

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from gpu_advisor.commands.rules import command
 from gpu_advisor.sources.exporters import aggregate_rules
 from gpu_advisor.sources.exporters.aggregate_rules import GPU_INFO
-from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES, mappings
+from gpu_advisor.sources.exporters.mapping import RECORDED_SERIES
+from gpu_advisor.sources.exporters.mapping_files import mappings
 from gpu_advisor.sources.exporters.recording_rules import (
     DAILY_SERIES,
     EVALUATION_SERIES,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from gpu_advisor.promql.expressions import Matcher
-from gpu_advisor.sources.exporters.mapping import mappings
+from gpu_advisor.sources.exporters.mapping_files import mappings
 from gpu_advisor.sources.exporters.unmapped import (
     GPU_METRIC,
     MAX_SHOWN_METRICS,

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -285,20 +284,3 @@ TARGET_LABELS = ("job", "instance", "node")
 
 #: In a canonical row: the exporter's labels that identify it, if its first choice has a placeholder.
 INDIRECT_IDENTITY = "identified_by"
-
-
-@cache
-def mappings(directory: str = "") -> tuple[ExporterMapping, ...]:
-    """All mapping files by rank: this project's, and those of a directory, which replace others of the same name.
-
-    Raises MappingError.
-    """
-    from gpu_advisor.sources.exporters.mapping_files import read_mappings  # which builds this module's models
-
-    return read_mappings(directory)
-
-
-@cache
-def own_mappings() -> tuple[ExporterMapping, ...]:
-    """The mappings of this project's own series: exporter, rules, jobs, and hosts under node_exporter's names."""
-    return tuple(mapping for mapping in mappings() if mapping.rank <= 0)

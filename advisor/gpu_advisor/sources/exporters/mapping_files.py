@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +52,18 @@ def read_mappings(directory: str = "") -> tuple[ExporterMapping, ...]:
         found.update((each.name, each) for each in _read_directory(Path(directory), quantities))
     expanded = [variant for each in found.values() for variant in _variants(each)]
     return tuple(sorted(expanded, key=lambda mapping: (mapping.rank, mapping.name)))
+
+
+@cache
+def mappings(directory: str = "") -> tuple[ExporterMapping, ...]:
+    """As `read_mappings`, read once in this process."""
+    return read_mappings(directory)
+
+
+@cache
+def own_mappings() -> tuple[ExporterMapping, ...]:
+    """The mappings of this project's own series: exporter, rules, jobs, and hosts under node_exporter's names."""
+    return tuple(mapping for mapping in mappings() if mapping.rank <= 0)
 
 
 def _shipped_files() -> Iterator[_TextFile]:

@@ -32,7 +32,8 @@ from gpu_advisor.promql.expressions import (
 from gpu_advisor.sources.exporters import aggregate_rules
 from gpu_advisor.sources.exporters.aggregate_rules import GPU_INFO
 from gpu_advisor.sources.exporters.dialect import ExporterDialect
-from gpu_advisor.sources.exporters.mapping import IDENTITY_LABELS, ExporterMapping, QuantityOf, mappings, own_mappings
+from gpu_advisor.sources.exporters.mapping import IDENTITY_LABELS, ExporterMapping, QuantityOf
+from gpu_advisor.sources.exporters.mapping_files import mappings, own_mappings
 
 FIVE_MINUTES, MINUTES_30, HOUR = 300, 1800, 3600
 
