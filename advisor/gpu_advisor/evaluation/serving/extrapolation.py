@@ -29,8 +29,8 @@ MOST_BEYOND = 2.0
 #: Source: https://www.nvidia.com/en-us/data-center/a100/ (312 TFLOP/s, 2.0 TB/s).
 HIDDEN_TOKENS = 39.0
 
-#: By how much the requests beyond those seen are fewer than even so: near a full cache or a limit, a little more load
-#: than expected is not served at all.
+#: By how much fewer requests than a full cache or a limit leaves room for are expected beyond those seen: a little more
+#: load is not served at all.
 MARGIN = 1.2
 
 #: The history whose loads differ enough to tell apart what sequences and tokens cost (seconds).
@@ -46,6 +46,10 @@ class CautiousCurve:
     limit: float
 
     @property
+    def base(self) -> float:
+        return self.curve.base
+
+    @property
     def per_prompt_token(self) -> float:
         return self.curve.per_prompt_token
 
@@ -58,15 +62,15 @@ class CautiousCurve:
     def largest(self, itl: float, prompt_ratio: float) -> float:
         """The most requests running within an inter-token latency (seconds) and the limit."""
         most, seen = self.curve.largest(itl, prompt_ratio), self.curve.seen
+        limit = min(self.limit, seen + max(0.0, self.limit - seen) / MARGIN)
         if most <= seen:
-            return min(most, self.limit)
+            return min(most, limit)
         if not self.per_token:
-            return min(most, max(MOST_BEYOND * seen, HIDDEN_TOKENS / (1 + prompt_ratio)), self.limit)
+            return min(most, max(MOST_BEYOND * seen, HIDDEN_TOKENS / (1 + prompt_ratio)), limit)
         # A root flattens: its slope at the last load seen is the steepest beyond.
         root = self.curve.per_root / (2 * math.sqrt(seen)) if seen > 0 else 0.0
         slope = self.curve.per_sequence + prompt_ratio * self.curve.per_prompt_token + root + self.per_token
-        most = min(seen + (itl - self.curve.itl(seen, prompt_ratio)) / slope, self.limit)
-        return most if most <= seen else seen + (most - seen) / MARGIN
+        return min(seen + (itl - self.curve.itl(seen, prompt_ratio)) / slope, limit)
 
 
 def cautious_curve(
@@ -76,14 +80,33 @@ def cautious_curve(
 
     Tokens found in the prefix cache are counted as prompt tokens, and not computed.
     """
+    computed = computed_share(replicas)
+    known = computed > 0 and history_seconds >= LEAST_HISTORY_SECONDS
+    per_token = prompt_token_seconds(curve, replicas) / computed if known else 0.0
+    return CautiousCurve(curve, per_token, min(most_running(replicas), cache_room))
+
+
+def computed_share(replicas: Sequence[ServingReplica]) -> float:
+    """The share of prompt tokens that no prefix cache has; 1 if unknown."""
     looked_up, found = (
         sum(each.value(name) or 0.0 for each in replicas) for name in ("prefix_query_rate", "prefix_hit_rate")
     )
-    computed = 1 - min(1.0, found / looked_up) if looked_up > 0 else 1.0
-    known = computed > 0 and history_seconds >= LEAST_HISTORY_SECONDS
-    return CautiousCurve(
-        curve, curve.per_prompt_token / computed if known else 0.0, min(most_running(replicas), cache_room)
-    )
+    return 1 - min(1.0, found / looked_up) if looked_up > 0 else 1.0
+
+
+def prompt_token_seconds(curve: StepModel, replicas: Sequence[ServingReplica]) -> float:
+    """Seconds of a prompt token, of those found in a cache as well: by the curve, and no more than prompts took.
+
+    More prompts are computed where more sequences run, so that a curve may count the time of these as that of prompts.
+    """
+    took = [
+        (seconds, tokens)
+        for each in replicas
+        if (seconds := each.value("prefill_seconds")) and (tokens := each.value("prompt_tokens"))
+    ]
+    if not took:
+        return curve.per_prompt_token
+    return min(curve.per_prompt_token, sum(seconds for seconds, _ in took) / sum(tokens for _, tokens in took))
 
 
 def most_running(replicas: Sequence[ServingReplica]) -> float:

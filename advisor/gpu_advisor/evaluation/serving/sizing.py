@@ -13,9 +13,15 @@ from dataclasses import replace
 from gpu_advisor.evaluation.scaling.demand_history import DemandPoint
 from gpu_advisor.evaluation.scaling.headroom import Headroom
 from gpu_advisor.evaluation.scaling.sizing import CountedDemand, ScalingLimits, SizingDecision, decide_size
-from gpu_advisor.evaluation.serving.extrapolation import CautiousCurve, cautious_curve
+from gpu_advisor.evaluation.serving.extrapolation import (
+    CautiousCurve,
+    cautious_curve,
+    computed_share,
+    prompt_token_seconds,
+)
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
+from gpu_advisor.evaluation.serving.prompt_delays import Prompts, running_in_time, share_in_time
 from gpu_advisor.evaluation.serving.step_model import StepModel
 from gpu_advisor.settings import EvaluationSettings
 
@@ -52,20 +58,51 @@ def work_per_replica(
 def group_work(group: ServingGroup, objectives: Objectives, cautious: bool = False) -> tuple[float, float] | None:
     """Work per replica (tokens per second) and mean tokens of an answer; None if the curve or a signal is missing.
 
-    `cautious`: beyond the loads that the group has shown, on the safe side.
+    `cautious`: beyond the loads that the group has shown, on the safe side, and with what prompts add to latencies. An
+    objective for 95 % is to hold in each window, not on average over windows: the work is that which keeps it for 99 %
+    of the requests. First tokens are as late as they are, and wait for more prompts.
     """
     lengths = mean_lengths(group)
     if group.curve is None or objectives.itl is None or lengths is None:
         return None
     output, prompt = lengths
     full = min((each for each in map(_running_for_full_cache, group.replicas)), default=math.inf)
-    curve = (
-        cautious_curve(group.curve, group.replicas, _history_seconds(group), KV_ROOM * full)
-        if cautious
-        else group.curve
+    if not cautious:
+        work = work_per_replica(group.curve, objectives.itl, prompt / output, full)
+        return None if work is None else (work, output)
+    curve = cautious_curve(group.curve, group.replicas, _history_seconds(group), KV_ROOM * full)
+    token_seconds = prompt_token_seconds(group.curve, group.replicas)
+    prompts = Prompts(prompt / output, prompt, token_seconds, computed_share(group.replicas))
+    works = (
+        work_per_replica(curve, objectives.itl, prompts.ratio, full),
+        _work_in_time(curve, objectives.itl, prompts),
+        _work_with_first_tokens_in_time(group.replicas, objectives.ttft, prompts),
     )
-    work = work_per_replica(curve, objectives.itl, prompt / output, full)
-    return None if work is None else (work, output)
+    known = [each for each in works if each is not None]
+    return (min(known), output) if len(known) == len(works) else None
+
+
+def _work_in_time(curve: CautiousCurve, itl: float, prompts: Prompts) -> float | None:
+    """Tokens per second with which 99 % of the requests keep an inter-token latency (seconds); None if none does."""
+    most = running_in_time(curve, itl, prompts)
+    if most < 1:
+        return None
+    return curve.tokens_per_second(most, prompts.ratio) if math.isfinite(most) else math.inf
+
+
+def _work_with_first_tokens_in_time(
+    replicas: Sequence[ServingReplica], ttft: float | None, prompts: Prompts
+) -> float | None:
+    """Tokens per second with which 99 % of the first tokens keep an objective (seconds); None if they are late already.
+
+    They take as long as they do now, or, where that is unknown, as their prompts; and they wait for more prompts.
+    """
+    seconds = prompts.ratio * prompts.token_seconds
+    if ttft is None or seconds <= 0:
+        return math.inf
+    known = [value for each in replicas if (value := each.value("ttft_p95")) is not None]
+    room = ttft - max(known, default=prompts.tokens * prompts.token_seconds)
+    return share_in_time(room, prompts, PREFILL_ROOM) / seconds if room > 0 else None
 
 
 def _history_seconds(group: ServingGroup) -> float:
