@@ -17,7 +17,14 @@ from gpu_advisor.evaluation.scaling.demand_history import (
     demand_points,
     estimate_demand,
 )
-from gpu_advisor.evaluation.scaling.forecast import Forecast, excess_scale, exponential_moving_average
+from gpu_advisor.evaluation.scaling.forecast import (
+    Forecast,
+    Horizon,
+    excess_scale,
+    expect,
+    exponential_moving_average,
+)
+from gpu_advisor.evaluation.scaling.persistence import DemandBounds, faded_sums
 from gpu_advisor.evaluation.scaling.saturation import SaturatedRun, next_size, saturated_run
 from gpu_advisor.evaluation.scaling.training import GangCounts, decide_gangs
 from gpu_advisor.settings import Settings
@@ -271,3 +278,30 @@ def test_a_moving_average_begins_as_the_plain_mean(values: list[float], half_lif
 def test_headroom_grows_with_the_fourth_root(level: float, scale: float) -> None:
     assert excess_scale(level) == pytest.approx(scale)
     assert Forecast((), (), (), 0.5).needed(level, 4) == pytest.approx(level + 4 * 0.5 * scale)
+
+
+# Forecast
+
+
+@given(
+    st.lists(st.floats(0, 100), min_size=1, max_size=30),
+    st.floats(0.3, 1),
+    st.integers(1, 35),
+)
+def test_a_faded_sum_is_of_its_window(values: list[float], fade: float, window: int) -> None:
+    expected = [
+        sum(values[k] * fade ** (now - k) for k in range(max(0, now - window + 1), now + 1))
+        for now in range(len(values))
+    ]
+    assert faded_sums(values, fade, window) == pytest.approx(expected, abs=1e-9 / fade**window)
+
+
+@given(st.floats(-3, 3), st.integers(1, 9), st.integers(1, 9))
+def test_a_rising_line_goes_on_and_a_falling_one_does_not(slope: float, ahead: int, trend: int) -> None:
+    """The first steps have a shorter past: from the first level on."""
+    levels = [50 + slope * k for k in range(12)]
+    bounds = DemandBounds(levels, levels, levels, levels)
+    rise = max(0.0, slope) * ahead / trend
+    assert expect(bounds, [0.0] * 12, Horizon(ahead, 5, 5, trend)) == pytest.approx(
+        [level + rise * min(k, trend) for k, level in enumerate(levels)]
+    )

@@ -78,6 +78,28 @@ def test_ask_first_then_a_whole_command(owner: GpuOwner, command: str) -> None:
     assert bool(verbs(others)) == bool(ENDS_WORK & set(command.split()))
 
 
+@pytest.mark.parametrize(("count", "names"), [(1, 1), (3, 3), (4, 3), (9, 3)])
+def test_asking_names_the_first_gpus(count: int, names: int) -> None:
+    uuids = [f"g{k}" for k in range(count)]
+    asked = lines(dict.fromkeys(uuids, (POD,)), " ".join(uuids))[0]
+    assert asked.count("node-a GPU ") == names
+    assert asked.endswith(", ...?") == (count > names)
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (POD, {"pod ml/train-5f7d-abcde", "ml/train-5f7d-abcde", "train-5f7d-abcde"}),
+        (GpuOwner(pod="train"), {"pod train", "train"}),
+        (JOB, {"job 123_4 of ada", "123_4", "ada"}),
+        (replace(JOB, cluster="c"), {"job 123_4 of ada in c", "job 123_4 of ada", "123_4", "ada"}),
+        (GpuOwner(kind="slurm"), set()),
+    ],
+)
+def test_names_that_people_call_an_owner(owner: GpuOwner, names: set[str]) -> None:
+    assert owner.names == names
+
+
 def test_asking_names_team_and_arrival() -> None:
     asked = lines({"g0": (replace(POD, team="vision"),)})[0]
     assert asked == (

@@ -302,9 +302,25 @@ def test_power_advice_names_the_supply_or_the_limit() -> None:
     assert len({each.summary.rpartition(":")[2] for each in (brake, limit, cap)}) == 3
     default = power_limit.advise(finding({"limit_of_default": 0.61}, variants=("default",)))
     assert [each.rejected[0].action for each in (limit, default)] == ["raise the limit of all GPUs", "ignore it"]
+    compared = [POWER_LIMIT in each.peer_signals for each in (brake, limit, cap, default)]
+    assert compared == [False, True, False, False]
     default = power_limit.advise(finding({"clock": 0.6, "limit_of_default": 0.5}, variants=("default",)))
     assert "60% of its maximum clock: its power limit is 50% of the model's default" in default.summary
     assert default.rejected != limit.rejected
+
+
+@pytest.mark.parametrize(
+    ("models", "formats"),
+    [
+        (["NVIDIA H100 80GB HBM3", "Tesla V100-SXM2-32GB"], ("fp16",)),
+        (["Tesla V100-SXM2-32GB", "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"], ("fp16",)),
+        (["Tesla K80", "NVIDIA H100 80GB HBM3"], ()),
+        ([], ()),
+    ],
+)
+def test_formats_that_all_gpus_have(models: list[str], formats: tuple[str, ...]) -> None:
+    found = [replace(gpu, name=model) for gpu, model in zip(gpus(len(models)), models, strict=True)]
+    assert mixed_precision.common_formats(found) == formats
 
 
 def test_what_no_metric_shows_is_not_claimed() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from gpu_advisor.calibration.points import MeasuredPoint, clean_points
@@ -224,6 +224,29 @@ def test_a_node_is_asked_once_for_the_processes_of_its_idle_gpus(nodes: int, gpu
     advice = idle_advice(facts(specs, TRAINING), TRAINING)
     assert listed_gpus(advice) == [tuple(uuids) for uuids in by_node[:MAX_LISTED_NODES]]
     assert ("# and 6 on 2 more nodes, n08 to n09" in advice.apply) == (nodes > MAX_LISTED_NODES)
+
+
+@pytest.mark.parametrize(
+    ("indices", "where"), [("01", "on node-a, GPU 0, 1: "), ("00", "on node-a, GPU 0: "), (["", ""], "on node-a: ")]
+)
+def test_a_command_names_its_node_and_gpus(indices: Sequence[str], where: str) -> None:
+    advice = idle_advice(
+        facts([GpuSpec(f"g{k}", 0.0, index=index) for k, index in enumerate(indices)], TRAINING), TRAINING
+    )
+    assert f"  # {where}which processes use it?" in advice.apply[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "kept", "idle"), [(1, 0, "1 idle for"), (2, 0, "all idle for"), (3, 1, "all idle for")]
+)
+def test_idle_gpus_in_words(count: int, kept: int, idle: str) -> None:
+    """Groups are named only where a replica has several GPUs."""
+    limits = {"pools": [{"name": "p", "kind": "training", "gpu": {"min": kept, "max": 8}}]}
+    chosen = Settings.model_validate(limits)
+    advice = idle_advice(facts([GpuSpec(f"g{k}", 0.0) for k in range(count)], chosen), chosen)
+    assert idle in advice.summary
+    assert all("gpus_per_replica" not in each.why_not for each in advice.rejected)
+    assert len(advice.rejected) == 1 + (kept > 0)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(1800, "30 min"), (5400, "90 min"), (90, "90 s"), (3661, "61 min")])

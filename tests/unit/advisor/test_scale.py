@@ -128,6 +128,16 @@ def test_a_demand_signal_decides_where_utilization_cannot() -> None:
     assert with_signal(serving_gpus(4, 0.9), signal(50.0), demand=waits)[0] == {"scale_up": 11.0}  # 3.6 busy + 5
 
 
+def test_the_evidence_of_a_demand_signal_is_its_newest_value() -> None:
+    chosen = settings(demand=SIGNAL)
+    rising = DemandSignal("sum(waiting)", tuple((AT - STEP * k, 102.0 - k) for k in reversed(range(60))))
+    known = dataclasses.replace(facts(serving_gpus(4, 1.0), chosen), demand_signals={"p": rising})
+    (advice,) = decide(known, chosen).recommendations
+    (found,) = (each for each in advice.evidence if each.signal == "pool_demand")
+    assert (found.value, found.at, found.samples) == (102.0, AT, 60)
+    assert found.promql == f"last_over_time((sum(waiting))[1s:1s] @ {AT:.3f})"
+
+
 def test_a_broken_signal_is_reported_and_utilization_goes_on() -> None:
     broken = DemandSignal("sum(", reason=Reason.CONFLICTING, message="the demand signal of pool p, 'sum(', is refused")
     assert with_signal(serving_gpus(4, 0.95), broken) == ({"scale_up": 5.0}, {"demand": Reason.CONFLICTING})
