@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 from gpu_advisor.evaluation.facts import Facts
 from gpu_advisor.evaluation.history import step_bounds
@@ -51,6 +51,10 @@ MAX_HISTORIES_PER_QUERY, MAX_WITH_LATENCIES = 6, 4
 
 #: The label that distinguishes parts of one query.
 PART_LABEL = "_part"
+
+#: A share of the KV cache above this is none; rounding may exceed 1. There are proxies that translate the pages of other
+#: servers, and publish percent under vLLM's name of a ratio.
+MAX_RATIO = 1.01
 
 #: The window of a point of a server's history, in steps.
 HISTORY_WINDOW_STEPS = 2
@@ -202,6 +206,8 @@ def build_replicas(servers: Sequence[FoundServers], values: Mapping[str, Vector]
             each = dict(labels)
             if _is_routers(names, each, of):
                 continue
+            if of.get("kv_usage_max", 0.0) > MAX_RATIO:  # in percent, or of another quantity: not to be guessed
+                of = {name: value for name, value in of.items() if name not in ("kv_usage", "kv_usage_max")}
             engine, (job, instance) = names.engine(each), names.target(each)
             for name, known in products.items():
                 product = known.get((job, instance, engine))
@@ -216,7 +222,28 @@ def build_replicas(servers: Sequence[FoundServers], values: Mapping[str, Vector]
                     started.get((job, instance)), series_labels=names.identifying(each),
                 )
             )  # fmt: skip
-    return tuple(sorted(_without_copies(found)))
+    yielding = {each.name: each.mapping.yields_to for each in servers if each.mapping.yields_to}
+    return tuple(sorted(_without_copies(_without_frontends(found, yielding))))
+
+
+def _without_frontends(
+    replicas: Sequence[ServingReplica], yielding: Mapping[str, Literal["page", "model"]]
+) -> Iterator[ServingReplica]:
+    """Without servers whose engines publish more themselves: `yielding` says where these are, by the kind of server.
+
+    Dynamo writes the names of models in lower case: https://github.com/ai-dynamo/dynamo/blob/main/docs/observability/metrics.md
+    """
+
+    def place(each: ServingReplica, where: Literal["page", "model"]) -> tuple[str, ...]:
+        page = (each.cluster, each.job, each.instance)
+        return page if where == "page" else (each.cluster, each.namespace, each.model.casefold())
+
+    engines = [each for each in replicas if each.server not in yielding]
+    known = {where: {place(each, where) for each in engines} for where in set(yielding.values())}
+    for each in replicas:
+        where = yielding.get(each.server)
+        if where is None or place(each, where) not in known[where]:
+            yield each
 
 
 def _is_routers(names: SeriesLabels, labels: Mapping[str, str], values: Mapping[str, float]) -> bool:

@@ -278,10 +278,11 @@ PAGES = (
 
 
 def evaluation_of(pages: Sequence[Page], folder: Path, steps: int = STEPS) -> Evaluation:
-    """An evaluation of these pages, each at an address of its own."""
+    """An evaluation of these pages, each at an address and, of several, in a namespace of its own."""
     lines: list[str] = []
     for number, page in enumerate(pages):
         target = {"job": "models", "instance": f"h{number}:8000"}
+        target |= {"namespace": f"n{number}"} if len(pages) > 1 else {}
         for step in range(steps + 1):
             rows = {**page.gauges, **{name: rate * step * STEP_SECONDS for name, rate in page.rates.items()}}
             text = "\n".join(f"{name} {value}" for name, value in rows.items())
@@ -334,8 +335,10 @@ def test_no_query_is_too_long_for_victoriametrics(day: ServingDayCache | None, t
     """All kinds of servers in one of several clusters; 16 KiB is its -search.maxQueryLen."""
     pages = list({page.server: page for page in PAGES}.values())
     matchers = (Matcher("cluster", "=", "production-eu-west-1"),)
-    targets = [{"job": "models", "instance": f"h{number}:8000", "cluster": "production-eu-west-1"}
-               for number in range(len(pages))]  # fmt: skip
+    targets = [
+        {"job": "models", "instance": f"h{number}:8000", "cluster": "production-eu-west-1", "namespace": f"n{number}"}
+        for number in range(len(pages))
+    ]
     lines = [
         line
         for page, target in zip(pages, targets, strict=True)

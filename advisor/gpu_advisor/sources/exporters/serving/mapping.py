@@ -6,10 +6,12 @@
     per         the mean of two counters: microseconds of requests
 
 A list of definitions is tried in order, per server: the first that has a value is used. `info` has numbers that are
-labels: their product. `labels` name the server's label for the model, and those that distinguish engines on one page.
-`flags` and `helm` say how a setting is given; `flag=value` where this server has a value of its own for it. What a
-server does not publish is not in its file. `counts_at_end`: it counts a request's tokens when the request ends, so that
-a window without any may have long answers under way.
+labels: their product. `labels` name the server's label for the model, and those that distinguish engines on one page;
+of several names, the first that a series has. `flags` and `helm` say how a setting is given; `flag=value` where this
+server has a value of its own for it. What a server does not publish is not in its file. `counts_at_end`: it counts a
+request's tokens when the request ends, so that a window without any may have long answers under way. `yields_to`: it
+passes requests on to engines that may publish more of them, on the same `page` or under the same `model`: then these
+are read instead.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
@@ -99,8 +101,9 @@ class ServerMapping(MappingModel):
     detect: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         min_length=1, description="metrics of which each page of this server has one"
     )
-    labels: dict[str, str]
+    labels: dict[str, Annotated[tuple[str, ...], BeforeValidator(as_tuple)]]
     counts_at_end: bool = False
+    yields_to: Literal["page", "model"] | None = None
     quantities: dict[str, Annotated[tuple[ServingQuantity, ...], BeforeValidator(as_tuple)]]
     info: dict[str, LabelProduct] = Field(default_factory=dict)
     flags: dict[str, str] = Field(default_factory=dict)

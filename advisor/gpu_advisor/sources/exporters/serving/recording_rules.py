@@ -77,23 +77,27 @@ def serving_rules_document(jobs: Sequence[str] = (), cluster_label: str = "clust
 def _expression(
     same: Sequence[ServerMapping], record: ServingRecord, jobs: Sequence[str], cluster_label: str
 ) -> Expression | None:
-    """Of one kind of server, under each spelling of its metrics."""
+    """Of one kind of server, under each spelling of its metrics and each label for the model."""
     found = [
-        expression if (label := mapping.labels.get(MODEL, "job")) == MODEL else LabelReplace(expression, MODEL, label)
+        expression if label == MODEL else LabelReplace(expression, MODEL, label)
         for mapping in same
-        if (expression := _of_mapping(mapping, record, jobs, cluster_label)) is not None
+        for label in mapping.labels.get(MODEL, ("job",))
+        if (expression := _of_model_label(mapping, label, record, jobs, cluster_label)) is not None
     ]
     return union(*found) if found else None
 
 
-def _of_mapping(
-    mapping: ServerMapping, record: ServingRecord, jobs: Sequence[str], cluster_label: str
+def _of_model_label(
+    mapping: ServerMapping, label: str, record: ServingRecord, jobs: Sequence[str], cluster_label: str
 ) -> Expression | None:
-    labels = series_labels(mapping, cluster_label)
+    """Of the series whose model is in this label."""
+    labels = series_labels(mapping, cluster_label, (label,))
     by = labels.names_of(labels.group) if record.by_model else labels.all_names
     matchers = [any_of_values("job", tuple(jobs))] if jobs else []
-    if MODEL in labels.names:
-        matchers.append(Matcher(mapping.labels[MODEL], "!=", ""))
+    for each in mapping.labels.get(MODEL, ()):
+        matchers.append(Matcher(each, "!=" if each == label else "=", ""))
+        if each == label:
+            break
     return mapping.expression(record.quantity, record.reduction, record.q, by, WINDOW_SECONDS, tuple(matchers))
 
 

@@ -71,14 +71,18 @@ class SeriesLabels:
 def unusual_names(mapping: ServerMapping) -> tuple[str, ...]:
     """The names of labels that are read only where they are in use."""
     targets = tuple(name for names in TARGET_NAMES.values() for name in names if name not in _USUAL)
-    return (*targets, *(f"exported_{label}" for label in mapping.labels.values()))
+    own = (name for labels in mapping.labels.values() for name in (*labels[1:], *map("exported_{}".format, labels)))
+    return (*targets, *own)
 
 
 def series_labels(mapping: ServerMapping, cluster_label: str = "", in_use: Iterable[str] = ()) -> SeriesLabels:
     """`in_use` are those of the unusual names that the server's series have."""
     known = {*_USUAL, *in_use}
-    own = {what: (f"exported_{label}", label) for what, label in mapping.labels.items()}
-    known |= set(mapping.labels.values())
+    own = {
+        what: tuple(name for label in labels for name in (f"exported_{label}", label))
+        for what, labels in mapping.labels.items()
+    }
+    known |= {labels[0] for labels in mapping.labels.values()}
     names = {CLUSTER: (cluster_label,) if cluster_label else ()} | {
         what: tuple(name for name in names if name in known) for what, names in {**TARGET_NAMES, **own}.items()
     }
