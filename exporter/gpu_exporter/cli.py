@@ -18,7 +18,7 @@ from gpu_exporter.exposition import render_history
 from gpu_exporter.host import COLLECTORS
 from gpu_exporter.logs import log_to_stderr
 from gpu_exporter.reload import ReloadableSampler
-from gpu_exporter.sampling import Sampler
+from gpu_exporter.sampling.sampler import Sampler
 from gpu_exporter.server import AccessPolicy, ActionError, ListenError, MetricsServer, ServerConfig, format_address
 from gpu_exporter.signals import signal_actions
 from gpu_exporter.wiring import COLLECTOR_GROUPS, build_drivers, build_sampler

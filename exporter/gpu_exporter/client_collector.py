@@ -20,7 +20,7 @@ from gpu_exporter import metrics
 from gpu_exporter.config import ExporterSettings, SettingsError, validate
 from gpu_exporter.devices.simulated import FleetError, parse_fleet
 from gpu_exporter.metrics import MetricFamily
-from gpu_exporter.sampling import FIRST_READING_TIMEOUT_SECONDS, Sampler
+from gpu_exporter.sampling.sampler import FIRST_READING_TIMEOUT_SECONDS, Sampler
 from gpu_exporter.wiring import build_drivers, build_sampler
 
 if TYPE_CHECKING:

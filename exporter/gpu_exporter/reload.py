@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 
 from gpu_exporter.config import ExporterSettings, SettingsError
-from gpu_exporter.sampling import FIRST_READING_TIMEOUT_SECONDS, DriverTask, Sampler
+from gpu_exporter.sampling.drivers import DriverTask
+from gpu_exporter.sampling.sampler import FIRST_READING_TIMEOUT_SECONDS, Sampler
 from gpu_exporter.server import ActionError
 
 log = logging.getLogger(__name__)

@@ -31,15 +31,10 @@ from gpu_exporter.owners.scontrol import (
 from gpu_exporter.owners.slurm_queue import CALL_TIMEOUT_SECONDS as QUEUE_TIMEOUT_SECONDS
 from gpu_exporter.owners.slurm_queue import SlurmQueueCollector
 from gpu_exporter.process import PortableProcessCollector, ProcessCollector
-from gpu_exporter.sampling import (
-    CollectorPage,
-    CollectorTask,
-    DeviceCache,
-    DriverTask,
-    RenderedPage,
-    Sampler,
-    SharedThread,
-)
+from gpu_exporter.sampling.drivers import DeviceCache, DriverTask
+from gpu_exporter.sampling.pages import CollectorPage, RenderedPage
+from gpu_exporter.sampling.sampler import Sampler
+from gpu_exporter.sampling.tasks import CollectorTask, SharedThread
 
 log = logging.getLogger(__name__)
 

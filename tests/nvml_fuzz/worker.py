@@ -27,7 +27,7 @@ from gpu_exporter.devices.base import DriverSettings
 from gpu_exporter.devices.nvidia import LOST_GPU_RETRY_SECONDS, NvidiaDriver
 from gpu_exporter.devices.nvidia_drivers import BRANCHES, DriverBranch
 from gpu_exporter.devices.nvidia_xid import XidListener
-from gpu_exporter.sampling import DeviceCache, DriverTask
+from gpu_exporter.sampling.drivers import DeviceCache, DriverTask
 from gpu_exporter.snapshot import DeviceReading
 from prometheus_client.parser import text_string_to_metric_families
 

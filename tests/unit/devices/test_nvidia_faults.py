@@ -8,7 +8,8 @@ import time
 import pytest
 from gpu_exporter.devices import nvidia_calls
 from gpu_exporter.devices.nvidia_gpu import PROCESS_INTERVAL_SECONDS
-from gpu_exporter.sampling import DeviceCache, DriverTask, Sampler
+from gpu_exporter.sampling.drivers import DeviceCache, DriverTask
+from gpu_exporter.sampling.sampler import Sampler
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.simulated_nvml.control import (

@@ -10,7 +10,10 @@ import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices.base import DriverUnavailable
 from gpu_exporter.metrics import FamilySamples, MetricFamily, single_sample
-from gpu_exporter.sampling import CollectorPage, CollectorTask, DeviceCache, DriverTask, Sampler, SharedThread
+from gpu_exporter.sampling.drivers import DeviceCache, DriverTask
+from gpu_exporter.sampling.pages import CollectorPage
+from gpu_exporter.sampling.sampler import Sampler
+from gpu_exporter.sampling.tasks import CollectorTask, SharedThread
 from gpu_exporter.snapshot import DeviceIdentity, DeviceReading, DriverState, MetricReading
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -145,7 +148,7 @@ def test_failing_host_collector_exposes_nothing_stale(harness: SamplerHarness) -
 def test_driver_is_released_on_request_and_reopened(monkeypatch: pytest.MonkeyPatch, harness: SamplerHarness) -> None:
     closed = threading.Event()
     monkeypatch.setattr(harness.driver, "close", closed.set)
-    monkeypatch.setattr("gpu_exporter.sampling.RELEASE_DURATION_SECONDS", 0.3)
+    monkeypatch.setattr("gpu_exporter.sampling.sampler.RELEASE_DURATION_SECONDS", 0.3)
     harness.sampler.release_drivers()
     assert closed.is_set()  # before it returned
     assert harness.rows("gpu_up") == {("GPU-0",): 0, ("GPU-1",): 0}
