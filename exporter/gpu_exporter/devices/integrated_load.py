@@ -9,7 +9,7 @@ kernel's Documentation/ABI/testing/sysfs-class-devfreq, rbonghi/jetson_stats (jt
 from __future__ import annotations
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_calls import NvmlReadings
+from gpu_exporter.devices.nvidia_readings import NvmlReadings
 from gpu_exporter.devices.sysfs import list_names, read_text
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import MetricReading

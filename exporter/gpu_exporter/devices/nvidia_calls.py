@@ -1,29 +1,17 @@
-"""Metrics that come from single NVML calls, as a table, and the plan that makes these calls for one GPU.
+"""Metrics that come from single NVML calls, as a table.
 
 To add a metric, add a line to `STATIC_METRICS`, `SLOW_METRICS` or `LIVE_METRICS`. NVML's PCIe throughput is excluded:
-the driver measures for 20 ms in each call. pynvml's functions take several times as long as the calls that they wrap,
-so calls are prepared once per session and go to the C functions directly.
+the driver measures for 20 ms in each call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from ctypes import Structure, byref, c_ubyte, c_uint, c_ulonglong
-from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvml import (
-    DRIVER_UNLOADED_CODES,
-    GPU_LOST_CODES,
-    DriverUnloaded,
-    GpuLost,
-    NvmlSession,
-    absence_reason,
-)
 from gpu_exporter.metrics import MetricFamily
-from gpu_exporter.snapshot import AbsenceReason, MetricReading
 
 # Constants of nvml.h.
 CORE = 0
@@ -289,177 +277,3 @@ SLOW_METRICS: tuple[CallMetric, ...] = (
     CallMetric(metrics.ROW_REMAP_FAILED, _ROWS, ranged(1, pick=3)),
 )
 """Change by events and settings, not with the load: read now and then."""
-
-
-@dataclass
-class NvmlReadings:
-    """Readings and absences of one GPU, while it is read. `answered` is the number of calls that did not fail."""
-
-    readings: list[MetricReading] = field(default_factory=list)
-    absent: dict[MetricFamily, AbsenceReason] = field(default_factory=dict)
-    _incomplete: set[MetricFamily] = field(default_factory=set)
-    answered: int = 0
-    _lost: int = 0
-    _unloaded: int = 0
-    _failed: int = 0
-    _refused: int = 0
-
-    def add_absent(self, family: MetricFamily, reason: AbsenceReason) -> None:
-        """Record that a row of this family could not be read."""
-        self.absent[family] = reason
-        if len(family.labels) > 1:
-            self._incomplete.add(family)
-
-    def drop_incomplete_families(self) -> None:
-        """Drop the rows of families with a missing row: a partial family would look complete."""
-        if self._incomplete:
-            self.readings = [reading for reading in self.readings if reading.family not in self._incomplete]
-
-    def count_failure(self, code: int) -> None:
-        """Count what a call that failed says about its GPU. One that is unsupported says nothing."""
-        self._lost += code in GPU_LOST_CODES
-        self._unloaded += code in DRIVER_UNLOADED_CODES
-        failed = absence_reason(code) is AbsenceReason.ERROR
-        self._failed += failed
-        self._refused += not failed
-
-    def add(self, other: NvmlReadings) -> None:
-        """Add readings and absences, without what the calls report about the GPU."""
-        self.readings += other.readings
-        self.absent.update(other.absent)
-        self._incomplete |= other._incomplete
-
-    def add_calls(self, other: NvmlReadings) -> None:
-        """Add what these calls report about the GPU."""
-        self.answered += other.answered
-        self._lost += other._lost
-        self._unloaded += other._unloaded
-        self._failed += other._failed
-        self._refused += other._refused
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether these calls alone would have the GPU down."""
-        return not self.answered or self._lost + self._unloaded > self.answered
-
-    @property
-    def only_errors(self) -> bool:
-        """Whether no call succeeded, and most of them failed rather than being unsupported."""
-        return not self.answered and self._failed > self._refused
-
-    def raise_if_gone(self) -> None:
-        """Raise GpuLost or DriverUnloaded if most of the calls that were counted say so.
-
-        Each call of a lost GPU fails. If a single one does, its answer is wrong, not the GPU gone.
-        """
-        if self._lost + self._unloaded <= self.answered:
-            return
-        if self._unloaded > self._lost:
-            raise DriverUnloaded(f"{self._unloaded} calls say so, {self.answered} return a value")
-        raise GpuLost(f"{self._lost} calls say so, {self.answered} return a value")
-
-
-class _CallForm:
-    """One form of a call, with its arguments and the reader of its outputs."""
-
-    __slots__ = ("arguments", "function", "read")
-
-    def __init__(self, nvml: NvmlSession, handle: Any, call: NvmlCall) -> None:
-        outs, self.read = call.shape()
-        self.function = nvml.function(call.function)
-        self.arguments = (handle, *call.arguments, *outs)
-
-
-class _PreparedCall(_CallForm):
-    """A call, and the metrics that use its response."""
-
-    __slots__ = ("_older", "answer", "lines", "readings")
-
-    def __init__(self, nvml: NvmlSession, handle: Any, call: NvmlCall, lines: list[CallMetric]) -> None:
-        super().__init__(nvml, handle, call)
-        self._older = _CallForm(nvml, handle, call.older) if call.older else None
-        self.lines = lines
-        self.answer: Any = None
-        self.readings: list[MetricReading] = []
-
-    def try_older(self, code: int) -> int:
-        """After the call failed with `code`: the code of its older form if the driver does not have it, else the same.
-
-        Once the older form has worked, it is used from then on.
-        """
-        older = self._older
-        if older is None or absence_reason(code) is not AbsenceReason.UNSUPPORTED:
-            return code
-        code = older.function(*older.arguments)
-        if not code:
-            self.function, self.arguments, self.read, self._older = older.function, older.arguments, older.read, None
-        return code
-
-
-NO_LIMITS: Mapping[MetricFamily, float] = MappingProxyType({})
-
-
-class CallPlan:
-    """The distinct calls of a table, prepared for one GPU. `limits` are the highest plausible values of some families,
-    for those whose range depends on the GPU.
-    """
-
-    def __init__(
-        self,
-        nvml: NvmlSession,
-        handle: Any,
-        lines: Iterable[CallMetric],
-        limits: Mapping[MetricFamily, float] = NO_LIMITS,
-    ) -> None:
-        self._limits = limits
-        calls: dict[NvmlCall, list[CallMetric]] = {}
-        for line in lines:
-            calls.setdefault(line.call, []).append(line)
-        self._ready = [_PreparedCall(nvml, handle, call, users) for call, users in calls.items()]
-        self._of_family = {line.family: ready for ready in self._ready for line in ready.lines}
-
-    def execute(self, values: NvmlReadings) -> None:
-        """Make the calls, and count in `values` what they say about the GPU."""
-        for ready in self._ready:
-            code = ready.function(*ready.arguments)
-            if code:
-                code = ready.try_older(code)
-            if code:
-                values.count_failure(code)
-                ready.answer, ready.readings = None, []
-                reason = absence_reason(code)
-                for line in ready.lines:
-                    values.add_absent(line.family, reason)
-                continue
-            values.answered += 1
-            answer = ready.read()
-            if answer != ready.answer:  # most responses repeat: reuse their readings
-                ready.readings = self._convert_answer(answer, ready.lines, values)
-                # Not cached if a value is missing: its absence must be added each time.
-                ready.answer = answer if len(ready.readings) == len(ready.lines) else None
-            values.readings += ready.readings
-
-    def last_value(self, family: MetricFamily) -> float | None:
-        """The last value of a family without further labels; None if it is absent."""
-        ready = self._of_family.get(family)
-        for reading in ready.readings if ready else ():
-            if reading.family is family:
-                return reading.value
-        return None
-
-    def _convert_answer(self, answer: Any, lines: list[CallMetric], values: NvmlReadings) -> list[MetricReading]:
-        readings = []
-        for line in lines:
-            try:
-                value = line.convert(answer)
-            except ImplausibleValue:
-                values.add_absent(line.family, AbsenceReason.ERROR)
-                continue
-            except MissingValue:
-                values.add_absent(line.family, AbsenceReason.UNSUPPORTED)
-                continue
-            if value > self._limits.get(line.family, value):
-                values.add_absent(line.family, AbsenceReason.ERROR)
-                continue
-            readings.append(MetricReading(line.family, value, line.labels))
-        return readings

@@ -14,8 +14,9 @@ from ctypes import byref, c_int, create_string_buffer, memmove
 from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_calls import Converter, ImplausibleValue, NvmlReadings, ranged
+from gpu_exporter.devices.nvidia_calls import Converter, ImplausibleValue, ranged
 from gpu_exporter.devices.nvidia_drivers import Version
+from gpu_exporter.devices.nvidia_readings import NvmlReadings
 from gpu_exporter.devices.nvml import INVALID_ARGUMENT, NvmlSession, absence_reason
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, MetricReading

@@ -13,7 +13,7 @@ from ctypes import Structure, byref, c_char_p, c_double, c_uint, c_void_p
 from typing import Any
 
 from gpu_exporter import metrics
-from gpu_exporter.devices.nvidia_calls import NvmlReadings
+from gpu_exporter.devices.nvidia_readings import NvmlReadings
 from gpu_exporter.devices.nvml import NvmlSession, absence_reason
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import AbsenceReason, MetricReading

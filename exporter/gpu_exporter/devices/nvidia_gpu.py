@@ -19,19 +19,14 @@ from gpu_exporter.devices.meters import (
     WindowStatistics,
 )
 from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ComputeProcesses, UtilizationBuffer
-from gpu_exporter.devices.nvidia_calls import (
-    LIVE_METRICS,
-    MEMORY_INFO,
-    SLOW_METRICS,
-    STATIC_METRICS,
-    CallPlan,
-    NvmlReadings,
-)
+from gpu_exporter.devices.nvidia_call_plan import CallPlan
+from gpu_exporter.devices.nvidia_calls import LIVE_METRICS, MEMORY_INFO, SLOW_METRICS, STATIC_METRICS
 from gpu_exporter.devices.nvidia_drivers import parse_version
 from gpu_exporter.devices.nvidia_families import MemoryKind, family_of
 from gpu_exporter.devices.nvidia_fields import FieldPlan, NvlinkPlan
 from gpu_exporter.devices.nvidia_gpm import GpmSampler
 from gpu_exporter.devices.nvidia_mig import MigInstances, MigMode
+from gpu_exporter.devices.nvidia_readings import NvmlReadings
 from gpu_exporter.devices.nvml import DriverUnloaded, GpuLost, NvmlSession, NvmlValueError, handle_address
 from gpu_exporter.metrics import MetricFamily
 from gpu_exporter.snapshot import (

@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 
 from gpu_exporter import metrics
 from gpu_exporter.devices.nvidia_buffers import MAX_PROCESS_BYTES, ComputeProcesses
-from gpu_exporter.devices.nvidia_calls import MEMORY_METRICS, CallPlan, NvmlReadings
+from gpu_exporter.devices.nvidia_call_plan import CallPlan
+from gpu_exporter.devices.nvidia_calls import MEMORY_METRICS
 from gpu_exporter.devices.nvidia_drivers import parse_version
 from gpu_exporter.devices.nvidia_gpm import RATIO_METRICS, TRAFFIC_METRICS, GpmSampler
 from gpu_exporter.devices.nvidia_identity import read_uuid
+from gpu_exporter.devices.nvidia_readings import NvmlReadings
 from gpu_exporter.devices.nvml import (
     INVALID_ARGUMENT,
     NOT_FOUND,

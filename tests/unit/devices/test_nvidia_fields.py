@@ -11,7 +11,6 @@ import pynvml
 import pytest
 from gpu_exporter import metrics
 from gpu_exporter.devices import nvidia_fields
-from gpu_exporter.devices.nvidia_calls import NvmlReadings
 from gpu_exporter.devices.nvidia_drivers import parse_version
 from gpu_exporter.devices.nvidia_fields import (
     FIELD_METRICS,
@@ -19,6 +18,7 @@ from gpu_exporter.devices.nvidia_fields import (
     FieldPlan,
     FieldValue,
 )
+from gpu_exporter.devices.nvidia_readings import NvmlReadings
 from gpu_exporter.devices.nvml import NvmlSession
 
 from tests.simulated_nvml.control import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, SimulatedGpu
