@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from gpu_exporter import malloc
 from gpu_exporter import server as http_server
-from gpu_exporter.server import HttpError, ListenError, MetricsServer, ServerConfig, accepts_gzip, parse_http_request
+from gpu_exporter.http_request import HttpError, accepts_gzip, parse_http_request
+from gpu_exporter.server import ListenError, MetricsServer, ServerConfig
 
 from tests.polling import wait_until
 
