@@ -52,8 +52,14 @@ MAX_HISTORIES_PER_QUERY, MAX_WITH_LATENCIES = 6, 4
 #: The label that distinguishes parts of one query.
 PART_LABEL = "_part"
 
-#: A share of the KV cache above this is none; rounding may exceed 1. There are proxies that translate the pages of other
-#: servers, and publish percent under vLLM's name of a ratio.
+#: Requests that vLLM's HTTP server counts, whether its engine's statistics are on or off.
+COMPLETIONS = "/v1/(chat/)?completions"
+
+#: What a server counts, and a router does not.
+COUNTED = ("generation_token_rate", "prompt_token_rate", "request_rate", "itl_mean")
+
+#: A share of the KV cache above this is none; rounding may exceed 1. Some proxies translate the pages of other servers,
+#: and publish percent under vLLM's name of a ratio.
 MAX_RATIO = 1.01
 
 #: The window of a point of a server's history, in steps.
@@ -110,9 +116,9 @@ def read_serving(
     With a cache of the `day`, the demand is that of a day, with the latencies of all requests.
     """
     evaluation = facts.evaluation
-    found, unmapped = _find_servers(source, at, matchers, cluster_label)
+    found, unmapped, answering = _find_servers(source, at, matchers, cluster_label)
     if not found:
-        return ServingFacts(unmapped=unmapped)
+        return ServingFacts(unmapped=unmapped, quiet=tuple(sorted(answering)))
     expressions = {
         each.name: signal_expressions(each.mapping, evaluation.window_seconds, matchers, each.labels) for each in found
     }
@@ -132,6 +138,7 @@ def read_serving(
     plan = plan_queries(wanted, min(size, MAX_LEAVES_PER_QUERY))
     values, before = plan.read_twice(source, at, evaluation.window_seconds)
     replicas = with_window_before(build_replicas(found, values), build_replicas(found, before))
+    engines, routers = _pages(found, values)
     histories, demand = _read_histories(source, found, at, evaluation, matchers, day)
     return ServingFacts(
         replicas=assign_gpus(replicas, facts.gpus, facts.owners, facts.nodes),
@@ -143,14 +150,17 @@ def read_serving(
         demand=demand,
         window_seconds=evaluation.window_seconds,
         unmapped=unmapped,
+        quiet=tuple(sorted(answering - engines - routers)),
+        routers=tuple(sorted(routers)) if routers and not engines else (),
         counted_at_end=frozenset(each.name for each in found if each.mapping.counts_at_end),
     )
 
 
 def _find_servers(
     source: Source, at: float, matchers: tuple[Matcher, ...], cluster_label: str
-) -> tuple[tuple[FoundServers, ...], dict[str, str]]:
-    """The kinds of servers that there are, with the labels in use, and those that no mapping reads. One query."""
+) -> tuple[tuple[FoundServers, ...], dict[str, str], set[str]]:
+    """The kinds of servers that there are, with the labels in use, those that no mapping reads, and the addresses that
+    answer requests for completions. One query."""
     known = [(each.name, metric, unusual_names(each)) for each in server_mappings() for metric in each.detect]
     known += [(name, name, ()) for name in UNMAPPED_SERVERS]
     detection = union(
@@ -159,15 +169,37 @@ def _find_servers(
             for name, metric, by in known
         )
     )
+    answers = Selector("http_requests_total", matchers=(Matcher("handler", "=~", COMPLETIONS), *matchers))
+    wanted = {"servers": union(detection, ConstantLabel(Aggregate("count", ("instance",), answers), PART_LABEL, ""))}
     in_use: dict[str, set[str]] = {}
-    for labels in source.instant({"servers": detection}, at)["servers"]:
-        in_use.setdefault(dict(labels).get(PART_LABEL, ""), set()).update(name for name, _ in labels)
+    answering: set[str] = set()
+    for labels in source.instant(wanted, at)["servers"]:
+        each = dict(labels)
+        if part := each.get(PART_LABEL, ""):
+            in_use.setdefault(part, set()).update(each)
+        else:
+            answering.add(each.get("instance", ""))
     found = tuple(
         FoundServers(each, series_labels(each, cluster_label, in_use[each.name]))
         for each in server_mappings()
         if each.name in in_use
     )
-    return found, {UNMAPPED_SERVERS[name]: name for name in sorted(in_use.keys() & UNMAPPED_SERVERS.keys())}
+    unmapped = {UNMAPPED_SERVERS[name]: name for name in sorted(in_use.keys() & UNMAPPED_SERVERS.keys())}
+    return found, unmapped, answering
+
+
+def _pages(servers: Iterable[FoundServers], values: Mapping[str, Vector]) -> tuple[set[str], set[str]]:
+    """The addresses of pages with an engine's metrics, and of those with a router's alone. Pure."""
+    engines: set[str] = set()
+    routers: set[str] = set()
+    for server in servers:
+        counted = {labels for name in COUNTED for labels in values.get(f"{server.name}/{name}", {})}
+        for name in ("running", "waiting"):
+            for labels in values.get(f"{server.name}/{name}", {}):
+                each = dict(labels)
+                is_router = _is_routers(server.labels, each, {"request_rate": 1.0} if labels in counted else {})
+                (routers if is_router else engines).add(each.get("instance", ""))
+    return engines, routers - engines
 
 
 def signal_expressions(
@@ -230,6 +262,7 @@ def _without_frontends(
     replicas: Sequence[ServingReplica], yielding: Mapping[str, Literal["page", "model"]]
 ) -> Iterator[ServingReplica]:
     """Without servers whose engines publish more themselves: `yielding` says where these are, by the kind of server.
+    What has a KV cache is an engine, as one of the models of an ensemble in Triton.
 
     Dynamo writes the names of models in lower case: https://github.com/ai-dynamo/dynamo/blob/main/docs/observability/metrics.md
     """
@@ -238,10 +271,10 @@ def _without_frontends(
         page = (each.cluster, each.job, each.instance)
         return page if where == "page" else (each.cluster, each.namespace, each.model.casefold())
 
-    engines = [each for each in replicas if each.server not in yielding]
+    engines = [each for each in replicas if each.server not in yielding or each.value("kv_usage") is not None]
     known = {where: {place(each, where) for each in engines} for where in set(yielding.values())}
     for each in replicas:
-        where = yielding.get(each.server)
+        where = None if each in engines else yielding.get(each.server)
         if where is None or place(each, where) not in known[where]:
             yield each
 
@@ -250,8 +283,7 @@ def _is_routers(names: SeriesLabels, labels: Mapping[str, str], values: Mapping[
     """Whether the series are a router's, which publishes gauges of its servers under their names: without a model, and
     without what only a server counts. Source: src/vllm_router of https://github.com/vllm-project/production-stack.
     """
-    counted = ("generation_token_rate", "prompt_token_rate", "request_rate", "itl_mean")
-    return MODEL in names.names and not names.value(MODEL, labels) and not any(name in values for name in counted)
+    return MODEL in names.names and not names.value(MODEL, labels) and not any(name in values for name in COUNTED)
 
 
 def with_window_before(

@@ -82,6 +82,7 @@ ROUTER = Target(
         for name in ("num_requests_running", "num_requests_waiting", "healthy_pods_total", "current_qps")
     }
 )
+ANSWERS = Target({}, {'http_requests_total{handler="/v1/chat/completions",method="POST",status="2xx"}': 3})
 OF_RAY = 'ReplicaId="r1",WorkerId="w1",engine="0",model_name="m",Version="2.48.0"'
 
 KINDS = (
@@ -106,6 +107,24 @@ KINDS = (
          [together(vllm('model="m",version="1"', usage="gpu_cache_usage_perc"), TRITON)],
          {("vllm", "h0:8000", "m", "1"): {"running": 3, "kv_usage": 0.5}}),
     Kind("Triton by itself", [TRITON], {("triton", "h0:8000", "m", "1"): {"waiting": 0, "request_rate": 2}}),
+    Kind("an ensemble of TensorRT-LLM in Triton: the engine, not the steps around it",
+         [Target({**{f'nv_inference_pending_request_count{{model="{model}",version="1"}}': 0
+                     for model in ("ensemble", "preprocessing", "tensorrt_llm", "postprocessing")},
+                  'nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="scheduled",version="1"}': 8,
+                  'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt_llm",version="1"}':
+                      0.5},
+                 {f'nv_inference_request_success{{model="{model}",version="1"}}': 3
+                  for model in ("ensemble", "preprocessing", "tensorrt_llm", "postprocessing")})],
+         {("triton", "h0:8000", "tensorrt_llm", "1"): {"running": 8, "kv_usage": 0.5}}),
+    Kind("two models of embeddings in one Triton are two",
+         [Target({f'nv_inference_pending_request_count{{model="{model}",version="1"}}': 1 for model in "ab"},
+                 {f'nv_inference_request_success{{model="{model}",version="1"}}': 3 for model in "ab"})],
+         {("triton", "h0:8000", "a", "1"): {"waiting": 1}, ("triton", "h0:8000", "b", "1"): {"waiting": 1}}),
+    Kind("Ray Serve before 2.10, whose counters have no _total",
+         [Target({'ray_serve_replica_processing_queries{deployment="d",replica="d#1"}': 2,
+                  'ray_serve_batch_queue_length{deployment="d",replica="d#1"}': 0},
+                 {'ray_serve_deployment_request_counter{deployment="d",replica="d#1"}': 4})],
+         {("ray-serve", "h0:8000", "d", "d#1"): {"running": 2, "request_rate": 4}}),
     Kind("Ray Serve LLM: the engines, not the deployments around them",
          [together(vllm(OF_RAY, prefix="ray_vllm_"),
                    Target({'ray_serve_replica_processing_queries{deployment="LLMServer",replica="r1"}': 3,
@@ -142,6 +161,15 @@ KINDS = (
                    labels={"model": "m-v2", "engine": "vllm", "version": "v1", "kubernetes_namespace": "ns",
                            "kubernetes_pod_name": "p"})],
          {("vllm", "h0:8000", "m", "0"): {"running": 3}}),
+    Kind("vLLM with --disable-log-stats: its HTTP server counts, its engine does not", [ANSWERS], {},
+         "h0:8000: requests for completions, and no metric of an engine. vLLM needs a start without"),
+    Kind("the same beside another server", [vllm('model_name="m"'), ANSWERS],
+         {("vllm", "h0:8000", "m", ""): {"running": 3}}, "h1:8000: requests for completions"),
+    Kind("a healthy server counts HTTP requests, too", [together(vllm('model_name="m"'), ANSWERS)],
+         {("vllm", "h0:8000", "m", ""): {"running": 3}}),
+    Kind("a router whose servers nobody scrapes", [together(ROUTER, ANSWERS)], {},
+         "h0:8000: a router shows gauges of its servers, and nobody scrapes these"),
+    Kind("many servers without statistics", [ANSWERS] * 5, {}, "h0:8000, h1:8000, h2:8000 and 2 more: requests"),
 )  # fmt: skip
 
 

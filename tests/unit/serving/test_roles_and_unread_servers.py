@@ -69,6 +69,16 @@ def test_a_server_without_a_mapping_is_named(metric: str, title: str, tmp_path: 
     [
         (GpuOwner("ns", "ollama-0", "ollama"), (), "1 GPU belongs to an inference server (ollama) without metrics: it"),
         (GpuOwner("ns", "chat-0", "vllm"), (), "1 GPU belongs to an inference server (vllm) without metrics: let"),
+        (
+            GpuOwner("ns", "c-0", "sglang"),
+            (),
+            "1 GPU belongs to an inference server (sglang) without metrics: start it with --enable-metrics",
+        ),
+        (
+            GpuOwner("ns", "c-0", "torchserve"),
+            (),
+            "1 GPU belongs to an inference server (torchserve) without metrics: let Prometheus scrape its metrics",
+        ),
         (GpuOwner("ns", "chat-0", "vllm"), ("GPU-1",), None),
         (GpuOwner("ns", "train-0", "torch"), (), None),
     ],

@@ -97,8 +97,9 @@ class ServingFacts:
     """`expressions` are by server and signal, over all of its series; `histories`, of the curve's points, and `demand`
     are by group.
 
-    `unmapped` are servers that no mapping reads, and the metric that shows each. `counted_at_end` are servers that
-    count a request's tokens when it ends. `flags` and `helm_values` are by server and setting.
+    `unmapped` are servers that no mapping reads, and the metric that shows each. `quiet` are the addresses of pages
+    that count requests for completions and have no metric of an engine, `routers` those of routers that show gauges of
+    servers that nobody scrapes. `counted_at_end` are servers that count a request's tokens when it ends. `flags` and `helm_values` are by server and setting.
     """
 
     replicas: tuple[ServingReplica, ...] = ()
@@ -110,4 +111,6 @@ class ServingFacts:
     demand: Mapping[GroupKey, tuple[DemandSample, ...]] = field(default_factory=dict)
     window_seconds: int = 300
     unmapped: Mapping[str, str] = field(default_factory=dict)
+    quiet: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()
     counted_at_end: frozenset[str] = frozenset()
