@@ -62,9 +62,8 @@ class Prompts:
 def late_itl(curve: Curve, running: float, prompts: Prompts) -> float:
     """The 99th percentile of requests' mean time between tokens (seconds), with so many running on average.
 
-    Beside the prompts, the sequences delay each other: where they lengthen steps, their number varies by more than a
-    Poisson distribution's (variance: mean x step / base), and so do the steps. Of a short answer, fewer tokens average
-    the delays.
+    Beside the prompts, the sequences delay each other: steps vary with their number. Of a short answer, fewer tokens
+    average the delays.
     """
     mean = curve.itl(running, prompts.ratio)
     if running <= 0:
@@ -73,13 +72,23 @@ def late_itl(curve: Curve, running: float, prompts: Prompts) -> float:
     if delay >= mean:
         return math.inf
     by_prompts = delay / (mean - delay) * math.sqrt(LENGTHS * prompts.lengths / running)
-    stretched = mean / curve.base if curve.base > 0 else math.inf
     beside = max(0.0, mean - curve.base - delay) / mean
-    by_sequences = beside * math.sqrt(stretched / running) if beside > 0 else 0.0
+    by_sequences = beside * running_spread(curve.base, running, mean) if beside > 0 else 0.0
     spread = math.hypot(by_prompts, by_sequences)
     # By the first terms of Cornish and Fisher, with a skewness of three times the spread:
     # https://en.wikipedia.org/wiki/Cornish%E2%80%93Fisher_expansion
     return mean * (1 + spread * (Z99 + (Z99**2 - 1) / 2 * spread))
+
+
+def running_spread(base: float, running: float, itl: float) -> float:
+    """The standard deviation of requests running, relative to their mean; `base` and `itl` in seconds.
+
+    With steps of one length it is Poisson's. Where each further request lengthens the steps of all, a deviation lasts
+    longer: of a birth-death process whose rates are linear around its mean, the variance is the mean x (step / base).
+    Source: https://en.wikipedia.org/wiki/Birth%E2%80%93death_process (detailed balance, to the second order).
+    """
+    stretched = itl / base if base > 0 else math.inf
+    return math.sqrt(stretched / running) if running > 0 else math.inf
 
 
 def running_in_time(curve: Curve, itl: float, prompts: Prompts) -> float:

@@ -10,19 +10,14 @@ from gpu_advisor.evaluation.serving.extrapolation import most_running
 from gpu_advisor.evaluation.serving.facts import DemandSample
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.loads import Z95, ReplicaLoad, token_demand
+from gpu_advisor.evaluation.serving.prompt_delays import LENGTHS, Z99, running_spread
 from gpu_advisor.evaluation.serving.step_model import StepModel
 
 #: Growth of load that fewer replicas must still serve.
 GROWTH = 1.2
 
-#: Standard deviations between the mean and the 99th percentile of a normal distribution.
-Z99 = 2.326
-
 #: Of fewer replicas.
 SURPLUS_FEATURES = ("itl", "computed_itl", "peak_itl", "ttft", "kv", "limit", "beyond")
-
-#: The mean square of a prompt's length by the square of its mean: lengths within a factor of two of each other.
-LENGTHS = 1.2
 
 #: The 99th percentile by the 95th of an exponential distribution.
 P99_BY_P95 = math.log(100) / math.log(20)
@@ -77,7 +72,7 @@ def _fewer_replicas(
     if not math.isfinite(now) or not math.isfinite(then):
         return dict.fromkeys(SURPLUS_FEATURES, math.inf)
     running = growth * demand / replicas * then
-    varied = _running_spread(curve, running, then)
+    varied = running_spread(curve.base, running, then)
     found: dict[str, float | None] = {"beyond": running / curve.seen if curve.seen > 0 else None}
     prefill = growth * demand / replicas * ratio * curve.per_prompt_token
     if objectives.itl is not None:
@@ -133,17 +128,6 @@ def _load_error(group: ServingGroup, loads: Sequence[ReplicaLoad]) -> float:
     """By how much the load may be higher than the window shows, relative: its requests are a Poisson draw."""
     requests = sum(each.offered for each in loads) * group.window_seconds
     return Z95 / math.sqrt(requests) if requests > 0 else math.inf
-
-
-def _running_spread(curve: StepModel, running: float, itl: float) -> float:
-    """The standard deviation of requests running, relative to their mean.
-
-    With steps of one length it is Poisson's. Where each further request lengthens the steps of all, a deviation lasts
-    longer: of a birth-death process whose rates are linear around its mean, the variance is the mean x (step / base).
-    Source: https://en.wikipedia.org/wiki/Birth%E2%80%93death_process (detailed balance, to the second order).
-    """
-    stretched = itl / curve.base if curve.base > 0 else math.inf
-    return math.sqrt(stretched / running) if running > 0 else math.inf
 
 
 def _peak(loads: Sequence[ReplicaLoad]) -> float | None:
