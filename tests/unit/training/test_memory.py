@@ -285,9 +285,11 @@ def test_a_batch_size_is_proposed_from_measured_peaks():
             net.zero_grad()
         advice = manager.propose_batch_size(0.85)
     extra = 3 * data(4096)["x"].nbytes  # the whole batch, and the weights' gradients
-    for size, measured in manager._peaks.items():
+    watch = manager._watch
+    assert watch is not None
+    for size, measured in watch.peaks.items():
         assert peak(net, size) <= measured <= peak(net, size) + extra
-    points = [MeasuredPoint(size, manager._peaks[size]) for size in (1024, 2048, 4096)]
+    points = [MeasuredPoint(size, watch.peaks[size]) for size in (1024, 2048, 4096)]
     request = BatchSizeRequest(16 * MIB, 0.85, current_batch=4096)
     assert advice.recommended_batch_size is not None
     assert 0.6 * 16 * MIB <= peak(net, advice.recommended_batch_size) <= 0.86 * 16 * MIB

@@ -23,7 +23,6 @@ from torch import nn
 
 from gpu_advisor.calibration.out_of_memory import MemoryFailure, is_nearly_full, memory_failure
 from gpu_advisor.training.memory.accumulation import GradientAccumulation
-from gpu_advisor.training.memory.batch_size_proposal import proposal_text, propose_from_peaks
 from gpu_advisor.training.memory.checkpointing import can_checkpoint, enable_checkpointing
 from gpu_advisor.training.memory.device_memory import CudaMemory, DeviceMemory
 from gpu_advisor.training.memory.errors import DoesNotFitError, InexactError, MemoryManagerError, PeerFailedError
@@ -32,6 +31,7 @@ from gpu_advisor.training.memory.gradient_hooks import DeferredHooks
 from gpu_advisor.training.memory.micro_batch import count_samples, even_part_size, split_batch
 from gpu_advisor.training.memory.model_wrappers import unwrap_model
 from gpu_advisor.training.memory.other_gradients import OtherGradients
+from gpu_advisor.training.memory.peak_watch import DEFAULT_TARGET_RATIO, PeakWatch
 from gpu_advisor.training.memory.rank_consensus import (
     UNBOUNDED,
     ProcessGroupConsensus,
@@ -40,7 +40,7 @@ from gpu_advisor.training.memory.rank_consensus import (
     StepStatus,
     StepVote,
 )
-from gpu_advisor.training.memory.remedies import Remedy, choose_remedies
+from gpu_advisor.training.memory.remedies import Remedy
 from gpu_advisor.training.memory.step_rollback import StepRollback
 from gpu_advisor.training.memory.training_step import ComputeLoss, StepResult, TrainingStep
 from gpu_advisor.training.memory.weighting import TermRatios, Weighting
@@ -48,11 +48,7 @@ from gpu_advisor.training.memory.weighting import TermRatios, Weighting
 if TYPE_CHECKING:
     from gpu_advisor.calibration.batch_size_advice import BatchSizeAdvice
 
-#: Share of memory that a proposed batch size may use.
-DEFAULT_TARGET_RATIO = 0.85
-
 log = logging.getLogger(__name__)
-
 
 #: Steps of different code whose exactness is remembered.
 MAX_EXAMINED = 32
@@ -126,18 +122,11 @@ class MemoryManager:
         self._examined_again: set[Hashable] = set()
         self._term_ratios = TermRatios()
         self._exact = exact
-        self._threshold_ratio = threshold_ratio
         self._min_micro_batch_size = min_micro_batch_size
         self._can_checkpoint = checkpointing and can_checkpoint(self.model)
-        self._check_every_steps = check_every_steps
-        self._last_check = self.memory.read() if self.memory else None
-        self._pending_remedies: tuple[Remedy, ...] = ()
+        self._watch = PeakWatch(self.memory, threshold_ratio, check_every_steps) if self.memory else None
         self._warnings_logged: set[str] = set()
         self._suspected_error: Exception | None = None
-        self._steps = 0
-        self._measured_size: int | None = None
-        self._measured_limit: int | None = None
-        self._peaks: dict[int, int] = {}
 
     def backward(
         self,
@@ -181,7 +170,8 @@ class MemoryManager:
         finally:
             self._others.put_back(*shares)
         hooks.run_accumulated_hooks()
-        self._check(attempt.part_size)
+        if self._watch is not None:
+            self._watch.check(attempt.part_size, self._can_checkpoint)
         if attempt.part_size == attempt.size and not self._was_examined(step):
             self._examine_after(step, attempt.size, parameters)
         return attempt.result.loss
@@ -195,10 +185,9 @@ class MemoryManager:
         total. Changes nothing: another batch size may need another learning rate. Raises CalibrationError, and
         MemoryManagerError if the device's memory is unknown.
         """
-        if self.memory is None:
+        if self._watch is None:
             raise MemoryManagerError("cannot read the memory of this device; pass memory= to MemoryManager")
-        peaks = {**dict(points), **self._peaks}
-        return propose_from_peaks(peaks, self.memory.read().limit_bytes, target_ratio, self._measured_size)
+        return self._watch.propose(target_ratio, dict(points))
 
     def _attempt_until_done(
         self, step: TrainingStep, parameters: list[nn.Parameter], hooks: DeferredHooks, calls: int
@@ -234,7 +223,8 @@ class MemoryManager:
                 part_size = even_part_size(size, self.micro_batch_size, least)
             divided = part_size < size
             weighting = self._weighting(step, size, parameters) if divided or calls > 1 else None
-            self._begin_measuring(part_size)
+            if self._watch is not None:
+                self._watch.begin(part_size, self.micro_batch_size)
             parts = step.parts(size, part_size, least)
             result = step.run(self.model, parts, weighting, self._term_ratios, parameters)
             hooks.run_gradient_hooks()
@@ -269,7 +259,8 @@ class MemoryManager:
             if not bound and self._suspected_error is not None and not self._can_checkpoint:
                 attempt = attempt._replace(status=StepStatus.FAILED, error=self._suspected_error)
         used = tuple(parameter.grad is not None for parameter in parameters)
-        return StepVote(attempt.status, bound, Remedy.CHECKPOINTING in self._pending_remedies, used)
+        checkpointing = self._watch is not None and Remedy.CHECKPOINTING in self._watch.remedies
+        return StepVote(attempt.status, bound, checkpointing, used)
 
     def _reduce_micro_batch(self, consensus_vote: StepVote, attempt: _Attempt, step: TrainingStep) -> None:
         """All ranks decide alike: they have the same vote and copies of one model."""
@@ -371,11 +362,12 @@ class MemoryManager:
             log.warning(message)
 
     def _enable_checkpointing(self) -> None:
-        self._pending_remedies = ()
+        if self._watch is not None:
+            self._watch.remedies = ()
         if self._can_checkpoint and enable_checkpointing(self.model):
             self._can_checkpoint = False
-            self._measured_size = None  # earlier peaks no longer apply
-            self._peaks.clear()
+            if self._watch is not None:
+                self._watch.restart()
             log.warning("low memory: enabled gradient checkpointing; steps take about a third longer")
 
     def _free_memory(self) -> None:
@@ -384,35 +376,6 @@ class MemoryManager:
         gc.collect()
         if self.memory is not None:
             self.memory.empty_cache()
-
-    def _begin_measuring(self, part_size: int) -> None:
-        """Reset the peak when the size changes. A smaller last batch of an epoch does not count as a change."""
-        measured = self._measured_size
-        changed = measured is None or part_size > measured or self.micro_batch_size != self._measured_limit
-        if self.memory is not None and changed:
-            self.memory.reset_peak()
-            self._measured_size, self._measured_limit = part_size, self.micro_batch_size
-
-    def _check(self, part_size: int) -> None:
-        """After a successful step: choose remedies to apply before the next one."""
-        self._steps += 1
-        if self.memory is None or (self._steps % self._check_every_steps and part_size in self._peaks):
-            return
-        reading = self.memory.read()
-        if part_size == self._measured_size:
-            self._peaks[part_size] = max(reading.peak_allocated_bytes, self._peaks.get(part_size, 0))
-        self._pending_remedies = choose_remedies(reading, self._last_check, self._threshold_ratio, self._can_checkpoint)
-        self._last_check = reading
-        if Remedy.EMPTY_CACHE in self._pending_remedies:
-            self.memory.empty_cache()
-        if Remedy.SMALLER_BATCH in self._pending_remedies and "smaller" not in self._warnings_logged:
-            self._warnings_logged.add("smaller")
-            log.warning(
-                "peak memory is %.0f %% of the limit, with a micro-batch size of %d; %s",
-                100 * reading.peak_allocated_bytes / reading.limit_bytes,
-                part_size,
-                proposal_text(self._peaks, reading.limit_bytes, DEFAULT_TARGET_RATIO),
-            )
 
     def _buffers(self) -> Iterator[torch.Tensor]:
         return self.model.buffers() if self._shared_buffers else iter(())
