@@ -18,7 +18,7 @@ from gpu_advisor.evaluation.serving.prompt_delays import (
     running_in_time,
     share_in_time,
 )
-from gpu_advisor.evaluation.serving.sizing import group_work
+from gpu_advisor.evaluation.serving.sizing import group_work, shown_work
 from gpu_advisor.evaluation.serving.step_model import StepModel
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -174,3 +174,30 @@ def test_a_prompt_takes_no_longer_than_its_prefill(values: dict[str, float], sha
     assert prompt_token_seconds(CURVE, replicas) == pytest.approx(seconds)
     known = cautious_curve(CURVE, replicas, 7200.0)
     assert known.per_token == pytest.approx(seconds / share)
+
+
+@pytest.mark.parametrize(
+    ("busiest", "trusted"), [(156.0, None), (350.0, 1.0), (4000.0, math.inf)], ids=["half", "more", "all"]
+)
+def test_a_load_that_a_window_has_shown_is_no_extrapolation(busiest: float, trusted: float | None) -> None:
+    """Less what its number of requests may be off by: of the load shown, or of all that the curve promises."""
+    values = {"output_tokens": 176.0, "prompt_tokens": 1800.0, "running": 4.4, "kv_usage": 0.04, "ttft_p95": 0.5}
+    members = tuple(ServingReplica("vllm", "j", f"h{n}:1", "m", values=values) for n in range(2))
+    tokens = [busiest if 100 <= n < 106 else 156.0 for n in range(240)]
+    history = tuple(DemandSample(60.0 * n, 2, 2 * each, 0.0) for n, each in enumerate(tokens))
+    group = ServingGroup("vllm", "m", "", "", members, (), CURVE, history[-1].at, 300.0, history)
+    calm = replace(group, demand=history[:90], at=history[89].at)
+    plain, read, before = (
+        group_work(one, Objectives(3.0, 0.05), cautious=each)
+        for one, each in ((group, False), (group, True), (calm, True))
+    )
+    assert plain is not None
+    assert read is not None
+    assert before is not None
+    assert read[0] <= plain[0]
+    if trusted is None:
+        assert read[0] == before[0]
+    else:
+        assert before[0] < read[0] <= max(before[0], min(trusted * busiest, plain[0]))
+    assert shown_work(replace(group, demand=()), 176.0) == 0.0
+    assert shown_work(group, 176.0) < busiest

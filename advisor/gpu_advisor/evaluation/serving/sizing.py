@@ -21,8 +21,9 @@ from gpu_advisor.evaluation.serving.extrapolation import (
 )
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
-from gpu_advisor.evaluation.serving.prompt_delays import Prompts, running_in_time, share_in_time
+from gpu_advisor.evaluation.serving.prompt_delays import LENGTHS, Z99, Prompts, running_in_time, share_in_time
 from gpu_advisor.evaluation.serving.step_model import StepModel
+from gpu_advisor.evaluation.serving.surplus import busiest_window
 from gpu_advisor.settings import EvaluationSettings
 
 #: The 95th percentile of a normal distribution, in standard deviations.
@@ -60,7 +61,8 @@ def group_work(group: ServingGroup, objectives: Objectives, cautious: bool = Fal
 
     `cautious`: beyond the loads that the group has shown, on the safe side, and with what prompts add to latencies. An
     objective for 95 % is to hold in each window, not on average over windows: the work is that which keeps it for 99 %
-    of the requests. First tokens are as late as they are, and wait for more prompts.
+    of the requests. First tokens are as late as they are, and wait for more prompts. What a window has shown needs no
+    such reading: the windows that missed their objectives correct the work of a replica (missed_load).
     """
     lengths = mean_lengths(group)
     if group.curve is None or objectives.itl is None or lengths is None:
@@ -73,13 +75,27 @@ def group_work(group: ServingGroup, objectives: Objectives, cautious: bool = Fal
     curve = cautious_curve(group.curve, group.replicas, _history_seconds(group), KV_ROOM * full)
     token_seconds = prompt_token_seconds(group.curve, group.replicas)
     prompts = Prompts(prompt / output, prompt, token_seconds, computed_share(group.replicas))
-    works = (
-        work_per_replica(curve, objectives.itl, prompts.ratio, full),
-        _work_in_time(curve, objectives.itl, prompts),
-        _work_with_first_tokens_in_time(group.replicas, objectives.ttft, prompts),
-    )
-    known = [each for each in works if each is not None]
-    return (min(known), output) if len(known) == len(works) else None
+    work = work_per_replica(curve, objectives.itl, prompts.ratio, full)
+    in_time = _work_in_time(curve, objectives.itl, prompts)
+    first_tokens = _work_with_first_tokens_in_time(group.replicas, objectives.ttft, prompts)
+    if work is None or in_time is None or first_tokens is None:
+        return None
+    return max(min(work, in_time, first_tokens), min(work, shown_work(group, output))), output
+
+
+def shown_work(group: ServingGroup, output: float) -> float:
+    """Tokens per second of a replica in the busiest window of the history; 0 without one.
+
+    Less the error of its number of requests, which are a Poisson draw of the load (`output` tokens each).
+    """
+    each_replica = [
+        replace(each, tokens_per_second=each.tokens_per_second / each.replicas)
+        for each in group.demand
+        if each.replicas > 0
+    ]
+    busiest = busiest_window(each_replica, group.window_seconds)
+    requests = busiest * len(group.replicas) * group.window_seconds / output
+    return busiest / (1 + Z99 * math.sqrt(LENGTHS / requests)) if requests > 0 else 0.0
 
 
 def _work_in_time(curve: CautiousCurve, itl: float, prompts: Prompts) -> float | None:
