@@ -1,4 +1,8 @@
-"""Runs the mutants and writes the score: python -m tests.mutation."""
+"""Runs the mutants and writes the score: python -m tests.mutation.
+
+Of a part (`--only`, `--survivors`, `--tests`) the score is written only under a name of its own (`--write`). Tests are
+written for the survivors of a seed: an unbiased score needs a seed that nobody has seen.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +31,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--mutants", type=int, default=WANTED, help="how many to try (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="which ones (default: %(default)s)")
-    parser.add_argument("--only", default="", help="only those in files with this in their path; nothing is written")
-    parser.add_argument("--survivors", action="store_true", help="only those of the last results; nothing is written")
-    parser.add_argument("--tests", nargs="+", default=TESTS, help="only these tests (files); nothing is written")
+    parser.add_argument("--only", default="", help="only those in files with this in their path")
+    parser.add_argument("--survivors", action="store_true", help="only those of the last results")
+    parser.add_argument("--write", metavar="NAME", help="write the score under this name in benchmarks/results/")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="only these tests (files)")
     arguments = parser.parse_args()
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     os.chdir(ROOT)
@@ -46,16 +51,18 @@ def main() -> int:
     if not run.outcomes:
         return int(status) or 1
     print(summary(run.outcomes))
-    if not partial:
-        versions = {name: version(name) for name in ("coverage", "hypothesis", "numpy", "pytest")}
+    name = arguments.write or ("" if partial else "mutants")
+    if name:
+        versions = {each: version(each) for each in ("coverage", "hypothesis", "numpy", "pytest")}
         conditions = {
             "seed": arguments.seed,
+            "only": arguments.only,
             "versions": versions,
             "tests": run.tests,
             "unusable_tests": run.unusable,
             "seconds": round(time.monotonic() - started),
         }
-        write("mutants", {**conditions, **document(run.outcomes)})
+        write(name, {**conditions, **document(run.outcomes)})
     rate = sum(outcome.killer is not None for outcome in run.outcomes) / len(run.outcomes)
     if rate < LOWEST_RATE:
         _say(f"{rate:.1%} of the mutants are killed, fewer than {LOWEST_RATE:.0%}: write tests for the survivors")
