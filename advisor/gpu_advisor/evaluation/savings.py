@@ -37,10 +37,10 @@ def with_savings(advice: Recommendation, pool: Pool, prices: Prices) -> Recommen
         return _with_size_change(advice, change, prices)
     advice = _with_projected_waste(advice)
     saves = advice.waste if advice.saves is None else advice.saves
-    if not saves:
+    shares = _shares([(advice, saves)])
+    if not shares:  # nothing, or GPUs that are unknown, as of a server that is joined to none
         return advice
-    savings = prices.worth(_shares([(advice, saves)]))
-    return _with_cost_change(replace(advice, savings=savings), -1 if change else 0)
+    return _with_cost_change(replace(advice, savings=prices.worth(shares)), -1 if change else 0)
 
 
 def _size_change(advice: Recommendation, pool: Pool) -> int:

@@ -42,6 +42,16 @@ def advice(**change: Any) -> Recommendation:
     return dataclasses.replace(first, **change)
 
 
+@pytest.mark.parametrize(("gpus", "priced"), [((), False), (("g0",), True)])
+def test_what_gpus_that_are_unknown_are_worth_is_unknown(gpus: tuple[str, ...], priced: bool) -> None:
+    """Of an inference server that is joined to no GPU."""
+    known = facts([GpuSpec("g0", 0.5, name=H100)], SETTINGS)
+    (pool,) = assign_pools(known.gpus, SETTINGS.pools)
+    projection = Projection(intervals={"throughput_ratio": (1.0, 2.0)})
+    found = with_savings(advice(gpus=gpus, projection=projection), pool, Prices({"g0": GpuPrice(4.0, "USD")}, "USD"))
+    assert (found.savings is not None) is priced
+
+
 def with_values(known: Facts, values: Mapping[Signal, Mapping[str, float]]) -> Facts:
     merged = {name: dict(found) for name, found in known.values.items()}
     for signal, found in values.items():
