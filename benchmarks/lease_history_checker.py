@@ -8,7 +8,7 @@ acknowledged or its latest possible expiry.
 
     double allocation   two leases certainly have the same GPU at the same time
     lost                a lease that is certainly active is not listed, or its renewal or release is refused
-    leaked              a lease that cannot be active any more is listed or renewed
+    leaked              a lease that can no longer be active is listed or renewed
     refused             a request is refused although a node has enough GPUs that no lease can have
     other lease         one client token gets two leases
     wrong GPUs          of another number, type or node than requested

@@ -152,7 +152,7 @@ def _inject_stack_faults(stack: Stack, seed: int, stop: threading.Event, run: Ru
 
 
 def _recover(stack: Stack) -> str:
-    """Wait until nothing shows of the fault any more; else what does."""
+    """Wait until the fault no longer shows in anything; else where it does."""
 
     def remaining() -> str:
         state = advisor_state(stack)

@@ -76,7 +76,7 @@ class LeaseTable:
         self._tokens: dict[str, str] = {}  # of active leases
         self.changes = LeaseChanges()
         self._next_expiry = 0.0  # before this time there is nothing to expire
-        self._forgotten_until = 0.0  # leases that ended up to this time are not recognized any more
+        self._forgotten_until = 0.0  # leases that ended up to this time are no longer recognized
         self._next_purge = 0.0
         for each in active:
             self._insert(each)

@@ -49,7 +49,7 @@ def command(
         url = urljoin(client.address, f"recommendations/{quote(found['id'], safe='')}/snooze")
         if end:
             _fetch(client, "DELETE", url)
-            click.echo(one_line(f"Not snoozed any more: {found['summary']}"))
+            click.echo(one_line(f"No longer snoozed: {found['summary']}"))
         else:
             _fetch(client, "POST", url, {"reason": reason, "until": until.isoformat(timespec="seconds")})
             click.echo(one_line(f"Snoozed until {until:%Y-%m-%d %H:%M} UTC: {found['summary']}"))

@@ -44,10 +44,10 @@ def explain_incomparable(kind: str, scope: Scope, gpus: Sequence[str], work: Ite
     present = {gpu.uuid for gpu in facts.gpus}
     missing = sum(1 for uuid in gpus if uuid not in present)
     if missing:
-        return f"{missing} of its {len(gpus)} GPUs are not there any more: released, or exchanged"
+        return f"{missing} of its {len(gpus)} GPUs were released or replaced"
     if scope.lease and all(each.id != scope.lease for each in facts.leases.values()):
         return "the lease has ended: its GPUs are free for others"
     before = frozenset(work)
     if kind in WORK_KINDS and before and before.isdisjoint(now := work_on(gpus, facts)):
-        return "other work runs on its GPUs now" if now else "its work is not seen on its GPUs any more"
+        return "other work runs on its GPUs now" if now else "its work no longer runs on its GPUs"
     return None

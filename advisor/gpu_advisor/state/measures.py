@@ -59,7 +59,7 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
     "straggler": (_BUSY,),
 }
 
-_GONE = "its GPUs are not there any more: released, or exchanged"
+_GONE = "its GPUs were released or replaced"
 _UNKNOWN = "no exporter reported what would show it, before and after"
 
 #: Why a kind has no measure here.

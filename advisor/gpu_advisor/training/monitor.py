@@ -346,7 +346,7 @@ class TrainingMonitor:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called: nothing is published any more."""
+        """Whether `close` was called: nothing more is published."""
         return self._closed
 
     def collector(self) -> TrainingCollector:
