@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from gpu_advisor.evaluation import checks, signals
+from gpu_advisor.evaluation import check_bands, checks, signals
 from gpu_advisor.evaluation.engine import decide
 from gpu_advisor.evaluation.pools import assign_pools
 from gpu_advisor.evaluation.prices import fleet_prices
@@ -288,7 +288,7 @@ def test_the_band_of_several_pools_is_the_mean_of_their_bands_by_gpus(
     ]  # fmt: skip
     settings = Settings.model_validate({"pools": configured})
     cards = [GpuSpec(f"{i}/{k}", node=str(i)) for i, (*_, count) in enumerate(found) for k in range(count)]
-    band = checks.mean_band(settings, assign_pools([card.gpu for card in cards], settings.pools))
+    band = check_bands.mean_band(settings, assign_pools([card.gpu for card in cards], settings.pools))
     lows = [low / 100 if kind == "serving" else 0.9 for kind, low, _, count in found for _ in range(count)]
     highs = [high / 100 if kind == "serving" else 1.0 for kind, _, high, count in found for _ in range(count)]
     assert (band.low, band.high) == pytest.approx((sum(lows) / len(lows), sum(highs) / len(highs)))
@@ -301,4 +301,4 @@ def test_the_band_of_several_pools_is_the_mean_of_their_bands_by_gpus(
 def test_the_threshold_of_the_evidence_is_the_edge_that_is_missed(
     low: float, high: float, value: float, edge: float
 ) -> None:
-    assert checks.TargetBand(low, high).edge(value) == edge
+    assert check_bands.TargetBand(low, high).edge(value) == edge
