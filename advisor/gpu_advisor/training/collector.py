@@ -9,21 +9,28 @@ Imported only on request: prometheus_client is no dependency of the extra `train
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gpu_advisor.training.metrics import FAMILIES, TrainingMetricFamily, group_by_family
+from gpu_advisor.training.metrics import FAMILIES, MetricSample, TrainingMetricFamily, group_by_family
 
-if TYPE_CHECKING:
-    from gpu_advisor.training.monitor import TrainingMonitor
+
+class MetricSource(Protocol):
+    """A TrainingMonitor."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    def labels(self) -> dict[str, str]: ...
+    def samples(self) -> list[MetricSample]: ...
 
 
 class TrainingCollector(Collector):
     """Yields the families of `TrainingMonitor.page()`, and none once the monitor is closed."""
 
-    def __init__(self, monitor: TrainingMonitor) -> None:
+    def __init__(self, monitor: MetricSource) -> None:
         self._monitor = monitor
 
     def describe(self) -> Iterator[Metric]:
