@@ -277,6 +277,9 @@ def test_the_lower_end_of_a_projection_is_below_the_upper(
 ) -> None:
     curve = StepModel(0.01, 0.0005, 0.0, 0.01, 40) if known else None
     projected = project(curve, 10, LoadChange(running, target, 0.02, 0.0, waiting, 2.0))
+    assert ("ttft_seconds" in projected.intervals) is (waiting > target - running)  # 0 s is no time to a first token
+    without_tokens = project(curve, 10, LoadChange(running, target, None, 0.0, waiting, 2.0))
+    assert {"ttft_seconds", "itl_seconds"}.isdisjoint(without_tokens.intervals)
     assert all(0 <= low <= high for low, high in projected.intervals.values())
     low, high = projected.intervals["throughput_ratio"]
     assert projected.throughput_ratio is not None

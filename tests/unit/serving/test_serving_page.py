@@ -92,4 +92,15 @@ def test_the_catalogue_has_the_metrics_of_serving_and_a_served_model_has_all() -
 
 
 def test_a_fleet_without_servers_says_what_is_found() -> None:
-    assert "No inference-server metrics found" in text_of(client_of(whole()), "/page/serving")
+    text = text_of(client_of(whole()), "/page/serving")
+    assert "No inference-server metrics found" in text
+    assert "Servers without metrics" not in text
+
+
+def test_servers_whose_metrics_are_missing_are_named_with_the_fix() -> None:
+    evaluation = whole().evaluation
+    assert evaluation is not None
+    facts = replace(evaluation.facts, serving=replace(evaluation.facts.serving, quiet=("h<0>:8000",)))
+    text = text_of(client_of(replace(whole(), evaluation=replace(evaluation, facts=facts))), "/page/serving")
+    assert "Servers without metrics" in text
+    assert "h&lt;0&gt;:8000: requests for completions" in text or "h<0>:8000: requests for completions" in text

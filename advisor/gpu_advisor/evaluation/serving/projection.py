@@ -52,7 +52,7 @@ def project(curve: StepModel | None, span: float, change: LoadChange) -> Project
     if change.itl is not None:
         intervals["itl_seconds"] = _rounded((low * change.itl, high * change.itl))
     queue = _queue_seconds(change, throughput)
-    if queue is not None:
+    if queue is not None and change.itl is not None:  # servers of embeddings and images have no first token
         intervals["ttft_seconds"] = _rounded(queue)
     return Projection(throughput_ratio=round(math.sqrt(throughput[0] * throughput[1]), 3), intervals=intervals)
 
@@ -65,10 +65,11 @@ def _extrapolation(curve: StepModel, span: float, target: float) -> float:
 
 
 def _queue_seconds(change: LoadChange, throughput: tuple[float, float]) -> tuple[float, float] | None:
-    """Seconds in the queue for those that still wait: Little's law."""
-    if change.finished <= 0:
+    """Seconds in the queue for those that still wait: Little's law. None if nobody does: then a first token takes what
+    its prompt does, which this does not know."""
+    still = change.waiting - (change.target - change.running)
+    if change.finished <= 0 or still <= 0:
         return None
-    still = max(0.0, change.waiting - (change.target - change.running))
     low, high = throughput
     return still / (change.finished * high), still / (change.finished * low)
 

@@ -15,6 +15,7 @@ from gpu_advisor.documents import serialize
 from gpu_advisor.documents.advice_groups import AdviceGroup
 from gpu_advisor.documents.runbook_files import runbook_html, runbook_names
 from gpu_advisor.evaluation.recommendation import Evidence
+from gpu_advisor.evaluation.serving.unmapped import unread_servers
 from gpu_advisor.evaluation.what_if import WhatIfComparison, WhatIfError, apply_changes, compare_settings
 from gpu_advisor.notify.alertmanager import AlertmanagerStatus
 from gpu_advisor.settings import Settings
@@ -211,7 +212,8 @@ class _Pages:
     def serving(self) -> Response:
         view = self._context.view()
         rows = serving_rows(view.evaluation, view.issued) if view.evaluation else []
-        return self._page("serving.html", view, models=rows[:MAX_JOBS], model_count=len(rows))
+        unread = tuple(unread_servers(view.evaluation.facts)) if view.evaluation else ()
+        return self._page("serving.html", view, models=rows[:MAX_JOBS], model_count=len(rows), unread=unread)
 
     def recommendation(self, id_: str) -> Response:
         view = self._context.view()
