@@ -7,16 +7,21 @@ import random
 from dataclasses import replace
 
 import pytest
-from gpu_advisor.evaluation.serving.extrapolation import cautious_curve, computed_share, prompt_token_seconds
+from gpu_advisor.evaluation.serving.extrapolation import (
+    cautious_curve,
+    computed_share,
+    prompt_token_seconds,
+    queued_token_seconds,
+)
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
 from gpu_advisor.evaluation.serving.prompt_delays import (
     LENGTHS,
     Prompts,
     late_itl,
-    late_wait,
     running_in_time,
     share_in_time,
+    wait_quantile,
 )
 from gpu_advisor.evaluation.serving.sizing import group_work, shown_work
 from gpu_advisor.evaluation.serving.step_model import StepModel
@@ -61,7 +66,7 @@ def test_the_longest_waits_are_those_of_a_queue(share: float, prompt: float) -> 
     for _ in range(40_000):
         waits.append(wait)
         wait = max(0.0, wait + draw.gammavariate(shape, prompt / shape) - draw.expovariate(share / prompt))
-    late = late_wait(share, Prompts(1.0, prompt / 1e-4, 1e-4))
+    late = wait_quantile(0.01, share, Prompts(1.0, prompt / 1e-4, 1e-4))
     assert late == pytest.approx(sorted(waits)[-len(waits) // 100], rel=0.2)
 
 
@@ -75,7 +80,7 @@ def test_late_requests_take_longer_than_the_mean_and_longer_still_with_more_prom
     assert late >= curve.itl(running, ratio)
     assert late_itl(curve, 1.1 * running, prompts) >= late * (1 - 1e-9)
     assert late_itl(curve, running, replace(prompts, computed=computed / 2)) >= late * (1 - 1e-9)
-    assert late_wait(0.3, prompts) <= late_wait(0.4, prompts)
+    assert wait_quantile(0.05, 0.3, prompts) <= wait_quantile(0.01, 0.3, prompts) <= wait_quantile(0.01, 0.4, prompts)
 
 
 @given(sequence=st.floats(1e-5, 1e-3), running=st.floats(1.0, 50.0))
@@ -99,9 +104,17 @@ def test_the_most_in_time_keep_the_objective_and_one_percent_more_do_not(
     assume(1e-3 < most < math.inf)
     assert late_itl(curve, most, prompts) <= itl * (1 + 1e-9)
     assert most == by_mean or late_itl(curve, 1.01 * most, prompts) > itl
-    share = share_in_time(room, prompts, 0.7)
-    assert late_wait(share, prompts) <= room * (1 + 1e-9)
-    assert share == 0.7 or late_wait(1.01 * share, prompts) > room
+    share = share_in_time(room, 0.0, 0.0, prompts, 0.7)
+    assert wait_quantile(0.01, share, prompts) <= room * (1 + 1e-9)
+    assert share == 0.7 or wait_quantile(0.01, 1.01 * share, prompts) > room
+
+
+@given(now=st.floats(0.0, 0.6), first=st.floats(0.05, 2.0), token=st.floats(1e-5, 3e-4))
+def test_first_tokens_wait_no_less_with_more_prompts_than_they_do_now(now: float, first: float, token: float) -> None:
+    prompts = Prompts(5.0, 2000.0, token)
+    share = share_in_time(first, first, now, prompts, 0.7)
+    assert share <= max(now, 0.05) + 1e-9  # an objective that is just kept has no room
+    assert share_in_time(2 * first, first, now, prompts, 0.7) >= share
 
 
 def test_what_bounds_nothing_is_not_searched() -> None:
@@ -109,7 +122,7 @@ def test_what_bounds_nothing_is_not_searched() -> None:
     assert running_in_time(flat, 0.05, Prompts(1.0, 100.0, 0.0)) == math.inf
     assert late_itl(flat, 10.0, Prompts(1.0, 100.0, 0.0)) == 0.02
     assert late_itl(flat, 10.0, Prompts(1.0, 100.0, 0.01)) == math.inf  # prompts that take more than all of the time
-    assert late_wait(1.0, LONG) == math.inf
+    assert wait_quantile(0.01, 1.0, LONG) == math.inf
     assert Prompts(1.0, 100.0, 1e-4, 0.0).lengths == 1.0
 
 
@@ -139,17 +152,21 @@ def test_first_tokens_that_wait_for_more_prompts_keep_their_objective(
     free, bound = (group_work(group, Objectives(each, 0.05), cautious=True) for each in (None, ttft))
     assert free is not None
     assert (None if bound is None else bound[0] < free[0]) is binds
-    unknown = replace(group, replicas=tuple(replace(each, values={**values, "ttft_p95": 0.2142}) for each in members))
-    missing = replace(
-        group,
-        replicas=tuple(
-            replace(each, values={name: value for name, value in values.items() if name != "ttft_p95"})
-            for each in members
-        ),
+
+
+def test_first_tokens_that_nobody_reports_take_as_long_as_their_prompts() -> None:
+    values = {"output_tokens": 180.0, "prompt_tokens": 1800.0, "running": 2.0, "kv_usage": 0.02}
+    prompt = CURVE.per_prompt_token * 1800
+    reported, unknown = (
+        ServingGroup(
+            "vllm", "m", "", "", (ServingReplica("vllm", "j", "h:1", "m", values=each),), (), CURVE, 0.0, 300.0
+        )
+        for each in ({**values, "ttft_p95": prompt}, values)
     )
-    assert group_work(missing, Objectives(ttft, 0.05), cautious=True) == pytest.approx(
-        group_work(unknown, Objectives(ttft, 0.05), cautious=True)
-    )
+    for ttft in (2.0, 0.6, 0.2):
+        works = [group_work(each, Objectives(ttft, 0.05), cautious=True) for each in (reported, unknown)]
+        assert works[0] == works[1]
+        assert (works[0] is None) is (ttft < prompt)
 
 
 def test_a_shared_prefix_leaves_prompts_of_more_different_lengths() -> None:
@@ -174,6 +191,16 @@ def test_a_prompt_takes_no_longer_than_its_prefill(values: dict[str, float], sha
     assert prompt_token_seconds(CURVE, replicas) == pytest.approx(seconds)
     known = cautious_curve(CURVE, replicas, 7200.0)
     assert known.per_token == pytest.approx(seconds / share)
+    assert queued_token_seconds(CURVE, replicas, 1800.0) >= seconds * (1 - 1e-9)
+
+
+def test_a_prompt_of_several_steps_keeps_others_waiting_for_all_that_they_read() -> None:
+    """Ten steps of 50 ms, of which 28 add to what decoding takes anyway."""
+    values = {"prefill_seconds": 0.5, "prompt_tokens": 5200.0}
+    curve = StepModel(0.026, 6e-4, 5.4e-5, 0.007, 5.0)
+    replicas = [ServingReplica("vllm", "j", "h:1", values=values)]
+    assert prompt_token_seconds(curve, replicas) * 5200 == pytest.approx(0.28, abs=0.01)
+    assert queued_token_seconds(curve, replicas, 5200.0) * 5200 == pytest.approx(0.474)
 
 
 @pytest.mark.parametrize(

@@ -95,18 +95,32 @@ def computed_share(replicas: Sequence[ServingReplica]) -> float:
 
 
 def prompt_token_seconds(curve: StepModel, replicas: Sequence[ServingReplica]) -> float:
-    """Seconds of a prompt token, of those found in a cache as well: by the curve, and no more than prompts took.
+    """Seconds that a prompt token adds to steps, of those found in a cache as well: by the curve, and no more than
+    prefills took.
 
     More prompts are computed where more sequences run, so that a curve may count the time of these as that of prompts.
     """
+    took = _prefill_token_seconds(replicas)
+    return curve.per_prompt_token if took is None else min(curve.per_prompt_token, took)
+
+
+def queued_token_seconds(curve: StepModel, replicas: Sequence[ServingReplica], prompt: float) -> float:
+    """Seconds for which a token of a prompt of so many tokens keeps other prompts waiting.
+
+    A prompt of more tokens than a step takes has steps of its own, with all that they read: its prefill, without one
+    step that it shares with others.
+    """
+    added, took = prompt_token_seconds(curve, replicas), _prefill_token_seconds(replicas)
+    return added if took is None else max(added, took - curve.base / prompt)
+
+
+def _prefill_token_seconds(replicas: Sequence[ServingReplica]) -> float | None:
     took = [
         (seconds, tokens)
         for each in replicas
         if (seconds := each.value("prefill_seconds")) and (tokens := each.value("prompt_tokens"))
     ]
-    if not took:
-        return curve.per_prompt_token
-    return min(curve.per_prompt_token, sum(seconds for seconds, _ in took) / sum(tokens for _, tokens in took))
+    return sum(seconds for seconds, _ in took) / sum(tokens for _, tokens in took) if took else None
 
 
 def most_running(replicas: Sequence[ServingReplica]) -> float:

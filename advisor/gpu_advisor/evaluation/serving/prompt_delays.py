@@ -97,8 +97,8 @@ def running_in_time(curve: Curve, itl: float, prompts: Prompts) -> float:
     return most if not math.isfinite(most) else _largest(lambda each: late_itl(curve, each, prompts) <= itl, most)
 
 
-def late_wait(share: float, prompts: Prompts) -> float:
-    """The 99th percentile of a prompt's wait for others (seconds) that take this share of the time.
+def wait_quantile(late: float, share: float, prompts: Prompts) -> float:
+    """How long (seconds) a prompt waits for others, which take this share of the time, with `late` waiting for longer.
 
     The tail of an M/G/1 queue's wait: P(wait > t) = share x exp(-t / m), with m = E[S^2] / (2 E[S] (1 - share)).
     Source: https://en.wikipedia.org/wiki/Pollaczek%E2%80%93Khinchine_formula (the mean; the tail as exponential).
@@ -106,12 +106,16 @@ def late_wait(share: float, prompts: Prompts) -> float:
     if share >= 1:
         return math.inf
     mean = prompts.tokens * prompts.token_seconds * prompts.lengths / 2 / (1 - share)
-    return mean * math.log(share / LATE) if share > LATE else 0.0
+    return mean * math.log(share / late) if share > late else 0.0
 
 
-def share_in_time(room: float, prompts: Prompts, most: float) -> float:
-    """The share of the time, at most `most`, that prompts may take for 99 % of them to wait no longer than `room`."""
-    return _largest(lambda each: late_wait(each, prompts) <= room, most)
+def share_in_time(objective: float, first_token: float, share: float, prompts: Prompts, most: float) -> float:
+    """The share of the time, at most `most`, that prompts may take for 99 % of the first tokens to keep an objective.
+
+    `first_token` is their 95th percentile at the present `share`; times in seconds. In it is the wait at that share.
+    """
+    alone = max(0.0, first_token - wait_quantile(0.05, share, prompts))
+    return _largest(lambda each: alone + wait_quantile(LATE, each, prompts) <= objective, most)
 
 
 def _largest(fits: Callable[[float], bool], most: float) -> float:

@@ -18,6 +18,7 @@ from gpu_advisor.evaluation.serving.extrapolation import (
     cautious_curve,
     computed_share,
     prompt_token_seconds,
+    queued_token_seconds,
 )
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
@@ -75,9 +76,10 @@ def group_work(group: ServingGroup, objectives: Objectives, cautious: bool = Fal
     curve = cautious_curve(group.curve, group.replicas, _history_seconds(group), KV_ROOM * full)
     token_seconds = prompt_token_seconds(group.curve, group.replicas)
     prompts = Prompts(prompt / output, prompt, token_seconds, computed_share(group.replicas))
+    queued = replace(prompts, token_seconds=queued_token_seconds(group.curve, group.replicas, prompt))
     work = work_per_replica(curve, objectives.itl, prompts.ratio, full)
     in_time = _work_in_time(curve, objectives.itl, prompts)
-    first_tokens = _work_with_first_tokens_in_time(group.replicas, objectives.ttft, prompts)
+    first_tokens = _work_with_first_tokens_in_time(group, objectives.ttft, queued)
     if work is None or in_time is None or first_tokens is None:
         return None
     return max(min(work, in_time, first_tokens), min(work, shown_work(group, output))), output
@@ -106,9 +108,7 @@ def _work_in_time(curve: CautiousCurve, itl: float, prompts: Prompts) -> float |
     return curve.tokens_per_second(most, prompts.ratio) if math.isfinite(most) else math.inf
 
 
-def _work_with_first_tokens_in_time(
-    replicas: Sequence[ServingReplica], ttft: float | None, prompts: Prompts
-) -> float | None:
+def _work_with_first_tokens_in_time(group: ServingGroup, ttft: float | None, prompts: Prompts) -> float | None:
     """Tokens per second with which 99 % of the first tokens keep an objective (seconds); None if they are late already.
 
     They take as long as they do now, or, where that is unknown, as their prompts; and they wait for more prompts.
@@ -116,9 +116,12 @@ def _work_with_first_tokens_in_time(
     seconds = prompts.ratio * prompts.token_seconds
     if ttft is None or seconds <= 0:
         return math.inf
-    known = [value for each in replicas if (value := each.value("ttft_p95")) is not None]
-    room = ttft - max(known, default=prompts.tokens * prompts.token_seconds)
-    return share_in_time(room, prompts, PREFILL_ROOM) / seconds if room > 0 else None
+    known = [value for each in group.replicas if (value := each.value("ttft_p95")) is not None]
+    generated = sum(each.value("generation_token_rate") or 0.0 for each in group.replicas) / len(group.replicas)
+    first, share = (max(known), generated * seconds) if known else (prompts.tokens * prompts.token_seconds, 0.0)
+    if first >= ttft:
+        return None
+    return share_in_time(ttft, first, min(share, PREFILL_ROOM), prompts, PREFILL_ROOM) / seconds
 
 
 def _history_seconds(group: ServingGroup) -> float:
