@@ -79,7 +79,8 @@ def serve(load: ApiLoad, ready: Connection) -> None:
     """Run the server: send its port, and stop when the pipe closes."""
     from flask import Response
     from gpu_advisor.web.api.app import ApiContext, create_app
-    from gpu_advisor.web.http.server import HttpServer, Lane
+    from gpu_advisor.web.http.lanes import Lane
+    from gpu_advisor.web.http.server import HttpServer
 
     from tests.unit.advisor.builders import FakeClock
 

@@ -95,7 +95,8 @@ def serve(load: PageLoad, ready: Connection) -> None:
     """Run the server: send its port, and stop when the pipe closes."""
     from flask import Response
     from gpu_advisor.web.api.app import ApiContext, create_app
-    from gpu_advisor.web.http.server import HttpServer, Lane
+    from gpu_advisor.web.http.lanes import Lane
+    from gpu_advisor.web.http.server import HttpServer
 
     held = [view_of(load.gpus)]
     app = create_app(ApiContext(lambda: held[0], lambda: (), lambda _id, _snooze: None))

@@ -10,7 +10,8 @@ from typing import Any
 from gpu_advisor.settings import Settings
 from gpu_advisor.state.view import View
 from gpu_advisor.web.api.app import ApiContext, create_app
-from gpu_advisor.web.http.server import HttpServer, Lane
+from gpu_advisor.web.http.lanes import Lane
+from gpu_advisor.web.http.server import HttpServer
 from gpu_advisor.web.page.evidence_history import RangeQuery
 
 

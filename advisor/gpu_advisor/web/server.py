@@ -21,7 +21,8 @@ from gpu_advisor.storage.secret_file import Secret, SecretFile
 from gpu_advisor.web.api.app import ApiContext, create_app
 from gpu_advisor.web.api.authentication import LOGIN_KEY, PUBLIC_PATHS, RETRY_SECONDS, TOO_MANY_GUESSES, Authenticator
 from gpu_advisor.web.http.connection import text_response
-from gpu_advisor.web.http.server import HttpServer, Lane
+from gpu_advisor.web.http.lanes import Lane
+from gpu_advisor.web.http.server import HttpServer
 from gpu_advisor.web.http.wsgi import Environ
 
 

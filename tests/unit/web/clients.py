@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gpu_advisor.web.http.lanes import Lane
 from gpu_advisor.web.http.limits import ServerLimits
-from gpu_advisor.web.http.server import HttpServer, Lane
+from gpu_advisor.web.http.server import HttpServer
 
 BODY = b"x" * 100_000
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from gpu_advisor.web.http.clients import PendingResponses
+from gpu_advisor.web.http.lanes import Lane
 from gpu_advisor.web.http.limits import ServerLimits, limits_for_descriptors
-from gpu_advisor.web.http.server import Lane
 
 from tests.certificates import self_signed
 from tests.polling import wait_until

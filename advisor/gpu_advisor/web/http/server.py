@@ -17,14 +17,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from gpu_advisor.web.http.clients import Client, ClientTable, PendingResponses, Phase
-from gpu_advisor.web.http.connection import INTERNAL_ERROR, HttpConnection, HttpRequest, HttpResponse, text_response
+from gpu_advisor.web.http.connection import HttpConnection, HttpRequest, HttpResponse, text_response
 from gpu_advisor.web.http.head import RequestError
+from gpu_advisor.web.http.lanes import Lane, LaneWorkers
 from gpu_advisor.web.http.limits import ServerLimits, limits_for_descriptors
-from gpu_advisor.web.http.workers import WorkerPool
-from gpu_advisor.web.http.wsgi import Environ, WsgiApplication, build_environ, run_application
+from gpu_advisor.web.http.wsgi import Environ, WsgiApplication, build_environ
 
 log = logging.getLogger(__name__)
 
@@ -43,22 +42,6 @@ ACCEPT_BACKOFF_SECONDS = 0.2
 STOP_SECONDS = 3.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-OVERLOADED = text_response(503, "overloaded: retry in a moment", [("Retry-After", "1")])
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A kind of request with its own workers. `refusal` answers requests beyond `waiting`."""
-
-    threads: int
-    waiting: int
-    refusal: HttpResponse = OVERLOADED
-    #: Prepares a request in this lane, and names the lane that then serves it. None: this lane serves it.
-    prepare: Callable[[Environ], str] | None = None
-    #: Its responses are small, and sent before all others.
-    urgent: bool = False
 
 
 class HttpServer:
@@ -82,12 +65,9 @@ class HttpServer:
         self._listener = listener
         self._listener.setblocking(False)
         self._address = listener.getsockname()[:2]
-        self._application = application
         self._server_name = server_name
         self._tls = tls
-        self._lanes = lanes
         self._choose_lane = choose_lane
-        self._pools = {name: WorkerPool(f"web {name}", lane.threads, lane.waiting) for name, lane in lanes.items()}
         self._selector = selectors.DefaultSelector()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         for end in (self._wake_receiver, self._wake_sender):
@@ -98,6 +78,11 @@ class HttpServer:
         self._completed: deque[tuple[Client, HttpResponse]] = deque()
         self._turns = 0
         self._caught_up = threading.Event()  # whether the loop has few clients to look at
+        # While hundreds of requests arrive they are read first: the loop would wait for the interpreter between any
+        # two system calls, and health checks among the requests with it.
+        self._workers = LaneWorkers[Client](
+            lanes, application, self._complete, lambda: self._caught_up.wait(CATCH_UP_SECONDS)
+        )
         self._stopping = threading.Event()
         self._accepting = False
         self._accept_at = 0.0  # not before this time (monotonic clock)
@@ -118,8 +103,7 @@ class HttpServer:
             self._thread.join(2 * STOP_SECONDS)
         else:
             self._listener.close()
-        for pool in self._pools.values():
-            pool.stop()
+        self._workers.stop()
 
     # --- the loop's thread
 
@@ -289,31 +273,10 @@ class HttpServer:
         environ = build_environ(request, client.address, self._address, "https" if self._tls else "http")
         client.phase = Phase.WORKING
         self._watch(client, 0)
-        self._enqueue(client, environ, self._choose_lane(environ))
-
-    def _enqueue(self, client: Client, environ: Environ, lane: str) -> None:
-        """From any thread."""
-        if not self._pools[lane].submit(lambda: self._work(client, environ, self._lanes[lane])):
-            self._complete(client, self._lanes[lane].refusal, self._lanes[lane])
-
-    def _work(self, client: Client, environ: Environ, lane: Lane) -> None:
-        """In a worker's thread."""
-        if not lane.urgent:
-            # While hundreds of requests arrive they are read first: the loop would wait for the interpreter between
-            # any two system calls, and health checks among the requests with it.
-            self._caught_up.wait(CATCH_UP_SECONDS)
-        if lane.prepare is None:
-            self._complete(client, run_application(self._application, environ), lane)
-            return
-        try:
-            then = lane.prepare(environ)
-        except Exception:
-            log.exception("preparing %s %s failed", environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            self._complete(client, INTERNAL_ERROR, lane)
-            return
-        self._enqueue(client, environ, then)
+        self._workers.enqueue(client, environ, self._choose_lane(environ))
 
     def _complete(self, client: Client, response: HttpResponse, lane: Lane) -> None:
+        """From any thread."""
         (self._urgent if lane.urgent else self._completed).append((client, response))
         self._wake()
 
