@@ -131,49 +131,11 @@ def memory(
     activations_ratio: float = 1.0,
 ) -> MemoryBreakdown:
     """Memory of a layout's fullest GPU; `activations_ratio` scales activations and logits, from a profile."""
-    value = recipe.activations
-    parameters = local_parameters(shape, layout)
-    frozen = 0.0
-    if recipe.adapters:
-        frozen = frozen_bytes(shape, recipe.adapters, recipe.weights) * parameters / shape.parameters
-        frozen /= layout.shards if layout.zero >= 3 else 1
-        frozen *= 0.0 if layout.offload == "all" else 1.0
-        parameters = adapter_parameters(shape, recipe.adapters) / layout.pipeline / layout.tensor
-    weights, gradients, optimizer = states(parameters, layout, recipe)
-    weights += frozen
-    if recipe.embedding_optimizer is not None and not recipe.adapters and layout.offload == "none":
-        more = (recipe.embedding_optimizer - recipe.optimizer) * shape.embedding_parameters / layout.tensor
-        optimizer += more / (layout.shards if layout.zero >= 1 else 1)
-    gathered = (
-        frozen_bytes(shape, recipe.adapters, recipe.weights) / shape.parameters if recipe.adapters else float(value)
-    )
-    layer = shape.layer_parameters / layout.tensor
-    output = (shape.output_parameters or shape.vocabulary * shape.hidden) / layout.tensor
-    trained = 0.0 if recipe.adapters else 1.0
-    if recipe.in_backward:
-        gradients = min(gradients, recipe.gradients * max(layer, output) * trained)
-    kept, of_logits = _fullest_stage(shape, layout, value, recipe)
-    _, recomputed = kept_layer_activations(shape, layout, value, recipe.adapters)
-    one_layer = recomputed or layer_activations(shape, layout, value, recipe.adapters)
-    at_loss = at_end = 0.0
-    if layout.zero >= 3 and layout.pipeline > 1:
-        # Weights stay gathered from micro-batch to micro-batch, and gradients are reduced after the last one.
-        at_loss = at_end = value * parameters + trained * _FLOAT32_BYTES * (parameters + layer)
-    elif layout.zero >= 3 or layout.offload == "all":
-        expert_split = 1 - (1 - 1 / layout.expert) * shape.layer_expert_parameters / shape.layer_parameters
-        layer *= expert_split
-        at_loss = 2 * gathered * layer + value * output * (1 + trained)
-        at_end = 2 * gathered * layer + trained * (value + _FLOAT32_BYTES) * layer
-        if layout.zero >= 3 and layout.fsdp_root == "whole":
-            root = (shape.embedding_parameters + shape.output_parameters) / layout.tensor
-            at_loss += value * (root - output)
-            at_end += value * root * (1 + trained)
-    if recipe.adapters and recipe.adapters.copies_output_layer:
-        at_loss += value * output
-    if layout.tensor > 1 and layout.sequence_parallel:
-        # Inputs of split matrices are gathered: the output layer's, and two of a layer.
-        whole_input = value * local_tokens(shape, layout) * shape.hidden
-        at_loss, at_end = at_loss + whole_input, at_end + 2 * whole_input
+    parameters, weights, gradients, optimizer = _stage_states(shape, layout, recipe)
+    at_loss, at_end = _buffers(shape, layout, recipe, parameters)
+    kept, of_logits = _fullest_stage(shape, layout, recipe.activations, recipe)
+    _, recomputed = kept_layer_activations(shape, layout, recipe.activations, recipe.adapters)
+    one_layer = recomputed or layer_activations(shape, layout, recipe.activations, recipe.adapters)
     if layout.pipeline > 1:  # other micro-batches are in flight while a layer is recomputed
         kept += recomputed
     persistent = layout.accumulation > 1 or layout.pipeline > 1 or (layout.data > 1 and layout.zero < 3)
@@ -186,6 +148,63 @@ def memory(
         weights, gradients, optimizer, 0.0, _step_temporaries(parameters, layout, recipe), overhead_bytes
     )
     return max(loss, end, step, key=lambda each: each.total)
+
+
+def _stage_states(
+    shape: TransformerShape, layout: ParallelLayout, recipe: OptimizerSpec
+) -> tuple[float, float, float, float]:
+    """Trained parameters of the fullest stage on one GPU, and the bytes of weights, gradients and optimizer states."""
+    parameters = local_parameters(shape, layout)
+    frozen = 0.0
+    if recipe.adapters:
+        frozen = frozen_bytes(shape, recipe.adapters, recipe.weights) * parameters / shape.parameters
+        frozen /= layout.shards if layout.zero >= 3 else 1
+        frozen *= 0.0 if layout.offload == "all" else 1.0
+        parameters = adapter_parameters(shape, recipe.adapters) / layout.pipeline / layout.tensor
+    weights, gradients, optimizer = states(parameters, layout, recipe)
+    if recipe.embedding_optimizer is not None and not recipe.adapters and layout.offload == "none":
+        more = (recipe.embedding_optimizer - recipe.optimizer) * shape.embedding_parameters / layout.tensor
+        optimizer += more / (layout.shards if layout.zero >= 1 else 1)
+    if recipe.in_backward:
+        layer, output = _layer_and_output(shape, layout)
+        gradients = min(gradients, recipe.gradients * max(layer, output) * (not recipe.adapters))
+    return parameters, weights + frozen, gradients, optimizer
+
+
+def _layer_and_output(shape: TransformerShape, layout: ParallelLayout) -> tuple[float, float]:
+    """Parameters of a layer, and of the output layer, on one GPU of a tensor-parallel group."""
+    output = shape.output_parameters or shape.vocabulary * shape.hidden
+    return shape.layer_parameters / layout.tensor, output / layout.tensor
+
+
+def _buffers(
+    shape: TransformerShape, layout: ParallelLayout, recipe: OptimizerSpec, parameters: float
+) -> tuple[float, float]:
+    """Bytes of gathered weights, gradients and inputs at the loss, and at the end of the backward pass."""
+    value, trained = recipe.activations, 0.0 if recipe.adapters else 1.0
+    layer, output = _layer_and_output(shape, layout)
+    at_loss = at_end = 0.0
+    if layout.zero >= 3 and layout.pipeline > 1:
+        # Weights stay gathered from micro-batch to micro-batch, and gradients are reduced after the last one.
+        at_loss = at_end = value * parameters + trained * _FLOAT32_BYTES * (parameters + layer)
+    elif layout.zero >= 3 or layout.offload == "all":
+        gathered = (
+            frozen_bytes(shape, recipe.adapters, recipe.weights) / shape.parameters if recipe.adapters else float(value)
+        )
+        layer *= 1 - (1 - 1 / layout.expert) * shape.layer_expert_parameters / shape.layer_parameters
+        at_loss = 2 * gathered * layer + value * output * (1 + trained)
+        at_end = 2 * gathered * layer + trained * (value + _FLOAT32_BYTES) * layer
+        if layout.zero >= 3 and layout.fsdp_root == "whole":
+            root = (shape.embedding_parameters + shape.output_parameters) / layout.tensor
+            at_loss += value * (root - output)
+            at_end += value * root * (1 + trained)
+    if recipe.adapters and recipe.adapters.copies_output_layer:
+        at_loss += value * output
+    if layout.tensor > 1 and layout.sequence_parallel:
+        # Inputs of split matrices are gathered: the output layer's, and two of a layer.
+        whole_input = value * local_tokens(shape, layout) * shape.hidden
+        at_loss, at_end = at_loss + whole_input, at_end + 2 * whole_input
+    return at_loss, at_end
 
 
 def _step_temporaries(parameters: float, layout: ParallelLayout, recipe: OptimizerSpec) -> float:
