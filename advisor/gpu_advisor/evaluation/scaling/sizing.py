@@ -112,14 +112,10 @@ def decide_size(
     latest = sum(1 for point in points[-window:] if point is not None)
     if latest < evaluation.min_coverage_ratio * window:
         return SizingDecision(replicas, _missing_points_message(latest, window, step), Reason.INSUFFICIENT_HISTORY)
-    horizon = _horizon(limits, evaluation)
-    if counted is not None:
-        horizon = replace(horizon, level_half_life_steps=counted.level_half_life_steps)
+    earlier = max(0, round((at - history[0].at) / step) + 1 - len(points)) if history else 0
+    horizon = _forecast_horizon(limits, evaluation, headroom, counted, earlier)
     if headroom.prior:
         limits = limits.for_objective()
-    if headroom.prior and counted is None:
-        earlier = max(0, round((at - history[0].at) / step) + 1 - len(points))  # recorded before these points
-        horizon = replace(horizon, prior_steps=PRIOR_STEPS * horizon.fade**earlier)
     demand = estimate_demand(points)
     forecast = forecast_estimate(demand, horizon)
     if counted is not None:
@@ -196,6 +192,20 @@ def _horizon(limits: ScalingLimits, evaluation: EvaluationSettings) -> Horizon:
         excess_half_life_steps=evaluation.excess_half_life_seconds / step,
         trend_steps=_steps(evaluation.level_half_life_seconds, step),
     )
+
+
+def _forecast_horizon(
+    limits: ScalingLimits,
+    evaluation: EvaluationSettings,
+    headroom: Headroom,
+    counted: CountedDemand | None,
+    earlier_steps: int,
+) -> Horizon:
+    """As the settings; a counted demand has a level of its own, and a prior fades over the steps recorded before."""
+    horizon = _horizon(limits, evaluation)
+    if counted is not None:
+        return replace(horizon, level_half_life_steps=counted.level_half_life_steps)
+    return replace(horizon, prior_steps=PRIOR_STEPS * horizon.fade**earlier_steps) if headroom.prior else horizon
 
 
 def _scale_up(
