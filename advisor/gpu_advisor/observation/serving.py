@@ -25,6 +25,7 @@ from gpu_advisor.promql.expressions import (
     AggregateOp,
     ConstantLabel,
     Expression,
+    LabelReplace,
     Labels,
     Matcher,
     Selector,
@@ -34,8 +35,20 @@ from gpu_advisor.promql.expressions import (
 )
 from gpu_advisor.settings import EvaluationSettings
 from gpu_advisor.sources.base import Source
-from gpu_advisor.sources.exporters.serving.mapping import UNMAPPED_SERVERS, ServerMapping, server_mappings
-from gpu_advisor.sources.exporters.serving.series_labels import MODEL, SeriesLabels, series_labels, unusual_names
+from gpu_advisor.sources.exporters.serving.mapping import (
+    UNDERSCORED,
+    UNMAPPED_SERVERS,
+    ServerMapping,
+    server_mappings,
+)
+from gpu_advisor.sources.exporters.serving.series_labels import (
+    CLUSTER,
+    MODEL,
+    TARGET_NAMES,
+    SeriesLabels,
+    series_labels,
+    unusual_names,
+)
 from gpu_advisor.sources.query_plan import leaves_of, plan_queries
 
 #: Queries for all window values, however many servers of a few kinds.
@@ -133,6 +146,7 @@ def read_serving(
         for each in found
         for name, info in each.mapping.info.items()
     }
+    wanted |= {f"{each.name}/role": role for each in found if (role := _role_of_each(each, matchers)) is not None}
     leaves = sum(1 for expression in wanted.values() for _ in leaves_of(expression))
     size = max(MIN_LEAVES_PER_QUERY, ceil(leaves / MAX_WINDOW_QUERIES))
     plan = plan_queries(wanted, min(size, MAX_LEAVES_PER_QUERY))
@@ -225,6 +239,7 @@ def build_replicas(servers: Sequence[FoundServers], values: Mapping[str, Vector]
     for server in servers:
         names, mapping = server.labels, server.mapping
         started = {names.target(dict(labels)): value for labels, value in values.get("/started", {}).items()}
+        roles = _roles(server, values.get(f"{mapping.name}/role", {}))
         by_engine: dict[Labels, dict[str, float]] = {}
         for signal in SERVING_SIGNALS:
             for labels, value in values.get(f"{mapping.name}/{signal.name}", {}).items():
@@ -252,10 +267,27 @@ def build_replicas(servers: Sequence[FoundServers], values: Mapping[str, Vector]
                 ServingReplica(
                     mapping.name, job, instance, model, engine, cluster, namespace, pod, node, of,
                     started.get((job, instance)), series_labels=names.identifying(each),
+                    role=roles.get((job, instance), ""),
                 )
             )  # fmt: skip
     yielding = {each.name: each.mapping.yields_to for each in servers if each.mapping.yields_to}
     return tuple(sorted(_without_copies(_without_frontends(found, yielding))))
+
+
+def _role_of_each(server: FoundServers, matchers: tuple[Matcher, ...]) -> Expression | None:
+    """The label that names a server's part of disaggregated serving, by target. Not all of its metrics have it."""
+    role = server.mapping.role
+    if role is None:
+        return None
+    by = server.labels.names_of((CLUSTER, *TARGET_NAMES))
+    return Aggregate("count", (*by, role.label), Selector(role.metric, matchers=matchers))
+
+
+def _roles(server: FoundServers, vector: Vector) -> dict[tuple[str, str], str]:
+    if server.mapping.role is None:
+        return {}
+    found = map(dict, vector)
+    return {server.labels.target(each): each.get(server.mapping.role.label, "") for each in found}
 
 
 def _without_frontends(
@@ -310,11 +342,11 @@ def _products(names: Iterable[str], vector: Vector, of: SeriesLabels) -> dict[tu
 
 
 def _without_copies(replicas: Iterable[ServingReplica]) -> Iterator[ServingReplica]:
-    """Of a server that several jobs scrape, the one with most samples."""
+    """Of a server that several jobs scrape, under one or both spellings of its metrics, the one with most samples."""
     best: dict[tuple[object, ...], ServingReplica] = {}
     for each in replicas:
         place = (each.namespace, each.pod) if each.pod else ("", each.instance)
-        key = (each.server, each.cluster, place, each.model, each.engine)
+        key = (each.server.removesuffix(UNDERSCORED), each.cluster, place, each.model, each.engine)
         if key not in best or _samples(each) > _samples(best[key]):
             best[key] = each
     yield from best.values()
@@ -381,13 +413,21 @@ def _curve_parts(
 def _demand_parts(
     server: FoundServers, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...]
 ) -> Iterator[tuple[str, Expression]]:
-    """Of a server that several jobs scrape, one: its numbers would add up."""
+    """Of a server that is scraped by several jobs, or on several ports, one: its numbers would add up."""
     every = _history_signals(server, evaluation, matchers)
     by = _by_group(server)
-    once = server.labels.names_of(each for each in server.labels.names if each not in ("job", "node"))
+    engines = tuple(dict.fromkeys((*by, *server.labels.places)))
     for part, (op, name) in DEMAND_PARTS.items():
         if name in every:
-            yield part, Aggregate(op, by, Aggregate("max", tuple(dict.fromkeys((*by, *once))), every[name]))
+            yield part, Aggregate(op, by, Aggregate("max", engines, _by_pod(every[name], server.labels)))
+
+
+def _by_pod(expression: Expression, labels: SeriesLabels) -> Expression:
+    """With the pod, where there is one, as its address."""
+    for address in labels.names["instance"]:
+        for pod in reversed(labels.names["pod"]):  # the best name last
+            expression = LabelReplace(expression, address, pod)
+    return expression
 
 
 def _latency_parts(

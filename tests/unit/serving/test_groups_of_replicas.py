@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -96,10 +96,35 @@ def test_a_group_has_the_same_history_whatever_others_serve(day: ServingDayCache
     assert all(group.points for group in serving_groups(together, END))
 
 
-def test_a_server_that_two_jobs_scrape_counts_once(tmp_path: Path) -> None:
-    servers = [server(n, 100.0, namespace="ns", pod=f"p{n}") for n in (0, 1)]
-    again = [server(n, 100.0, namespace="ns", pod=f"p{n}", job="annotations") for n in (0, 1)]
-    assert last_tokens(read([*servers, *again], tmp_path / "both")) == alone(servers, tmp_path / "one")
+#: How the series of one scrape of two servers differ from those of the other.
+COPIES: Mapping[str, Mapping[str, str]] = {
+    "by two jobs": {"job": "annotations"},
+    "by two jobs, on two ports": {"job": "queue-proxy", "instance": "{pod}:9088"},
+    "by two Prometheus servers": {"prometheus_replica": "prometheus-1"},
+}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_server_that_is_scraped_twice_counts_once(copy: str, tmp_path: Path) -> None:
+    own = {"prometheus_replica": "prometheus-0"} if "prometheus_replica" in COPIES[copy] else {}
+    servers = [server(n, 100.0, namespace="ns", pod=f"p{n}", **own) for n in (0, 1)]
+    again = [
+        replace(each, target={**each.target, **{k: v.format(**each.target) for k, v in COPIES[copy].items()}})
+        for each in servers
+    ]
+    found = read([*servers, *again], tmp_path / "both")
+    assert last_tokens(found) == alone(servers, tmp_path / "one") == {"ns/m": (200.0, 2.0)}
+    assert [round(each.values["generation_token_rate"]) for each in found.replicas] == [100, 100]
+
+
+def test_a_server_stored_under_both_spellings_is_one(tmp_path: Path) -> None:
+    colons = server(0, 100.0, namespace="ns", pod="p0")
+    lines = [*colons.lines(), *(line.replace("vllm:", "vllm_") for line in colons.lines())]
+    with closing(history_of(lines, tmp_path)) as history:
+        facts = Facts(END, (), (), {}, {}, EvaluationSettings())
+        found = read_serving(EmbeddedSource(history), facts, END, (), "cluster")
+    assert len(found.replicas) == 1
+    assert last_tokens(found) == {"ns/m": (100.0, 1.0)}
 
 
 #: How the same two servers, of two engines each, may be stored: labels of the target, and of the page.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.serving.groups import serving_groups
 from gpu_advisor.observation.evaluate import evaluate
 from gpu_advisor.settings import Settings
 from gpu_advisor.sources.embedded.source import EmbeddedSource
@@ -38,12 +39,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Kind:
-    """`servers` are (kind, instance, model, engine) with some of their signals; `says` is what the checklist names."""
+    """`servers` are (kind, instance, model, engine) with some of their signals; `says` is what the checklist names,
+    `groups` what they are together, where that is not one each."""
 
     name: str
     pages: Sequence[Target]
     servers: Mapping[tuple[str, str, str, str], Mapping[str, float]]
     says: str = ""
+    groups: Sequence[str] = ()
 
 
 def vllm(labels: str, running: float = 3, usage: str = "kv_cache_usage_perc", prefix: str = "vllm:") -> Target:
@@ -143,6 +146,12 @@ KINDS = (
                   for worker in (1, 2)})],
          {("sglang-underscored", "h0:8000", "m", f"grpc://w{worker}:1"): {"running": 4, "waiting": 1}
           for worker in (1, 2)}),
+    Kind("SGLang, disaggregated",
+         [Target({f'sglang:{name}{{engine_type="{role}",model_name="m",tp_rank="0"}}': value
+                  for name, value in (("num_running_reqs", 4), ("num_queue_reqs", 1))},
+                 {f'sglang:generation_tokens_total{{engine_type="{role}",model_name="m",tp_rank="0"}}': 10})
+          for role in ("prefill", "decode", "decode")],
+         {("sglang", f"h{n}:8000", "m", ""): {"running": 4} for n in range(3)}, groups=("m", "m (prefill)")),
     Kind("SGLang's first page with metrics",
          [Target({'sglang:num_running_reqs{name="/models/m"}': 4, 'sglang:num_queue_reqs{name="/models/m"}': 1})],
          {("sglang", "h0:8000", "/models/m", ""): {"running": 4}}),
@@ -186,6 +195,8 @@ def test_a_page_is_these_servers(kind: Kind, tmp_path: Path) -> None:
     for key, expected in kind.servers.items():
         assert {name: servers[key].value(name) for name in expected} == pytest.approx(dict(expected))
         assert (servers[key].value("kv_usage") or 0.0) <= 1
+    if kind.groups:
+        assert sorted(each.name for each in serving_groups(found.facts.serving, END)) == list(kind.groups)
     if kind.says:
         assert any(kind.says in each.message for each in found.checks if each.item == "unread_servers")
     else:

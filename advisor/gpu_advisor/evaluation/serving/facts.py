@@ -27,6 +27,7 @@ class ServingReplica:
     `server` is the mapping's name. `values` are by signal; a signal without a value is absent. `before` are those of
     the window before, empty if it did not report then. `started` is when its process began (Unix time). `gpus` are the
     uuids of its GPUs, empty if unknown. `series_labels` select its series, under the names that they are stored with.
+    `role` is its part of disaggregated serving, as far as its metrics name it: `prefill`, `decode`, or another word.
     """
 
     server: str
@@ -43,6 +44,7 @@ class ServingReplica:
     gpus: tuple[str, ...] = field(default=(), compare=False)
     before: Mapping[str, float] = field(default_factory=dict, hash=False, compare=False)
     series_labels: Labels = field(default=(), compare=False)
+    role: str = field(default="", compare=False)
 
     @property
     def group(self) -> GroupKey:
@@ -99,7 +101,8 @@ class ServingFacts:
 
     `unmapped` are servers that no mapping reads, and the metric that shows each. `quiet` are the addresses of pages
     that count requests for completions and have no metric of an engine, `routers` those of routers that show gauges of
-    servers that nobody scrapes. `counted_at_end` are servers that count a request's tokens when it ends. `flags` and `helm_values` are by server and setting.
+    servers that nobody scrapes. `counted_at_end` are servers that count a request's tokens when it ends. `flags` and
+    `helm_values` are by server and setting.
     """
 
     replicas: tuple[ServingReplica, ...] = ()

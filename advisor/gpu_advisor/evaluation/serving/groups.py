@@ -8,6 +8,10 @@ from dataclasses import dataclass, replace
 from gpu_advisor.evaluation.serving.facts import CurvePoint, DemandSample, GroupKey, ServingFacts, ServingReplica
 from gpu_advisor.evaluation.serving.step_model import StepModel, fit_step_model
 
+#: Roles in disaggregated serving, as SGLang names them (engine_type):
+#: https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/metrics/collector.py
+PREFILL, DECODE = "prefill", "decode"
+
 #: Tokens of an answer below which a server computes prompts for others: one, and what a few other requests add.
 MOST_PREFILL_OUTPUT = 1.5
 
@@ -77,7 +81,7 @@ def serving_groups(serving: ServingFacts, at: float) -> tuple[ServingGroup, ...]
     found = []
     for key, replicas in sorted(members.items()):
         prefills = [each for each in replicas if _computes_prompts_only(each)]
-        if prefills and any(each.value("output_tokens") is not None for each in replicas if each not in prefills):
+        if prefills and any(_generates(each) for each in replicas if each not in prefills):
             # The history's means over both kinds of replicas are of neither.
             generate = [each for each in replicas if each not in prefills]
             found += [
@@ -90,10 +94,16 @@ def serving_groups(serving: ServingFacts, at: float) -> tuple[ServingGroup, ...]
     return tuple(found)
 
 
+def _generates(replica: ServingReplica) -> bool:
+    return replica.role == DECODE or replica.value("output_tokens") is not None
+
+
 def _computes_prompts_only(replica: ServingReplica) -> bool:
     """A router of disaggregated serving asks it for a single token of each answer; another server generates the rest.
-    Source: https://docs.vllm.ai/en/latest/features/disagg_prefill.html
+    Source: https://docs.vllm.ai/en/latest/features/disagg_prefill.html. SGLang names the role.
     """
+    if replica.role in (PREFILL, DECODE):
+        return replica.role == PREFILL
     outputs = [values.get("output_tokens") for values in (replica.values, replica.before)]
     output = next((each for each in outputs if each is not None), None)
     return output is not None and output < MOST_PREFILL_OUTPUT

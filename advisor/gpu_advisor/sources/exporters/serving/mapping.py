@@ -7,11 +7,11 @@
 
 A list of definitions is tried in order, per server: the first that has a value is used. `info` has numbers that are
 labels: their product. `labels` name the server's label for the model, and those that distinguish engines on one page;
-of several names, the first that a series has. `flags` and `helm` say how a setting is given; `flag=value` where this
-server has a value of its own for it. What a server does not publish is not in its file. `counts_at_end`: it counts a
-request's tokens when the request ends, so that a window without any may have long answers under way. `yields_to`: it
-passes requests on to engines that may publish more of them, on the same `page` or under the same `model`: then these
-are read instead.
+of several names, the first that a series has. `role` is the label of one metric that names the part of disaggregated
+serving. `flags` and `helm` say how a setting is given; `flag=value` where this server has a value of its own for it.
+What a server does not publish is not in its file. `counts_at_end`: it counts a request's tokens when the request ends,
+so that a window without any may have long answers under way. `yields_to`: it passes requests on to engines that may
+publish more of them, on the same `page` or under the same `model`: then these are read instead.
 """
 
 from __future__ import annotations
@@ -93,6 +93,11 @@ class LabelProduct(MappingModel):
     product: tuple[str, ...] = Field(min_length=1)
 
 
+class LabelOfMetric(MappingModel):
+    metric: str
+    label: str
+
+
 class ServerMapping(MappingModel):
     """One file."""
 
@@ -102,6 +107,7 @@ class ServerMapping(MappingModel):
         min_length=1, description="metrics of which each page of this server has one"
     )
     labels: dict[str, Annotated[tuple[str, ...], BeforeValidator(as_tuple)]]
+    role: LabelOfMetric | None = None
     counts_at_end: bool = False
     yields_to: Literal["page", "model"] | None = None
     quantities: dict[str, Annotated[tuple[ServingQuantity, ...], BeforeValidator(as_tuple)]]

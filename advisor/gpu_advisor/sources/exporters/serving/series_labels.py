@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from gpu_advisor.promql.expressions import Labels
 from gpu_advisor.sources.exporters.serving.mapping import ServerMapping
 
+CLUSTER, MODEL, SCRAPER = "cluster", "model", "scraper"
+
 #: What Prometheus, service discovery or a pipeline says of a target, and the usual names of that, the best first.
 TARGET_NAMES: Mapping[str, tuple[str, ...]] = {
     "job": ("exported_job", "job"),
@@ -24,12 +26,12 @@ TARGET_NAMES: Mapping[str, tuple[str, ...]] = {
     "namespace": ("exported_namespace", "k8s_namespace_name", "namespace", "kubernetes_namespace"),
     "pod": ("exported_pod", "k8s_pod_name", "pod", "kubernetes_pod_name"),
     "node": ("exported_node", "k8s_node_name", "node", "kubernetes_node"),
+    # Of two Prometheus servers that scrape the same, behind one address: https://thanos.io/tip/components/query.md/
+    SCRAPER: ("prometheus_replica",),
 }
 
 #: Names that are always read: the others only where they are in use.
 _USUAL = ("job", "instance", "namespace", "pod", "node")
-
-CLUSTER, MODEL = "cluster", "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class SeriesLabels:
         """The labels with which a query selects one engine."""
         names = self.names_of(each for each in self.names if each not in ("namespace", "pod", "node"))
         return tuple((name, labels[name]) for name in names if labels.get(name))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What distinguishes engines, but not who scrapes them."""
+        return self.names_of(each for each in self.names if each not in ("job", "pod", "node", SCRAPER))
 
     @property
     def group(self) -> tuple[str, ...]:
