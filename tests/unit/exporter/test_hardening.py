@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from gpu_exporter.server import format_address
 from gpu_exporter.webconfig import WebConfig, WebConfigError
 from gpu_exporter.webconfig.guessing import BURST, SECONDS_PER_GUESS, GuessLimit, network_of
 
+from tests.logged_process import run_module
 from tests.polling import wait_until
 
 HOST = {"host": "10.0.0.1:9816"}
@@ -50,26 +50,12 @@ def test_actions_that_another_site_asks_for(fields: dict[str, str], refused: boo
 @contextmanager
 def exporter(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int], list[str]]]:
     """A running exporter: process, address, and the lines of its log so far."""
-    command = [sys.executable, "-m", "gpu_exporter", "--web.listen-address", "127.0.0.1:0", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        lines: list[str] = []
-
-        def read() -> None:
-            for line in process.stderr or ():
-                lines.append(line)
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        try:
-            found = wait_until(
-                lambda: next((m for line in list(lines) if (m := re.search(r"http://([\d.]+):(\d+)/", line))), None),
-                "the exporter's address",
-            )
-            yield process, (found[1], int(found[2])), lines
-        finally:
-            process.terminate()
-            process.wait(30)
-            reader.join(5)
+    with run_module("gpu_exporter", "--web.listen-address", "127.0.0.1:0", *arguments) as (process, lines):
+        found = wait_until(
+            lambda: next((m for line in list(lines) if (m := re.search(r"http://([\d.]+):(\d+)/", line))), None),
+            "the exporter's address",
+        )
+        yield process, (found[1], int(found[2])), lines
 
 
 def ask(address: tuple[str, int], method: str, path: str, *fields: str) -> tuple[int, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from gpu_advisor.runtime.wiring import RunningAdvisor, build_advisor
 from gpu_advisor.settings import ConfigError, Settings
 from gpu_advisor.settings.addresses import AddressError, join_host_port, split_host_port
 
+from tests.logged_process import run_module
 from tests.polling import wait_until
 from tests.servers import free_port
 
@@ -35,22 +35,8 @@ web: {{listen_address: "127.0.0.1:{port}", enable_lifecycle: {lifecycle}, write_
 def serving(folder: Path, text: str) -> Iterator[tuple[subprocess.Popen[str], list[str], Path]]:
     path = folder / "advisor.yml"
     path.write_text(text)
-    command = [sys.executable, "-m", "gpu_advisor", "serve", "--config", str(path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        lines: list[str] = []
-
-        def read() -> None:
-            for line in process.stderr or ():
-                lines.append(line)
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        try:
-            yield process, lines, path
-        finally:
-            process.terminate()
-            process.wait(60)
-            reader.join(5)
+    with run_module("gpu_advisor", "serve", "--config", str(path)) as (process, lines):
+        yield process, lines, path
 
 
 def test_settings_are_read_again_and_bad_ones_change_nothing(tmp_path: Path) -> None:
