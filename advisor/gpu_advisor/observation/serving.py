@@ -303,11 +303,12 @@ def _without_frontends(
         page = (each.cluster, each.job, each.instance)
         return page if where == "page" else (each.cluster, each.namespace, each.model.casefold())
 
-    engines = [each for each in replicas if each.server not in yielding or each.value("kv_usage") is not None]
-    known = {where: {place(each, where) for each in engines} for where in set(yielding.values())}
+    def is_engine(each: ServingReplica) -> bool:
+        return each.server not in yielding or each.value("kv_usage") is not None
+
+    known = {where: {place(each, where) for each in replicas if is_engine(each)} for where in set(yielding.values())}
     for each in replicas:
-        where = None if each in engines else yielding.get(each.server)
-        if where is None or place(each, where) not in known[where]:
+        if is_engine(each) or place(each, where := yielding[each.server]) not in known[where]:
             yield each
 
 
