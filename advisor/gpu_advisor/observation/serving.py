@@ -25,7 +25,6 @@ from gpu_advisor.promql.expressions import (
     AggregateOp,
     ConstantLabel,
     Expression,
-    LabelReplace,
     Labels,
     Matcher,
     Selector,
@@ -346,7 +345,8 @@ def _without_copies(replicas: Iterable[ServingReplica]) -> Iterator[ServingRepli
     """Of a server that several jobs scrape, under one or both spellings of its metrics, the one with most samples."""
     best: dict[tuple[object, ...], ServingReplica] = {}
     for each in replicas:
-        place = (each.namespace, each.pod) if each.pod else ("", each.instance)
+        # A pod may have a server on each of several ports: data-parallel ranks behind a load balancer.
+        place = (each.namespace, each.pod, each.instance.rpartition(":")[2]) if each.pod else ("", "", each.instance)
         key = (each.server.removesuffix(UNDERSCORED), each.cluster, place, each.model, each.engine)
         if key not in best or _samples(each) > _samples(best[key]):
             best[key] = each
@@ -414,21 +414,13 @@ def _curve_parts(
 def _demand_parts(
     server: FoundServers, evaluation: EvaluationSettings, matchers: tuple[Matcher, ...]
 ) -> Iterator[tuple[str, Expression]]:
-    """Of a server that is scraped by several jobs, or on several ports, one: its numbers would add up."""
+    """Of a server that several jobs scrape, one: its numbers would add up."""
     every = _history_signals(server, evaluation, matchers)
     by = _by_group(server)
     engines = tuple(dict.fromkeys((*by, *server.labels.places)))
     for part, (op, name) in DEMAND_PARTS.items():
         if name in every:
-            yield part, Aggregate(op, by, Aggregate("max", engines, _by_pod(every[name], server.labels)))
-
-
-def _by_pod(expression: Expression, labels: SeriesLabels) -> Expression:
-    """With the pod, where there is one, as its address."""
-    for address in labels.names["instance"]:
-        for pod in reversed(labels.names["pod"]):  # the best name last
-            expression = LabelReplace(expression, address, pod)
-    return expression
+            yield part, Aggregate(op, by, Aggregate("max", engines, every[name]))
 
 
 def _latency_parts(

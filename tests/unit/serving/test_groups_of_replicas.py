@@ -99,7 +99,6 @@ def test_a_group_has_the_same_history_whatever_others_serve(day: ServingDayCache
 #: How the series of one scrape of two servers differ from those of the other.
 COPIES: Mapping[str, Mapping[str, str]] = {
     "by two jobs": {"job": "annotations"},
-    "by two jobs, on two ports": {"job": "queue-proxy", "instance": "{pod}:9088"},
     "by two Prometheus servers": {"prometheus_replica": "prometheus-1"},
 }
 
@@ -115,6 +114,14 @@ def test_a_server_that_is_scraped_twice_counts_once(copy: str, tmp_path: Path) -
     found = read([*servers, *again], tmp_path / "both")
     assert last_tokens(found) == alone(servers, tmp_path / "one") == {"ns/m": (200.0, 2.0)}
     assert [round(each.values["generation_token_rate"]) for each in found.replicas] == [100, 100]
+
+
+def test_servers_on_several_ports_of_a_pod_are_several(tmp_path: Path) -> None:
+    """One for each data-parallel rank."""
+    ranks = [server(0, 100.0, namespace="ns", pod="p0", instance=f"10.0.0.1:{port}") for port in (8000, 8001)]
+    found = read(ranks, tmp_path)
+    assert [each.instance for each in found.replicas] == ["10.0.0.1:8000", "10.0.0.1:8001"]
+    assert last_tokens(found) == {"ns/m": (200.0, 2.0)}
 
 
 def test_a_server_stored_under_both_spellings_is_one(tmp_path: Path) -> None:
