@@ -4,10 +4,10 @@
     python -m benchmarks.connections --smoke         a small size, for CI
     python -m benchmarks.connections --servers advisor,cheroot
 
-The advisor's application runs behind its own server, and behind others that speak TLS: cheroot, which it had before;
-gunicorn with threads; uvicorn and hypercorn with a WSGI bridge; granian. Each is tried without and with TLS. Clients
-that the server disconnects come back at once, so that their number stays. They run in a process of their own; the
-prober opens a new connection for each request.
+The advisor's application runs behind its own server, and behind others that speak TLS: cheroot, gunicorn with
+threads, uvicorn and hypercorn with a WSGI bridge, granian. Each is tried without and with TLS. Clients that the server
+disconnects come back at once, so that their number stays. They run in a process of their own; the prober opens a new
+connection for each request.
 """
 
 from __future__ import annotations
@@ -32,231 +32,14 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import Goal, missed_goals, percentile, table, write
+from benchmarks.compared_servers import SERVERS, serve
 from benchmarks.server_processes import free_port
+from benchmarks.slow_clients import Load, attack, client_context
 
 GOAL_SECONDS = 1.0
 PATHS = ("/-/healthy", "/metrics")
-SLOW_PATH = "/recommendations?per_page=1000"
-SERVERS = ("advisor", "cheroot", "gunicorn", "uvicorn", "hypercorn", "granian")
-THREADS = 8
-CONNECT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Load:
-    idle: int
-    slow_readers: int
-    one_byte_writers: int
-    seconds: float
-
-    @property
-    def clients(self) -> int:
-        return self.idle + self.slow_readers + self.one_byte_writers
-
-
 FULL = Load(1000, 300, 300, 20.0)
 SMOKE = Load(20, 10, 10, 3.0)
-
-
-# --- servers: each in a process of its own
-
-
-def application() -> Any:
-    """The advisor's WSGI application over a fixed view of a thousand recommendations."""
-    from gpu_advisor.web.api.app import ApiContext, create_app
-
-    from benchmarks.api import view_of
-    from tests.unit.advisor.builders import FakeClock
-
-    view = view_of(1000)
-    return create_app(ApiContext(lambda: view, lambda: (), lambda _id, _snooze: None, clock=FakeClock()))
-
-
-def serve(name: str, port: int, certificate: str) -> None:
-    """Run one of the servers until a signal. `certificate`: folder of cert.pem and key.pem, or empty."""
-    cert, key = (f"{certificate}/cert.pem", f"{certificate}/key.pem") if certificate else ("", "")
-    globals()[f"_serve_{name}"](port, cert, key)
-
-
-def _serve_advisor(port: int, cert: str, key: str) -> None:
-    from gpu_advisor.web.api.authentication import Authenticator
-    from gpu_advisor.web.http.server import HttpServer
-    from gpu_advisor.web.server import RequestLanes
-
-    lanes = RequestLanes(Authenticator({}, ""))
-    server = HttpServer(
-        socket.create_server(("127.0.0.1", port), backlog=4096),
-        application(),
-        server_name="bench",
-        lanes=lanes.lanes(),
-        choose_lane=lanes.choose,
-        tls=_server_context(cert, key) if cert else None,
-    )
-    server.start()
-    signal.pause()
-
-
-def _serve_cheroot(port: int, cert: str, key: str) -> None:
-    from cheroot import wsgi
-    from cheroot.ssl.builtin import BuiltinSSLAdapter
-
-    server = wsgi.Server(("127.0.0.1", port), application(), numthreads=THREADS, request_queue_size=1024)
-    if cert:
-        server.ssl_adapter = BuiltinSSLAdapter(cert, key)
-    server.start()
-
-
-def _serve_gunicorn(port: int, cert: str, key: str) -> None:
-    from gunicorn.app.base import BaseApplication
-
-    class Application(BaseApplication):  # type: ignore[misc]
-        def load_config(self) -> None:
-            options = {
-                "bind": f"127.0.0.1:{port}", "workers": 1, "worker_class": "gthread", "threads": THREADS,
-                "worker_connections": 2048, **({"certfile": cert, "keyfile": key} if cert else {}),
-            }  # fmt: skip
-            for option, value in options.items():
-                self.cfg.set(option, value)
-
-        def load(self) -> Any:
-            return application()
-
-    Application().run()
-
-
-def _serve_uvicorn(port: int, cert: str, key: str) -> None:
-    import uvicorn
-    from a2wsgi import WSGIMiddleware
-
-    secure = {"ssl_certfile": cert, "ssl_keyfile": key} if cert else {}
-    uvicorn.run(
-        WSGIMiddleware(application(), workers=THREADS), host="127.0.0.1", port=port, backlog=4096, http="h11",
-        log_level="warning", **secure,
-    )  # fmt: skip
-
-
-def _serve_hypercorn(port: int, cert: str, key: str) -> None:
-    import asyncio
-
-    from hypercorn.asyncio import serve as run
-    from hypercorn.config import Config
-
-    config = Config()
-    config.bind, config.backlog, config.read_timeout = [f"127.0.0.1:{port}"], 1024, 10
-    if cert:
-        config.certfile, config.keyfile = cert, key
-    asyncio.run(run(application(), config, mode="wsgi"))
-
-
-def _serve_granian(port: int, cert: str, key: str) -> None:
-    from granian import Granian
-
-    secure = {"ssl_cert": Path(cert), "ssl_key": Path(key)} if cert else {}
-    Granian(
-        "benchmarks.connections:granian_application", address="127.0.0.1", port=port, interface="wsgi", workers=1,
-        blocking_threads=THREADS, factory=True, backlog=4096, log_access=False, **secure,
-    ).serve()  # fmt: skip
-
-
-def granian_application() -> Any:
-    return application()
-
-
-def _server_context(cert: str, key: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    return context
-
-
-# --- clients
-
-
-def _client_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-@dataclass
-class _Attacker:
-    kind: str
-    socket: socket.socket
-    next_at: float = 0.0
-
-
-def attack(port: int, load: Load, secure: bool, ready: Any) -> None:
-    """Open the connections, keep them busy, and open again what the server closes, until killed."""
-    context = _client_context() if secure else None
-    kinds = ["idle"] * load.idle + ["slow reader"] * load.slow_readers + ["one-byte writer"] * load.one_byte_writers
-    attackers, deadline = [], time.monotonic() + CONNECT_SECONDS
-    for kind in kinds:
-        if time.monotonic() < deadline:  # a server that is busy with slow handshakes lets nobody else in
-            attackers.append(_attacker(kind, port, context))
-    ready.send(sum(_is_open(each) for each in attackers))
-    reopened = 0
-    while True:
-        now = time.monotonic()
-        for index, each in enumerate(attackers):
-            if each.next_at > now:
-                continue
-            if ready.poll(0):
-                break
-            each.next_at = now + 1.0
-            if not _act(each):
-                with suppress(OSError, KeyError):
-                    each.socket.close()
-                attackers[index] = _attacker(each.kind, port, context)
-                reopened += 1
-        if ready.poll(0.05):
-            ready.recv()
-            ready.send((sum(_is_open(each) for each in attackers), reopened))
-
-
-def _attacker(kind: str, port: int, context: ssl.SSLContext | None) -> _Attacker:
-    plain = socket.socket()
-    if kind == "slow reader":
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    plain.settimeout(1)
-    try:
-        plain.connect(("127.0.0.1", port))
-        # Half of the idle ones do not even begin their handshake.
-        client = context.wrap_socket(plain) if context and (kind != "idle" or plain.fileno() % 2) else plain
-        if kind == "slow reader":
-            client.sendall(f"GET {SLOW_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-        elif kind == "one-byte writer":
-            client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
-    except OSError:
-        plain.close()
-        return _Attacker(kind, plain)
-    client.settimeout(0.05)
-    return _Attacker(kind, client)
-
-
-def _act(each: _Attacker) -> bool:
-    """Whether the connection is still open."""
-    try:
-        if each.kind == "one-byte writer":
-            each.socket.send(b"x")
-        elif each.kind == "slow reader":
-            each.socket.setblocking(False)
-            return each.socket.recv(100) != b""
-        return _is_open(each)
-    except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-def _is_open(each: _Attacker) -> bool:
-    try:
-        each.socket.setblocking(False)
-        if isinstance(each.socket, ssl.SSLSocket):
-            return each.socket.fileno() >= 0
-        return each.socket.recv(1, socket.MSG_PEEK) != b""
-    except (BlockingIOError, ssl.SSLWantReadError):
-        return True
-    except (OSError, ValueError):
-        return False
 
 
 @dataclass
@@ -318,7 +101,7 @@ def running(name: str, port: int, certificate: str, log: Path) -> Iterator[subpr
     command = [sys.executable, "-m", "benchmarks.connections", "--serve", name, str(port), certificate]
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True) as process:
         try:
-            context = _client_context() if certificate else None
+            context = client_context() if certificate else None
             deadline = time.monotonic() + 60
             while isinstance(probe(port, PATHS[0], context), str):
                 if process.poll() is not None or time.monotonic() > deadline:
@@ -334,7 +117,7 @@ def running(name: str, port: int, certificate: str, log: Path) -> Iterator[subpr
 
 def measure(name: str, load: Load, certificate: str, folder: Path) -> Figures:
     figures, port = Figures(name, bool(certificate)), free_port()
-    context = _client_context() if certificate else None
+    context = client_context() if certificate else None
     log = folder / f"{name}{'-tls' if certificate else ''}.log"
     with running(name, port, certificate, log) as process:
         for path in PATHS:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.connections import Load, attack
+from benchmarks.slow_clients import Load, attack
 from benchmarks.soak.stack import Stack
 
 CALM_SECONDS = 8.0
