@@ -244,7 +244,7 @@ def build_replicas(servers: Sequence[FoundServers], values: Mapping[str, Vector]
             for labels, value in values.get(f"{mapping.name}/{signal.name}", {}).items():
                 if math.isfinite(value):
                     by_engine.setdefault(labels, {})[signal.name] = value
-        products = {name: _products(info.product, values.get(f"{mapping.name}/info/{name}", {}), names)
+        products = {name: _products(info.products, values.get(f"{mapping.name}/info/{name}", {}), names)
                     for name, info in mapping.info.items()}  # fmt: skip
         for labels, of in by_engine.items():
             if "running" not in of and "waiting" not in of:
@@ -326,19 +326,25 @@ def with_window_before(
     return tuple(replace(each, before=values.get(each, {})) for each in replicas)
 
 
-def _products(names: Iterable[str], vector: Vector, of: SeriesLabels) -> dict[tuple[str, str, str], float]:
-    """The product of numbers that are labels, by target and engine; none where one is no number."""
+def _products(products: Iterable[Sequence[str]], vector: Vector, of: SeriesLabels) -> dict[tuple[str, str, str], float]:
+    """Numbers that are labels, by target and engine: of the alternatives, the first whose labels are all numbers."""
     found: dict[tuple[str, str, str], float] = {}
     for labels in vector:
         each = dict(labels)
-        try:
-            product = math.prod(float(each.get(name, "")) for name in names)
-        except ValueError:
-            continue
-        if product > 0 and math.isfinite(product):
+        known = (product for names in products if (product := _product([each.get(name, "") for name in names])))
+        if (product := next(known, None)) is not None:
             job, instance = of.target(each)
             found[job, instance, of.engine(each)] = product
     return found
+
+
+def _product(texts: Iterable[str]) -> float | None:
+    """None if one is no number above 0."""
+    try:
+        product = math.prod(map(float, texts))
+    except ValueError:
+        return None
+    return product if product > 0 and math.isfinite(product) else None
 
 
 def _without_copies(replicas: Iterable[ServingReplica]) -> Iterator[ServingReplica]:

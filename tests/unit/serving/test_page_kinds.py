@@ -103,6 +103,16 @@ KINDS = (
          [together(vllm('model_name="m",engine="0"', 3), vllm('model_name="m",engine="1"', 5))],
          {("vllm", "h0:8000", "m", "0"): {"running": 3}, ("vllm", "h0:8000", "m", "1"): {"running": 5}}),
     Kind("no label for the model", [vllm('engine="0"')], {("vllm", "h0:8000", "", "0"): {"running": 3}}),
+    Kind("a hybrid model, whose blocks times their size are not the cache's tokens",
+         [together(vllm('model_name="m",engine="0"'),
+                   Target({'vllm:cache_config_info{block_size="4",engine="0",kv_cache_size_tokens="463459",'
+                           'num_gpu_blocks="320"}': 1}))],
+         {("vllm", "h0:8000", "m", "0"): {"kv_tokens": 463459}}),
+    Kind("a version without the size in tokens",
+         [together(vllm('model_name="m",engine="0"'),
+                   Target({'vllm:cache_config_info{block_size="16",engine="0",kv_cache_size_tokens="None",'
+                           'num_gpu_blocks="1000"}': 1}))],
+         {("vllm", "h0:8000", "m", "0"): {"kv_tokens": 16000}}),
     Kind("percent under a ratio's name",
          [together(vllm('model_name="m"'), Target({'vllm:kv_cache_usage_perc{model_name="m"}': 73.0}))],
          {("vllm", "h0:8000", "m", ""): {"running": 3}}),

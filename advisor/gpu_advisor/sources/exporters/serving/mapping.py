@@ -6,12 +6,13 @@
     per         the mean of two counters: microseconds of requests
 
 A list of definitions is tried in order, per server: the first that has a value is used. `info` has numbers that are
-labels: their product. `labels` name the server's label for the model, and those that distinguish engines on one page;
-of several names, the first that a series has. `role` is the label of one metric that names the part of disaggregated
-serving. `flags` and `helm` say how a setting is given; `flag=value` where this server has a value of its own for it.
-What a server does not publish is not in its file. `counts_at_end`: it counts a request's tokens when the request ends,
-so that a window without any may have long answers under way. `yields_to`: it passes requests on to engines that may
-publish more of them, on the same `page` or under the same `model`: then these are read instead.
+labels: the first of its products whose labels are all numbers. `labels` name the server's label for the model, and
+those that distinguish engines on one page; of several names, the first that a series has. `role` is the label of one
+metric that names the part of disaggregated serving. `flags` and `helm` say how a setting is given; `flag=value` where
+this server has a value of its own for it. What a server does not publish is not in its file. `counts_at_end`: it
+counts a request's tokens when the request ends, so that a window without any may have long answers under way.
+`yields_to`: it passes requests on to engines that may publish more of them, on the same `page` or under the same
+`model`: then these are read instead.
 """
 
 from __future__ import annotations
@@ -89,8 +90,10 @@ class ServingQuantity(MappingModel):
 
 
 class LabelProduct(MappingModel):
+    """Alternatives, the best first: labels that are multiplied."""
+
     metric: str
-    product: tuple[str, ...] = Field(min_length=1)
+    products: tuple[tuple[str, ...], ...] = Field(min_length=1)
 
 
 class LabelOfMetric(MappingModel):
