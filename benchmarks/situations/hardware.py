@@ -23,7 +23,6 @@ class Hardware:
     idle_watts: float
     limit_watts: float
     sm_clock: float
-    sm_count: int
     nvlink: float
     pcie_generation: int
     activity: bool
@@ -39,16 +38,16 @@ class Hardware:
 #: https://www.nvidia.com/en-us/data-center/h100/ h200/ l40s/ l4/ and the data sheets of A100, A10, V100 and T4 there;
 #: https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/
 MODELS: tuple[Hardware, ...] = (
-    Hardware("NVIDIA H200", 141 * GIB, 76, 700, 1980e6, 132, 450e9, 5, True, True),
-    Hardware("NVIDIA H100 80GB HBM3", 80 * GIB, 70, 700, 1980e6, 132, 450e9, 5, True, True),
-    Hardware("NVIDIA A100-SXM4-80GB", 80 * GIB, 62, 400, 1410e6, 108, 300e9, 4, False, True),
-    Hardware("NVIDIA A100-SXM4-40GB", 40 * GIB, 55, 400, 1410e6, 108, 300e9, 4, False, True),
-    Hardware("NVIDIA L40S", 48 * GIB, 35, 350, 2520e6, 142, 0, 4, False, True),
-    Hardware("NVIDIA A10", 24 * GIB, 22, 150, 1695e6, 72, 0, 4, False, True),
-    Hardware("NVIDIA L4", 24 * GIB, 16, 72, 2040e6, 58, 0, 4, False, True),
-    Hardware("Tesla V100-SXM2-32GB", 32 * GIB, 42, 300, 1530e6, 80, 150e9, 3, False, True),
-    Hardware("Tesla T4", 16 * GIB, 10, 70, 1590e6, 40, 0, 3, False, True),
-    Hardware("NVIDIA GeForce RTX 4090", 24 * GIB, 20, 450, 2520e6, 128, 0, 4, False, False),
+    Hardware("NVIDIA H200", 141 * GIB, 76, 700, 1980e6, 450e9, 5, True, True),
+    Hardware("NVIDIA H100 80GB HBM3", 80 * GIB, 70, 700, 1980e6, 450e9, 5, True, True),
+    Hardware("NVIDIA A100-SXM4-80GB", 80 * GIB, 62, 400, 1410e6, 300e9, 4, False, True),
+    Hardware("NVIDIA A100-SXM4-40GB", 40 * GIB, 55, 400, 1410e6, 300e9, 4, False, True),
+    Hardware("NVIDIA L40S", 48 * GIB, 35, 350, 2520e6, 0, 4, False, True),
+    Hardware("NVIDIA A10", 24 * GIB, 22, 150, 1695e6, 0, 4, False, True),
+    Hardware("NVIDIA L4", 24 * GIB, 16, 72, 2040e6, 0, 4, False, True),
+    Hardware("Tesla V100-SXM2-32GB", 32 * GIB, 42, 300, 1530e6, 150e9, 3, False, True),
+    Hardware("Tesla T4", 16 * GIB, 10, 70, 1590e6, 0, 3, False, True),
+    Hardware("NVIDIA GeForce RTX 4090", 24 * GIB, 20, 450, 2520e6, 0, 4, False, False),
 )
 
 #: How often each is met: newer ones more often, because that is what fleets buy.

@@ -17,8 +17,6 @@ ORDINARY_RATIO = 0.13
 SECOND_CAUSE_RATIO = 0.5
 #: Kernels of large batches keep this share of the SMs busy; the rest is tails and launches.
 FULL_SM_ACTIVITY = 0.75
-#: Below this share of the SMs, kernels do no parallel work: a few blocks that wait or count.
-EMPTY_SM_ACTIVITY = 0.04
 
 
 @dataclass(frozen=True, slots=True)

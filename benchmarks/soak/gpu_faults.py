@@ -90,7 +90,6 @@ FAULTS = (
     Fault("xid", 1, _xids),
 )
 CALM_SECONDS = 0.9
-ROUND_SECONDS = sum(fault.seconds + CALM_SECONDS for fault in FAULTS)
 
 
 class FaultyMachine:
