@@ -103,10 +103,7 @@ def build_facts(
     drivers = rows("drivers")
     wanted = [signal for signal in signals.SIGNALS if signal.name in families]
     values, implausible_values = _signal_values(wanted, results, discarded, names, unresolved)
-    # If an exporter has no health metric, a GPU with identity series counts as up.
-    without_health = {name for name in gpu_exporters if not mappings_by_name[name].definitions(signals.GPU_UP.quantity)}
-    assumed_up = {gpu_key(row, shared): 1.0 for row in gpu_inventory.present if row["exporter"] in without_health}
-    up = {**assumed_up, **values.get(signals.GPU_UP.name, {})}
+    up = _health(gpu_inventory, mappings_by_name, gpu_exporters, values, shared)
     gpus = build_gpus(gpu_inventory, up, targets, drivers, nodes, canonical_targets(results["recent_targets"], label))
     owners = _in_clusters(_owners(results, canonical, settings, observed, shared), gpus)
     return Facts(
@@ -131,6 +128,19 @@ def build_facts(
         cluster_label=label,
         slurm_nodes=_slurm_nodes(gpus, gpus_of_targets(gpu_inventory, rows("slurm")), owners),
     )
+
+
+def _health(
+    inventory: GpuInventory,
+    mappings: Mapping[str, ExporterMapping],
+    gpu_exporters: Iterable[str],
+    values: Mapping[str, Mapping[str, float]],
+    shared: frozenset[str],
+) -> dict[str, float]:
+    """1 for GPUs that are up. Where an exporter has no health metric, a GPU with identity series counts as up."""
+    without_metric = {name for name in gpu_exporters if not mappings[name].definitions(signals.GPU_UP.quantity)}
+    assumed_up = {gpu_key(row, shared): 1.0 for row in inventory.present if row["exporter"] in without_metric}
+    return {**assumed_up, **values.get(signals.GPU_UP.name, {})}
 
 
 def _exporters_by_signal(
