@@ -227,13 +227,23 @@ def test_a_node_is_asked_once_for_the_processes_of_its_idle_gpus(nodes: int, gpu
 
 
 @pytest.mark.parametrize(
-    ("indices", "where"), [("01", "on node-a, GPU 0, 1: "), ("00", "on node-a, GPU 0: "), (["", ""], "on node-a: ")]
+    ("indices", "where"),
+    [
+        ("0", "on node-a, GPU 0: "),
+        ("00", "on node-a, GPU 0: "),
+        ("01", "on node-a, GPUs 0-1: "),
+        ("0123679", "on node-a, GPUs 0-3, 6-7, 9: "),
+        ("531", "on node-a, GPUs 5, 3, 1: "),
+        (["9", "10", "11"], "on node-a, GPUs 9-11: "),
+        (["0.1", "0.2"], "on node-a, GPUs 0.1, 0.2: "),
+        (["", ""], "on node-a: "),
+    ],
 )
 def test_a_command_names_its_node_and_gpus(indices: Sequence[str], where: str) -> None:
     advice = idle_advice(
         facts([GpuSpec(f"g{k}", 0.0, index=index) for k, index in enumerate(indices)], TRAINING), TRAINING
     )
-    assert f"  # {where}which processes use it?" in advice.apply[0]
+    assert f"  # {where}which processes?" in advice.apply[0]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,20 @@ def _scripts(facts: Facts, gpus: Iterable[Gpu], script: str, note: str) -> Itera
             by_node.setdefault(gpu.node, []).append(gpu)
     for node, found in by_node.items():
         labels = dict.fromkeys(facts.uuid_label(gpu.parent or gpu.uuid) for gpu in found)
-        indices = ", ".join(dict.fromkeys(gpu.index for gpu in found if gpu.index))
-        where = f"on {node}, GPU {indices}" if indices else f"on {node}"
+        where = ", ".join(filter(None, (f"on {node}", index_ranges(gpu.index for gpu in found))))
         slices = " Of all slices of the board" if any(gpu.parent for gpu in found) else ""
         yield run_command("sh", "-c", script, "sh", *labels, node=node, note=f"{where}: {note}{slices}")
+
+
+def index_ranges(indices: Iterable[str]) -> str:
+    """`GPUs 0-3, 6` of a node; empty where no index is known. Indices that are no numbers stand alone."""
+    named = list(dict.fromkeys(filter(None, indices)))
+    parts: list[list[str]] = []
+    for index in named:
+        follows = parts and index.isdecimal() and parts[-1][-1].isdecimal() and int(index) == int(parts[-1][-1]) + 1
+        if follows:
+            parts[-1].append(index)
+        else:
+            parts.append([index])
+    text = ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else part[0] for part in parts)
+    return f"GPU{'s' if len(named) > 1 else ''} {text}" if named else ""

@@ -285,7 +285,7 @@ def _unowned_actions(facts: Facts, idle: list[Gpu], holding: list[Gpu]) -> Itera
     asked = _without_owner(facts, holding) or unowned
     nodes = sorted({gpu.node for gpu in asked})
     listed = set(nodes[:MAX_LISTED_NODES])
-    commands = list(list_processes(facts, [gpu for gpu in asked if gpu.node in listed], "which processes use it?"))
+    commands = list(list_processes(facts, [gpu for gpu in asked if gpu.node in listed], "which processes?"))
     yield from commands
     if commands and (rest := nodes[MAX_LISTED_NODES:]):
         count = sum(gpu.node not in listed for gpu in asked)
