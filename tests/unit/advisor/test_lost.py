@@ -86,6 +86,14 @@ def test_all_gpus_of_a_node_are_one_fault_of_the_node() -> None:
     assert lost_advice(found) == [("node", "b", ("g4", "g5", "g6", "g7"))]
 
 
+def test_a_faulty_node_in_two_pools_is_one_recommendation() -> None:
+    known = fleet(4, 4, ["a"] * 4 + ["b"] * 4)
+    known = replace(known, gpus=tuple(replace(gpu, name="T4" if gpu.uuid in "g4 g5" else "L4") for gpu in known.gpus))
+    found = decide(known, Settings())
+    assert len(found.pools) == 2
+    assert lost_advice(found) == [("node", "b", ("g4", "g5", "g6", "g7"))]
+
+
 def test_a_node_with_one_gpu_is_no_fault_of_the_node() -> None:
     assert lost_advice(decided(fleet(1, 1, ["a", "b"]))) == [("gpu", "g1", ("g1",))]
 

@@ -420,6 +420,18 @@ def test_of_many_stragglers_the_first_are_listed_and_the_rest_of_the_job_waits(s
     assert f"{16 - slow} GPUs" in advice.summary
 
 
+@pytest.mark.parametrize(("node", "cordoned"), [("n1", True), ("n[1-9]", False), ("all", False), ("-l", False)])
+def test_a_straggler_is_cordoned_by_a_name_of_one_host(node: str, cordoned: bool) -> None:
+    advice = straggler.advise(finding(found=[Gpu("a", "3", H100, "nvidia", node, True)]))
+    assert ("kubectl cordon" in hints(advice)) == cordoned
+
+
+@pytest.mark.parametrize(("known", "asks"), [({"cpu": 0.2}, False), ({}, True)])
+def test_what_limits_the_loader_is_asked_of_a_host_without_metrics(known: dict[str, float], asks: bool) -> None:
+    advice = data_loading.advise(finding({"data_wait": 0.3, **known}))
+    assert ("node_exporter on the host" in hints(advice)) == asks
+
+
 def test_without_a_known_job_no_one_waits() -> None:
     assert "0 GPUs" in straggler.advise(finding(found=gpus(3))).summary
 

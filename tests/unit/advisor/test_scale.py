@@ -107,6 +107,13 @@ def test_saturation_is_reported_and_asks_for_a_signal() -> None:
     assert words == {"demand": Reason.SATURATED}
 
 
+@pytest.mark.parametrize(("most", "limited"), [(16, False), (5, True)])
+def test_a_step_to_the_limit_names_it(most: int, limited: bool) -> None:
+    (advice,), _, _ = scale_advice(serving_gpus(4, 1.0), settings(gpu={"min": 1, "max": most}))
+    assert advice.recommended == 5
+    assert ("the limit is 5" in advice.summary) == limited
+
+
 SIGNAL = {"query": "sum(waiting)", "per_replica": 10}
 
 
