@@ -107,11 +107,11 @@ def test_saturation_is_reported_and_asks_for_a_signal() -> None:
     assert words == {"demand": Reason.SATURATED}
 
 
-@pytest.mark.parametrize(("most", "limited"), [(16, False), (5, True)])
-def test_a_step_to_the_limit_names_it(most: int, limited: bool) -> None:
-    (advice,), _, _ = scale_advice(serving_gpus(4, 1.0), settings(gpu={"min": 1, "max": most}))
-    assert advice.recommended == 5
-    assert ("the limit is 5" in advice.summary) == limited
+@pytest.mark.parametrize("value", [1.0, 0.99])
+@pytest.mark.parametrize("most", [5, 6, 7, 16])
+def test_a_step_to_the_limit_names_it(value: float, most: int) -> None:
+    (advice,), _, _ = scale_advice(serving_gpus(4, value), settings(gpu={"min": 1, "max": most}))
+    assert (f"the limit is {most}" in advice.summary) == (advice.recommended == most)
 
 
 SIGNAL = {"query": "sum(waiting)", "per_replica": 10}

@@ -223,10 +223,10 @@ def _scale_up(
     if run.exhausted:
         why = f"still saturated after {run.growths} scale-ups: utilization does not show the demand"
         return replace(found, replicas=0, why=why, saturated=True, exhausted=True)
-    step = next_size(run, limits.max)
-    more = f"; the limit is {limits.max}" if step >= limits.max else ""
+    replicas = max(found.replicas, next_size(run, limits.max))
+    more = f"; the limit is {limits.max}" if replicas >= limits.max else ""
     why = f"saturated, which hides the demand: scale up by one step{more}"
-    return replace(found, replicas=max(found.replicas, step), why=why, saturated=True)
+    return replace(found, replicas=replicas, why=why, saturated=True)
 
 
 def _scale_down(
