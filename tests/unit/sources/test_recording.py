@@ -22,6 +22,7 @@ from gpu_advisor.sources.exporters.recording_rules import (
     NODE_INFO,
     render_rules,
 )
+from gpu_advisor.sources.exporters.serving.recording_rules import SERVING_RECORDS
 
 from tests.servers import require_binary
 
@@ -94,9 +95,10 @@ def test_what_is_recorded_of_a_day_needs_the_data_of_a_day() -> None:
 
 def test_every_canonical_series_is_documented() -> None:
     documented = (ROOT / "docs/mappings.md").read_text()
-    assert [
-        record for record in (GPU_INFO, NODE_INFO, *RECORDS, *DAILY_SERIES) if f"`{record}`" not in documented
-    ] == []
+    every = (GPU_INFO, NODE_INFO, *RECORDS, *DAILY_SERIES)
+    assert [record for record in every if f"`{record}`" not in documented] == []
+    rows = [f"| `{each.record}` | {each.about} |" for each in SERVING_RECORDS]
+    assert [row for row in rows if row not in documented] == []
 
 
 def test_the_command() -> None:
