@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -79,3 +80,22 @@ def test_the_driver_is_asked_about_one_gpu_or_none(uuid: str) -> None:
         assert argv[-1].isascii()
         assert not set(argv[-1]) & set(",*? \n'\"$-") - {"-"}
         assert not argv[-1].startswith("-")
+
+
+@pytest.mark.parametrize(
+    ("parents", "labels", "slices"),
+    [
+        ((None, None), ["a", "b"], False),
+        (("board", None), ["board", "b"], True),
+        (("board", "board"), ["board"], True),
+    ],
+)
+def test_of_slices_the_board_is_asked_once(parents: Sequence[str | None], labels: list[str], slices: bool) -> None:
+    """The driver lists the processes of whole GPUs."""
+    known = facts([GpuSpec("a"), GpuSpec("b")])
+    gpus = [replace(gpu, parent=parent or "") for gpu, parent in zip(known.gpus, parents, strict=True)]
+    (action,) = list_processes(known, gpus, "which processes?")
+    argv = action.parameters["argv"]
+    assert isinstance(argv, tuple)
+    assert list(argv[4:]) == labels
+    assert ("slices" in action.note) == slices

@@ -142,11 +142,15 @@ def test_a_gpu_whose_activity_could_not_be_read_is_left_to_its_owner() -> None:
 
 
 def test_a_job_without_steps_is_reported_with_all_of_its_idle_gpus() -> None:
+    """Its nodes in the order of their names: the same advice from one evaluation to the next."""
     owner = GpuOwner(job="77", user="ada", kind="slurm", started=AT - 90_000)
-    known = facts([GpuSpec("a", 0.0), GpuSpec("b", 0.0, index="1")], owners={"a": (owner,), "b": (owner,)})
-    known = with_values(known, {JOB_STEP_TIME: {"a": 0.0, "b": 0.0}})
+    uuids = "abcdefgh"
+    cards = [GpuSpec(uuid, 0.0, node=f"node-{uuid}") for uuid in reversed(uuids)]
+    known = facts(cards, owners=dict.fromkeys(uuids, (owner,)))
+    known = with_values(known, {JOB_STEP_TIME: dict.fromkeys(uuids, 0.0)})
     (advice,) = decide(known, Settings()).recommendations
-    assert (advice.kind, advice.gpus, advice.current, advice.recommended) == ("hung_job", ("a", "b"), 2, 0)
+    assert (advice.kind, sorted(advice.gpus), advice.current, advice.recommended) == ("hung_job", [*uuids], 8, 0)
+    assert advice.nodes == tuple(f"node-{uuid}" for uuid in uuids)
 
 
 @pytest.mark.parametrize(("owners", "lines"), [(1, 1), (4, 4), (5, 4), (300, 4)])
