@@ -10,8 +10,8 @@ import pytest
 from gpu_advisor.evaluation.serving.extrapolation import (
     cautious_curve,
     computed_share,
+    delay_of_prompt_token,
     prompt_token_seconds,
-    queued_token_seconds,
 )
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
@@ -191,16 +191,16 @@ def test_a_prompt_takes_no_longer_than_its_prefill(values: dict[str, float], sha
     assert prompt_token_seconds(CURVE, replicas) == pytest.approx(seconds)
     known = cautious_curve(CURVE, replicas, 7200.0)
     assert known.per_token == pytest.approx(seconds / share)
-    assert queued_token_seconds(CURVE, replicas, 1800.0) >= seconds * (1 - 1e-9)
+    assert delay_of_prompt_token(CURVE, replicas, 1800.0) >= seconds * (1 - 1e-9)
 
 
-def test_a_prompt_of_several_steps_keeps_others_waiting_for_all_that_they_read() -> None:
+def test_a_prompt_of_several_steps_delays_others_by_all_that_they_read() -> None:
     """Ten steps of 50 ms, of which 28 add to what decoding takes anyway."""
     values = {"prefill_seconds": 0.5, "prompt_tokens": 5200.0}
     curve = StepModel(0.026, 6e-4, 5.4e-5, 0.007, 5.0)
     replicas = [ServingReplica("vllm", "j", "h:1", values=values)]
     assert prompt_token_seconds(curve, replicas) * 5200 == pytest.approx(0.28, abs=0.01)
-    assert queued_token_seconds(curve, replicas, 5200.0) * 5200 == pytest.approx(0.474)
+    assert delay_of_prompt_token(curve, replicas, 5200.0) * 5200 == pytest.approx(0.474)
 
 
 @pytest.mark.parametrize(

@@ -104,11 +104,12 @@ def prompt_token_seconds(curve: StepModel, replicas: Sequence[ServingReplica]) -
     return curve.per_prompt_token if took is None else min(curve.per_prompt_token, took)
 
 
-def queued_token_seconds(curve: StepModel, replicas: Sequence[ServingReplica], prompt: float) -> float:
-    """Seconds for which a token of a prompt of so many tokens keeps other prompts waiting.
+def delay_of_prompt_token(curve: StepModel, replicas: Sequence[ServingReplica], prompt: float) -> float:
+    """Seconds for which a token of a prompt of so many tokens delays other requests, at most.
 
-    A prompt of more tokens than a step takes has steps of its own, with all that they read: its prefill, without one
-    step that it shares with others.
+    While some replicas are idle, a router sends prompts to these, so that a curve hardly shows what they add to the
+    steps of others. But no prompt delays others for longer than its prefill takes, without one step that it shares with
+    them: a prompt of more tokens than a step takes has steps of its own, with all that they read.
     """
     added, took = prompt_token_seconds(curve, replicas), _prefill_token_seconds(replicas)
     return added if took is None else max(added, took - curve.base / prompt)

@@ -17,8 +17,7 @@ from gpu_advisor.evaluation.serving.extrapolation import (
     CautiousCurve,
     cautious_curve,
     computed_share,
-    prompt_token_seconds,
-    queued_token_seconds,
+    delay_of_prompt_token,
 )
 from gpu_advisor.evaluation.serving.facts import DemandSample, ServingReplica
 from gpu_advisor.evaluation.serving.groups import Objectives, ServingGroup
@@ -74,12 +73,11 @@ def group_work(group: ServingGroup, objectives: Objectives, cautious: bool = Fal
         work = work_per_replica(group.curve, objectives.itl, prompt / output, full)
         return None if work is None else (work, output)
     curve = cautious_curve(group.curve, group.replicas, _history_seconds(group), KV_ROOM * full)
-    token_seconds = prompt_token_seconds(group.curve, group.replicas)
-    prompts = Prompts(prompt / output, prompt, token_seconds, computed_share(group.replicas))
-    queued = replace(prompts, token_seconds=queued_token_seconds(group.curve, group.replicas, prompt))
+    delay = delay_of_prompt_token(group.curve, group.replicas, prompt)
+    prompts = Prompts(prompt / output, prompt, delay, computed_share(group.replicas))
     work = work_per_replica(curve, objectives.itl, prompts.ratio, full)
     in_time = _work_in_time(curve, objectives.itl, prompts)
-    first_tokens = _work_with_first_tokens_in_time(group, objectives.ttft, queued)
+    first_tokens = _work_with_first_tokens_in_time(group, objectives.ttft, prompts)
     if work is None or in_time is None or first_tokens is None:
         return None
     return max(min(work, in_time, first_tokens), min(work, shown_work(group, output))), output
@@ -176,7 +174,7 @@ def size_group(
     if found is None or found[0].reason is not None or found[0].replicas >= len(group.replicas):
         return found
     cautious = _size_by_work(group, group_work(group, objectives, cautious=True), limits, evaluation, at, headroom)
-    if cautious is None:  # a single request is more than the curve is trusted for
+    if cautious is None:  # nothing can be expected of a replica with more load
         return replace(found[0], replicas=len(group.replicas)), found[1]
     needed = max(found[0].replicas, min(len(group.replicas), cautious[0].replicas))
     return replace(cautious[0], replicas=needed), cautious[1]
