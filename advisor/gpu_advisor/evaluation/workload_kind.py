@@ -62,7 +62,8 @@ class PoolInference:
 
 def infer_kinds(facts: Facts, gpus: Iterable[Gpu]) -> PoolInference:
     """GPUs without evidence have the kind of the pool, which is that of all with evidence, if they are enough."""
-    servers = {uuid: each.server for each in facts.serving.replicas for uuid in each.gpus}
+    titles = facts.serving.titles
+    servers = {uuid: titles.get(each.server, each.server) for each in facts.serving.replicas for uuid in each.gpus}
     observed = list(gpus)
     clues = {gpu.uuid: tuple(dict.fromkeys(_clues(facts, gpu, servers))) for gpu in observed}
     by_gpu = {uuid: _combine(found) for uuid, found in clues.items() if found}

@@ -68,11 +68,13 @@ def test_controllers_of_known_kinds(controller: str) -> None:
 def test_a_reporting_job_trains_and_a_server_with_metrics_serves() -> None:
     found = fleet({0: None, 1: None})
     steps = {signals.JOB_STEP_TIME.name: {"GPU-0": 0.9}}
-    replica = ServingReplica("vllm", "vllm", "node-a:8000", gpus=("GPU-1",))
-    both = dataclasses.replace(found, values={**found.values, **steps}, serving=ServingFacts((replica,)))
+    replica = ServingReplica("vllm-underscored", "vllm", "node-a:8000", gpus=("GPU-1",))
+    serving = ServingFacts((replica,), titles={"vllm-underscored": "vLLM"})
+    both = dataclasses.replace(found, values={**found.values, **steps}, serving=serving)
     inferred = infer_kinds(both, both.gpus)
     assert [inferred.kind_of(gpu) for gpu in both.gpus] == ["training", "serving"]
     assert inferred.pool.kind == "undecided"  # the pool is of both
+    assert inferred.gpus["GPU-1"].evidence == ("metrics of an inference server (vLLM)",)
 
 
 @given(st.lists(st.sampled_from([TRAINER, SERVER, NOTEBOOK, None]), min_size=1, max_size=8))

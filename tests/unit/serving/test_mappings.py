@@ -176,14 +176,14 @@ PAGES = (
     Page(
         "vllm-ray",  # one agent for all replicas of a node
         {
-            f'ray_vllm_{name}{{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}}': value
+            f'ray_vllm:{name}{{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}}': value
             for name, value in (("num_requests_running", 12), ("num_requests_waiting", 3), ("kv_cache_usage_perc", 0.5))
         },
         {
-            'ray_vllm_generation_tokens_total{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 600,
-            'ray_vllm_num_preemptions_total{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 0.2,
-            'ray_vllm_inter_token_latency_seconds_sum{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 12,
-            'ray_vllm_inter_token_latency_seconds_count{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 600,
+            'ray_vllm:generation_tokens_total{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 600,
+            'ray_vllm:num_preemptions_total{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 0.2,
+            'ray_vllm:inter_token_latency_seconds_sum{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 12,
+            'ray_vllm:inter_token_latency_seconds_count{ReplicaId="r1",WorkerId="w1",engine="0",model_name="m"}': 600,
         },
         {"running": 12, "waiting": 3, "kv_usage": 0.5, "generation_token_rate": 600, "preemption_rate": 0.2,
          "itl_mean": 0.02},
