@@ -43,12 +43,16 @@ from gpu_advisor.sources.exporters.mapping import MappingModel, as_tuple
 #: Sources: https://docs.pytorch.org/serve/metrics.html,
 #: https://docs.bentoml.com/en/latest/build-with-bentoml/observability/metrics.html,
 #: https://docs.openvino.ai/2024/openvino-workflow/model-server/ovms_docs_metrics.html,
-#: https://github.com/aphrodite-engine/aphrodite-engine (aphrodite/engine/metrics.py)
+#: https://github.com/aphrodite-engine/aphrodite-engine (aphrodite/engine/metrics.py),
+#: https://paddlepaddle.github.io/FastDeploy/online_serving/metrics/,
+#: https://github.com/ModelTC/lightllm (lightllm/server/router/manager.py)
 UNMAPPED_SERVERS: Mapping[str, str] = {
     "ts_inference_requests_total": "TorchServe",
     "bentoml_service_request_total": "BentoML",
     "ovms_requests_success": "OpenVINO Model Server",
     "aphrodite:num_requests_running": "Aphrodite",
+    "fastdeploy:num_requests_running": "FastDeploy",
+    "lightllm_queue_size": "LightLLM",
 }
 
 
