@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.missing import explain_missing
 from gpu_advisor.evaluation.recommendation import Reason
 from gpu_advisor.evaluation.signals import (
     IDLE_COVERAGE,
@@ -116,8 +117,8 @@ def test_a_gpu_without_utilization_is_not_idle(pages: PagesInPrometheus) -> None
 def test_what_mig_takes_away_is_explained_by_mig(pages: PagesInPrometheus) -> None:
     dcgm = pages.evaluated("dcgm, MIG slices").facts
     piece = next(gpu for gpu in dcgm.gpus if gpu.uuid == "GPU-a~7")
-    missing = dcgm.explain_missing(POWER, piece.scope, piece)
+    missing = explain_missing(dcgm, POWER, piece.scope, piece)
     assert (missing.reason, "MIG slice (1g.10gb)" in missing.message) == (Reason.UNSUPPORTED, True)
     smi = pages.evaluated("nvidia_gpu_exporter, MIG").facts
     board = next(gpu for gpu in smi.gpus if gpu.uuid == "GPU-1c67")
-    assert "MIG mode" in smi.explain_missing(UTILIZATION, board.scope, board).message
+    assert "MIG mode" in explain_missing(smi, UTILIZATION, board.scope, board).message

@@ -9,6 +9,7 @@ from math import nan
 
 import pytest
 from gpu_advisor.evaluation.engine import Evaluation
+from gpu_advisor.evaluation.missing import explain_missing
 from gpu_advisor.evaluation.recommendation import FLEET, Check, CheckStatus, Reason
 from gpu_advisor.evaluation.signals import (
     DAILY_PEAK_UTILIZATION,
@@ -213,7 +214,7 @@ def test_what_an_exporter_lacks_is_unsupported_and_not_guessed(histories: Promet
     gpu = facts.gpus[0]
     assert facts.value(PROCESSES, gpu.uuid) is None
     if name in ("dcgm-exporter", "nvitop-exporter", "amd-device-metrics-exporter"):
-        assert facts.explain_missing(PROCESSES, gpu.scope, gpu).reason is Reason.UNSUPPORTED
+        assert explain_missing(facts, PROCESSES, gpu.scope, gpu).reason is Reason.UNSUPPORTED
 
 
 @pytest.mark.parametrize("name", EXPOSITIONS)

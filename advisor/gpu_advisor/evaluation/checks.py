@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from gpu_advisor.evaluation.check_bands import NODE_CHECKS, TargetBand, mean_band, memory_band, utilization_band
 from gpu_advisor.evaluation.cost_check import check_cost
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.missing import explain_missing
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.prices import Prices
 from gpu_advisor.evaluation.recommendation import FLEET, Abstention, Check, CheckStatus, Evidence, Reason, Scope
@@ -230,7 +231,7 @@ def _nodes(facts: Facts, settings: Settings) -> Iterator[Check]:
             ]  # fmt: skip
             if not judged:
                 yield unknown_check(
-                    item.name, item.title, node.scope, facts.explain_missing(item.signals[0][0], node.scope)
+                    item.name, item.title, node.scope, explain_missing(facts, item.signals[0][0], node.scope)
                 )
             elif item.pick == "first":
                 yield judged[0]

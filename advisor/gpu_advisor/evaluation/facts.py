@@ -12,7 +12,7 @@ from gpu_advisor.cost.list_prices import ListPrice
 from gpu_advisor.cost.offers import GpuVariant
 from gpu_advisor.evaluation.history import DemandSignal, PoolSample
 from gpu_advisor.evaluation.owners import GpuOwner, Lease
-from gpu_advisor.evaluation.recommendation import Abstention, Evidence, LabelSelection, Reason, Scope
+from gpu_advisor.evaluation.recommendation import Evidence, LabelSelection, Scope
 from gpu_advisor.evaluation.serving.facts import ServingFacts
 from gpu_advisor.evaluation.signals import Signal
 from gpu_advisor.promql.expressions import Expression, Matcher, ScopeName, TimeSeries
@@ -239,58 +239,6 @@ class Facts:
             return ()
         return (Matcher(self.cluster_label, "=", cluster),)
 
-    def _explain_down(self, gpu: Gpu, subject: str, are: str) -> str:
-        why = self.down_reasons.get(gpu.uuid)
-        return f"{subject} {are} down" + (f": {why}" if why else ": see gpu_down_info of the exporter for the reason")
-
-    def explain_unknown_interval(self) -> str:
-        """Why there is a value and no coverage: an interval needs five gaps between the samples of the idle window."""
-        longest = self.evaluation.idle_window_seconds // 6
-        return f"the scrape interval is not known yet: wait; if it is longer than {longest} s, scrape more often"
-
-    def explain_missing(self, signal: Signal, scope: Scope, gpu: Gpu | None = None, several: str = "") -> Abstention:
-        """Why there is no value, as far as known, and how to fix it. `several`: the subject of the sentence where `gpu`
-        is the first of several GPUs of the same reason, as in "8 of 8 GPUs"."""
-        subject = several or str(gpu and gpu.scope)
-        are, have, their = ("are", "have", "their") if several else ("is", "has", "its")
-        implausible = None if gpu is None else self.implausible_values.get(signal.name, {}).get(gpu.uuid)
-        if not self.supports(signal):
-            reason, message = Reason.UNSUPPORTED, "no exporter publishes the metrics this needs"
-        elif not self.supports(signal, gpu) and gpu is not None:
-            reason, message = (
-                Reason.UNSUPPORTED,
-                f"{gpu.exporter} does not publish the metrics this needs for {subject}",
-            )
-        elif gpu is not None and gpu.uuid in self.unresolved:
-            reason, message = (
-                Reason.CONFLICTING,
-                f"{subject} {have} several overlapping series of the same metric: scrape the exporter once, or drop "
-                "the labels that differ",
-            )
-        elif implausible is not None and gpu is not None:
-            reason, message = Reason.CONFLICTING, _implausible_message(implausible, signal, gpu)
-        elif gpu is not None and gpu.up is False:
-            reason, message = Reason.NO_DATA, self._explain_down(gpu, subject, are)
-        elif gpu is not None and gpu.up is None:
-            reason, message = Reason.STALE, f"{subject} stopped reporting: check that {their} exporter is up"
-        elif gpu is not None and (why := self._explain_mig(gpu, subject, are)):
-            reason, message = Reason.UNSUPPORTED, why
-        else:
-            reason, message = (
-                Reason.NO_DATA,
-                "no sample in the window: too early, or the kernel or driver does not support it",
-            )
-        return Abstention(reason, signal.name, scope, message)
-
-    def _explain_mig(self, gpu: Gpu, subject: str, are: str) -> str:
-        """Why a board in MIG mode, or a slice, lacks what others have; empty for other GPUs."""
-        if gpu.mig_profile:
-            what = "MIG slices" if are == "are" else f"a MIG slice ({gpu.mig_profile})"
-            return f"{subject} {are} {what}, for which {gpu.exporter} does not publish this"
-        if any(other.parent and other.parent == gpu.uuid for other in self.gpus):
-            return f"{subject} {are} in MIG mode: the slices have this, as far as their exporter publishes it"
-        return ""
-
 
 @dataclass(slots=True)  # frozen would take three times as long, 27,500 times
 class EvidenceOnDemand(Sequence[Evidence]):
@@ -313,12 +261,6 @@ class EvidenceOnDemand(Sequence[Evidence]):
 
     def __getitem__(self, index: int | slice) -> Evidence | tuple[Evidence, ...]:
         return (self.facts.evidence(self.signal, self.names, self.threshold, coverage=self.coverage),)[index]
-
-
-def _implausible_message(value: float, signal: Signal, gpu: Gpu) -> str:
-    shown = f"{value:.4g}" if signal.unit != "ratio" else f"{100 * value:.4g} %"
-    exporter = gpu.exporter or "the exporter"
-    return f"{exporter} reports {shown} for {signal.about} of {gpu.scope}, which is impossible: check that exporter"
 
 
 def host_of(instance: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.missing import explain_missing, explain_unknown_interval
 from gpu_advisor.evaluation.recommendation import FLEET, Abstention, Check, CheckStatus, Reason, Scope
 from gpu_advisor.evaluation.signals import IDLE_UTILIZATION, MEMORY_USED, UTILIZATION, UTILIZATION_COVERAGE, Signal
 
@@ -24,7 +25,7 @@ def _outage(facts: Facts, gpu: Gpu) -> tuple[bool | None, str | None, str, bool]
 def explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope, several: str = "") -> Abstention:
     coverage = facts.value(UTILIZATION_COVERAGE, gpu.uuid)
     if gpu.up and coverage is None and facts.value(UTILIZATION, gpu.uuid) is not None and signal is UTILIZATION:
-        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, facts.explain_unknown_interval())
+        return Abstention(Reason.INSUFFICIENT_HISTORY, signal.name, scope, explain_unknown_interval(facts))
     if gpu.up and signal is UTILIZATION and _has_few_scrapes(facts, gpu):
         message = (
             f"fewer than two scrapes in the window of {facts.evaluation.window_seconds} s: scrape more often, or raise "
@@ -44,7 +45,7 @@ def explain_unknown(facts: Facts, signal: Signal, gpu: Gpu, scope: Scope, severa
             "training_peak_memory_bytes"
         )
         return Abstention(Reason.UNSUPPORTED, signal.name, scope, message)
-    return facts.explain_missing(signal, scope, gpu, several)
+    return explain_missing(facts, signal, scope, gpu, several)
 
 
 def _has_few_scrapes(facts: Facts, gpu: Gpu) -> bool:

@@ -21,6 +21,7 @@ from gpu_advisor.evaluation.diagnosis.idle import Idleness, idleness
 from gpu_advisor.evaluation.diagnosis.link_speeds import pcie_bytes_per_second
 from gpu_advisor.evaluation.diagnosis.peers import MIN_BUSY_RATIO, build_peers, ratio_of
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.missing import explain_missing
 from gpu_advisor.evaluation.pools import ALLOCATED_MEMORY_RATIO, assign_pools, is_allocated, measure_usage
 from gpu_advisor.evaluation.recommendation import Evidence, Reason, Scope
 from gpu_advisor.evaluation.signals import Signal
@@ -405,11 +406,11 @@ def test_a_scope_is_called_by_its_label(label: str, text: str) -> None:
 def test_why_a_value_is_missing(change: dict[str, Any], up: bool | None, reason: Reason) -> None:
     known = dataclasses.replace(facts([GpuSpec("a", None, up=up)]), **change)
     gpu = dataclasses.replace(known.gpus[0], exporter="y")
-    found = known.explain_missing(signals.UTILIZATION, gpu.scope, gpu)
+    found = explain_missing(known, signals.UTILIZATION, gpu.scope, gpu)
     assert (found.reason, found.subject, found.scope) == (reason, "gpu_utilization", gpu.scope)
     assert found.message
     if "implausible_values" in change or up is None:
-        fleet_wide = known.explain_missing(signals.UTILIZATION, Scope("fleet", "fleet"))
+        fleet_wide = explain_missing(known, signals.UTILIZATION, Scope("fleet", "fleet"))
         assert fleet_wide.reason is Reason.NO_DATA
 
 
@@ -475,7 +476,7 @@ def test_a_signal_is_of_the_quantity_of_its_name_unless_another_is_given() -> No
 def test_an_impossible_value_has_its_unit(unit: Any, text: str) -> None:
     known = dataclasses.replace(facts([GpuSpec("a", None)]), implausible_values={"gpu_utilization": {"a": 1.5}})
     signal = dataclasses.replace(signals.UTILIZATION, unit=unit)
-    assert f" {text} " in known.explain_missing(signal, known.gpus[0].scope, known.gpus[0]).message
+    assert f" {text} " in explain_missing(known, signal, known.gpus[0].scope, known.gpus[0]).message
 
 
 # The collector

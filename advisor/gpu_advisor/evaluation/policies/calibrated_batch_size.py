@@ -15,6 +15,7 @@ from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.calibration.profile_index import ProfileCurve
 from gpu_advisor.evaluation.actions import configure_trainer, notes
 from gpu_advisor.evaluation.facts import Facts, Gpu
+from gpu_advisor.evaluation.missing import explain_missing
 from gpu_advisor.evaluation.policies.batch_size import KIND
 from gpu_advisor.evaluation.pools import Pool
 from gpu_advisor.evaluation.recommendation import (
@@ -96,7 +97,7 @@ def _job(facts: Facts, name: str, gpus: tuple[Gpu, ...]) -> TrainingJob | Absten
     if None in sizes or None in memory:
         gpu = next(g for g in gpus if None in (facts.value(JOB_BATCH_SIZE, g.uuid), facts.value(MEMORY_TOTAL, g.uuid)))
         signal = JOB_BATCH_SIZE if facts.value(JOB_BATCH_SIZE, gpu.uuid) is None else MEMORY_TOTAL
-        missing = facts.explain_missing(signal, scope, gpu)
+        missing = explain_missing(facts, signal, scope, gpu)
         return Abstention(missing.reason, SUBJECT, scope, missing.message, uuids, (KIND,))
     if len(sizes) > 1 or len(types) > 1:
         message = "its ranks differ in batch size or GPU type: no single size fits them"

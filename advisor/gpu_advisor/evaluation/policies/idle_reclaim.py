@@ -17,6 +17,7 @@ from gpu_advisor.evaluation.diagnosis.idle import (
 from gpu_advisor.evaluation.diagnosis.idle_owner import IdleVerdict, judge_idle_gpus
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.lost import without_lost
+from gpu_advisor.evaluation.missing import explain_missing, explain_unknown_interval
 from gpu_advisor.evaluation.owners import SLURM, GpuOwner
 from gpu_advisor.evaluation.policies import scale_pool
 from gpu_advisor.evaluation.policies.findings import MAX_LISTED_GPUS
@@ -129,9 +130,9 @@ def _explain_unobserved(facts: Facts, scope: Scope, gpu: Gpu, several: str = "")
     if gpu.up and facts.value(IDLE_UTILIZATION, gpu.uuid) is not None:
         coverage, window = facts.value(IDLE_COVERAGE, gpu.uuid), facts.evaluation.idle_window_seconds
         if coverage is None:
-            return Reason.INSUFFICIENT_HISTORY, facts.explain_unknown_interval()
+            return Reason.INSUFFICIENT_HISTORY, explain_unknown_interval(facts)
         return Reason.INSUFFICIENT_HISTORY, f"{coverage * window:.0f} of {window} s observed: wait"
-    missing = facts.explain_missing(IDLE_UTILIZATION, scope, gpu, several)
+    missing = explain_missing(facts, IDLE_UTILIZATION, scope, gpu, several)
     return missing.reason, missing.message
 
 

@@ -14,6 +14,7 @@ from gpu_advisor.evaluation.diagnosis.idle_owner import judge_idle_gpus
 from gpu_advisor.evaluation.facts import Facts, Gpu
 from gpu_advisor.evaluation.history import step_bounds
 from gpu_advisor.evaluation.lost import without_lost
+from gpu_advisor.evaluation.missing import explain_missing
 from gpu_advisor.evaluation.policies.idle_gpus import idle_gpus
 from gpu_advisor.evaluation.policies.scale_recommendation import scale_recommendation
 from gpu_advisor.evaluation.pools import Pool
@@ -147,7 +148,7 @@ def _explain_unobserved(facts: Facts, pool: Pool) -> Abstention | None:
     """Why the pool cannot be sized now: a GPU that does not report may be the busiest."""
     silent = [gpu for gpu in pool.gpus if not gpu.up or facts.value(UTILIZATION, gpu.uuid) is None]
     if silent:
-        missing = facts.explain_missing(UTILIZATION, pool.scope, silent[0])
+        missing = explain_missing(facts, UTILIZATION, pool.scope, silent[0])
         message = f"{len(silent)} of {len(pool.gpus)} GPUs: {missing.message}"
         return Abstention(missing.reason, SUBJECT, pool.scope, message, tuple(gpu.uuid for gpu in silent))
     dead = [gpu for gpu in pool.gpus if _reports_only_zeros(facts, gpu)]
