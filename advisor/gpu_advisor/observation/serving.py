@@ -151,7 +151,7 @@ def read_serving(
     plan = plan_queries(wanted, min(size, MAX_LEAVES_PER_QUERY))
     values, before = plan.read_twice(source, at, evaluation.window_seconds)
     replicas = with_window_before(build_replicas(found, values), build_replicas(found, before))
-    engines, routers = _pages(found, values)
+    engines, routers, silent = _pages(found, values)
     histories, demand = _read_histories(source, found, at, evaluation, matchers, day)
     return ServingFacts(
         replicas=assign_gpus(replicas, facts.gpus, facts.owners, facts.nodes),
@@ -165,6 +165,7 @@ def read_serving(
         unmapped=unmapped,
         quiet=tuple(sorted(answering - engines - routers)),
         routers=tuple(sorted(routers)) if routers and not engines else (),
+        silent=silent,
         counted_at_end=frozenset(each.name for each in found if each.mapping.counts_at_end),
     )
 
@@ -201,18 +202,25 @@ def _find_servers(
     return found, unmapped, answering
 
 
-def _pages(servers: Iterable[FoundServers], values: Mapping[str, Vector]) -> tuple[set[str], set[str]]:
-    """The addresses of pages with an engine's metrics, and of those with a router's alone. Pure."""
+def _pages(
+    servers: Iterable[FoundServers], values: Mapping[str, Vector]
+) -> tuple[set[str], set[str], dict[str, tuple[str, ...]]]:
+    """The addresses of pages with an engine's metrics, of those with a router's alone, and by the title of their server
+    of those that count, but have no requests running or waiting. Pure."""
     engines: set[str] = set()
     routers: set[str] = set()
+    counting: dict[str, set[str]] = {}
     for server in servers:
         counted = {labels for name in COUNTED for labels in values.get(f"{server.name}/{name}", {})}
+        addresses = {dict(labels).get("instance", "") for labels in counted}
+        counting.setdefault(server.mapping.title, set()).update(addresses)
         for name in ("running", "waiting"):
             for labels in values.get(f"{server.name}/{name}", {}):
                 each = dict(labels)
                 is_router = _is_routers(server.labels, each, {"request_rate": 1.0} if labels in counted else {})
                 (routers if is_router else engines).add(each.get("instance", ""))
-    return engines, routers - engines
+    silent = {title: tuple(sorted(found - engines - routers)) for title, found in sorted(counting.items())}
+    return engines, routers - engines, {title: found for title, found in silent.items() if found}
 
 
 def signal_expressions(

@@ -101,8 +101,9 @@ class ServingFacts:
 
     `unmapped` are servers that no mapping reads, and the metric that shows each. `quiet` are the addresses of pages
     that count requests for completions and have no metric of an engine, `routers` those of routers that show gauges of
-    servers that nobody scrapes. `counted_at_end` are servers that count a request's tokens when it ends. `flags` and
-    `helm_values` are by server and setting.
+    servers that nobody scrapes, and `silent` those of servers, by title, that have no requests running or waiting.
+    `counted_at_end` are servers that count a request's tokens when it ends. `flags` and `helm_values` are by server and
+    setting.
     """
 
     replicas: tuple[ServingReplica, ...] = ()
@@ -116,4 +117,5 @@ class ServingFacts:
     unmapped: Mapping[str, str] = field(default_factory=dict)
     quiet: tuple[str, ...] = ()
     routers: tuple[str, ...] = ()
+    silent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     counted_at_end: frozenset[str] = frozenset()

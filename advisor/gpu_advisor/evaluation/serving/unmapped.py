@@ -44,6 +44,11 @@ def unread_servers(facts: Facts) -> Iterator[str]:
             f"{_some(facts.serving.quiet)}: requests for completions, and no metric of an engine. vLLM needs a start "
             "without --disable-log-stats, SGLang one with --enable-metrics; of a gateway, scrape the servers behind it"
         )
+    for title, addresses in facts.serving.silent.items():
+        yield (
+            f"{_some(addresses)}: {title} publishes neither requests running nor waiting, without which it is not judged. "
+            "Newer versions do"
+        )
     if facts.serving.routers:
         yield (
             f"{_some(facts.serving.routers)}: a router shows gauges of its servers, and nobody scrapes these. Let "
