@@ -46,8 +46,8 @@ def unread_servers(facts: Facts) -> Iterator[str]:
         )
     for title, addresses in facts.serving.silent.items():
         yield (
-            f"{_some(addresses)}: {title} publishes neither requests running nor waiting, without which it is not judged. "
-            "Newer versions do"
+            f"{_some(addresses)}: {title} publishes neither requests running nor waiting, without which it is not "
+            "judged. Newer versions do"
         )
     if facts.serving.routers:
         yield (
