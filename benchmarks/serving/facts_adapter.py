@@ -37,7 +37,6 @@ LATENCIES: dict[str, tuple[str, float | None]] = {
     "itl_p95": ("inter_token_latency_seconds", 0.95), "itl_p99": ("inter_token_latency_seconds", 0.99),
     "itl_mean": ("inter_token_latency_seconds", None),
     "queue_seconds": ("request_queue_time_seconds", None), "prefill_seconds": ("request_prefill_time_seconds", None),
-    "prefill_p99": ("request_prefill_time_seconds", 0.99),
 }  # fmt: skip
 
 

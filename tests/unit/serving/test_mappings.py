@@ -63,7 +63,7 @@ PAGES = (
         {
             "running": 12, "waiting": 3, "kv_usage": 0.5, "kv_tokens": 16_000, "preemption_rate": 0.2,
             "generation_token_rate": 600, "prompt_token_rate": 1200, "request_rate": 3, "itl_mean": 0.02,
-            "ttft_p50": 0.5, "ttft_p90": 0.9, "running_p50": 12, "prefill_p99": 0.99,
+            "ttft_p50": 0.5, "ttft_p90": 0.9, "running_p50": 12,
         },
     ),
     Page(

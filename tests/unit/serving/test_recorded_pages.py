@@ -72,7 +72,7 @@ def test_each_signal_that_vllm_publishes_is_on_its_page(name: str, tmp_path: Pat
     (replica,) = replayed(page, gauges(page, 0.5), tmp_path).facts.serving.replicas
     missing = {each.name for each in SERVING_SIGNALS if replica.value(each.name) is None}
     assert missing == NOT_PUBLISHED | {"prefix_query_rate", "prefix_hit_rate"} - replica.values.keys()
-    assert {"running", "ttft_p95", "request_itl_p95", "prefill_p99", "kv_tokens"} <= replica.values.keys()
+    assert {"running", "ttft_p95", "request_itl_p95", "kv_tokens"} <= replica.values.keys()
 
     def total(metric: str) -> float:
         return sum(value for series, value in page.items() if series.startswith(f"vllm:{metric}{{"))

@@ -82,23 +82,16 @@ SIZE_KINDS = (FEWER_KIND, "serving_decode")
 #: first tokens; of a server without objectives, as many of its requests wait.
 _PRESSED = any_of(above("pressed", 0.12, 0.09), above("ttft_missed", 0.09, 0.08))
 _MET = below("missed_at_most", 0.035, 0.05)
-#: A few requests that miss by an inferred spread of latencies prove nothing: many do, or first tokens are late.
-_SURELY_MISSED = any_of(above("missed", 0.25, 0.22), above("ttft_missed", 0.10, 0.08), above("itl_missed", 0.40, 0.35))
 _QUEUE = above("queue_share", 0.04, 0.03)
+
 #: Not where it is the spread of the load over replicas, or one that is missing.
 _ALL_ALIKE = (unless(below("even_itl", 0.90, 0.95)), unless(above("started", 1.0, 0.0)))
-#: Prompts computed four times as fast would let tokens keep their objective; they are a visible part of the steps, and
-#: of the time to the first token.
-_PREFILL_HELPS = (
-    below("fast_prefill_itl", 1.08, 1.12),
-    above("prompt_share", 0.20, 0.18),
-    above("computing_share", 0.030, 0.025),
-)
 
-#: First tokens wait for their prompts, not for a place in a batch that stays at its limit.
-_NOT_FOR_A_PLACE = any_of(
-    below("plateau", 0.96, 0.97), above("itl_load", 0.60, 0.55), above("computing_share", 0.20, 0.18)
-)
+#: A server at its limit shows one load: what a request alone would take is not in its curve.
+_ONE_LOAD = above("plateau", 0.98, 0.97)
+
+#: Answers that are preempted are computed again, like prompts: prompts that fill the steps are then the cache's doing.
+_SELDOM_PREEMPTED = unless(above("preemptions", 1.2, 1.1))
 
 #: Prompts are late by themselves, stall answers, or take enough of the engine's time to make a queue. First tokens that
 #: wait now and then for a cache that is full for a moment are none of that.
@@ -107,25 +100,12 @@ _PROMPTS_TAKE_TIME = any_of(
     above("queue_share", 0.50, 0.45),
 )  # fmt: skip
 
-#: A server at its limit shows one load: what a request alone would take is not in its curve.
-_ONE_LOAD = above("plateau", 0.98, 0.97)
-
 #: Prompts that take less than a fifth of the engine's time are seldom in each other's way: what waits for one in
 #: service grows with that share (https://en.wikipedia.org/wiki/M/G/1_queue).
 _PROMPTS_MEET = unless(below("prompt_time", 0.18, 0.20))
 
-#: Sequences are preempted, first tokens wait for it, and steps leave time for more.
-_PREEMPTS = (
-    _PRESSED,
-    above("preemptions", 0.020, 0.015),
-    unless(below("ttft_missed", 0.22, 0.25)),
-    unless(above("free_itl", 2.7, 2.5)),
-    unless(above("prefill_load", 2.2, 2.0)),
-    unless(above("itl_load", 2.0, 1.9)),
-)
-
-#: A server so far behind that no single change lets it keep up has no cause to be named.
-_CAN_KEEP_UP = below("backlog", 19, 21)
+#: A share of requests too large for chance: sequences are preempted.
+_PREEMPTS = above("preemptions", 0.010, 0.008)
 
 #: Replicas go only if the curve predicts loads that it was not fitted to. Of loads far beyond them it is asked only
 #: with the computation that little load hides.
@@ -148,52 +128,61 @@ def _serves(replicas: str) -> tuple[Condition, ...]:
 
 
 ROWS: tuple[CauseRow, ...] = (
-    CauseRow("kv_cache_bound", "most of the time", (*_PREEMPTS, above("kv_usage", 0.60, 0.58))),
-    # With more room, more sequences would run at such moments, and steps take still longer.
-    CauseRow("kv_cache_bound", "at moments in which steps keep the objective", (
-        *_PREEMPTS, unless(above("peak_itl", 1.15, 1.10)))),
-    CauseRow("kv_cache_bound", "preemptions on the only replica", (
-        _PRESSED, above("kv_usage_max", 0.95, 0.92), above("preemptions", 0.060, 0.055),
-        above("queue_share", 0.025, 0.020), below("itl_load", 1.9, 2.0), below("replicas", 1.0, 2.0))),
+    CauseRow("kv_cache_bound", "first tokens wait, and steps leave time for more sequences", (
+        _PRESSED, above("preemptions", 0.040, 0.035), above("kv_usage", 0.52, 0.50),
+        unless(below("ttft_missed", 0.18, 0.20)), unless(above("peak_itl", 1.5, 1.4)),
+        unless(above("free_itl", 3.8, 3.6)))),
+    CauseRow("kv_cache_bound", "answers stall while they are computed again", (
+        _PRESSED, _PREEMPTS, above("mean_kv_usage", 0.70, 0.68), above("itl_spread", 2.9, 2.7))),
+    CauseRow("kv_cache_bound", "first tokens wait for room, not for their prompts' computation", (
+        _PRESSED, _PREEMPTS, above("mean_kv_usage", 0.46, 0.44), below("computing_share", 0.31, 0.33),
+        below("itl_load", 2.3, 2.5), below("queue_share", 0.35, 0.40))),
     CauseRow("kv_cache_bound", "of a server that reserves room for a whole answer, and never preempts", (
         _PRESSED, _QUEUE, above("reserved_kv_usage", 0.90, 0.85), unless(above("itl_load", 1.0, 0.95)))),
     CauseRow("batch_limit_bound", "", (
         _PRESSED, _QUEUE, above("plateau", 0.97, 0.96), below("kv_usage_max", 0.90, 0.95), *_ALL_ALIKE,
         unless(above("itl_load", 1.0, 0.95)))),
+    CauseRow("batch_limit_bound", "most of the cache is free, and without the limit tokens would keep the objective", (
+        _PRESSED, _QUEUE, _ONE_LOAD, below("kv_usage", 0.25, 0.30), below("free_itl", 0.70, 0.75))),
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
-    CauseRow("prefill_bound", "", (
-        _PRESSED, _SURELY_MISSED, *_ALL_ALIKE, *_PREFILL_HELPS, _NOT_FOR_A_PLACE, _PROMPTS_TAKE_TIME,
-        any_of(above("itl_load", 0.60, 0.55), below("computing_share", 0.80, 0.82)))),
-    CauseRow("prefill_bound", "prompts take long while tokens are late", (
-        _PRESSED, *_ALL_ALIKE, above("fast_prefill_itl", 1.05, 1.0), above("prefill_load", 0.30, 0.28), _CAN_KEEP_UP)),
+    CauseRow("prefill_bound", "with prompts computed faster, tokens would keep the objective", (
+        _PRESSED, *_ALL_ALIKE, below("fast_prefill_itl", 1.10, 1.14), above("prompt_share", 0.21, 0.20),
+        above("computing_share", 0.013, 0.010),
+        any_of(above("itl_load", 0.66, 0.63), below("computing_share", 0.68, 0.70)), _PROMPTS_TAKE_TIME)),
+    CauseRow("prefill_bound", "all is late, and prompts take a third of the time to a first token", (
+        _PRESSED, *_ALL_ALIKE, above("prefill_load", 0.32, 0.30), above("itl_missed", 0.80, 0.75),
+        above("ttft_missed", 0.80, 0.75), below("backlog", 10, 11), unless(above("preemptions", 2.0, 1.9)))),
     CauseRow("prefill_bound", "a step with prompts takes half of the time to a first token, and stalls answers", (
-        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.52, 0.50), above("itl_spread", 1.5, 1.4),
-        unless(below("prompt_share", 0.18, 0.20)))),
+        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.54, 0.50), above("prefill_load", 0.28, 0.25), _SELDOM_PREEMPTED)),
+    CauseRow("prefill_bound", "prompts alone take most of the time to a first token", (
+        _PRESSED, *_ALL_ALIKE, above("prefill_load", 0.70, 0.67), above("itl_load", 0.45, 0.42),
+        below("backlog", 31, 33))),
     CauseRow("decode_bandwidth_bound", "slow steps", (
-        _PRESSED, *_ALL_ALIKE, below("backlog", 13, 14), above("itl_load", 0.82, 0.79),
+        _PRESSED, *_ALL_ALIKE, below("backlog", 8.2, 9.0), above("itl_load", 0.81, 0.79),
         any_of(below("lone_itl", 1.10, 1.13), _ONE_LOAD))),
     CauseRow("decode_bandwidth_bound", "each request preempted", (
-        _PRESSED, *_ALL_ALIKE, above("preemptions", 1.4, 1.3), above("itl_load", 1.0, 0.95))),
+        _PRESSED, *_ALL_ALIKE, above("preemptions", 1.0, 0.95), above("itl_load", 1.4, 1.3))),
+    CauseRow("decode_bandwidth_bound", "each part of a prompt takes a step, which reads all weights and the cache", (
+        _PRESSED, *_ALL_ALIKE, above("prompt_share", 0.966, 0.96), above("missed", 0.32, 0.30),
+        below("ttft_missed", 0.985, 0.99), below("itl_load", 3.4, 3.6))),
     CauseRow("under_batched", "", (*_serves("half"), below("doubled_step", 1.095, 1.10))),
-    CauseRow("head_of_line", "prompts are in each other's way", (
-        _PRESSED, *_ALL_ALIKE, above("longest_prefill", 1.9, 1.7), above("computing_share", 0.81, 0.79),
-        below("itl_load", 0.78, 0.82), above("ttft_tail", 1.20, 1.15), _PROMPTS_MEET)),
+    CauseRow("head_of_line", "prompts wait for others in computation", (
+        _PRESSED, above("prompt_wait", 1.5, 1.4), above("computing_share", 0.66, 0.64), below("itl_load", 0.50, 0.52),
+        below("itl_stall", 0.57, 0.60), above("ttft_tail", 1.24, 1.20), _PROMPTS_MEET)),
+    CauseRow("head_of_line", "computing takes half of the time to a first token, while answers flow", (
+        _PRESSED, above("prefill_load", 0.53, 0.50), above("ttft_missed", 0.21, 0.20), below("itl_load", 1.02, 1.05),
+        below("itl_stall", 0.84, 0.86), below("queue_share", 0.75, 0.78), below("kv_usage", 0.96, 0.97))),
     CauseRow("head_of_line", "long prompts wait for the cache", (
-        _PRESSED, *_ALL_ALIKE, above("ttft_spread", 16, 15), above("mean_kv_usage", 0.41, 0.39),
-        below("missed", 0.955, 0.965), _PROMPTS_MEET)),
-    CauseRow("head_of_line", "long prompts take half of the cache", (
-        _PRESSED, *_ALL_ALIKE, above("prefill_load", 0.40, 0.39), below("itl_missed", 0.08, 0.09),
-        above("kv_usage", 0.51, 0.50), below("kv_usage", 0.95, 0.955), _PROMPTS_MEET)),
+        _PRESSED, _PREEMPTS, above("ttft_spread", 10.6, 10.0),
+        above("prefill_load", 0.31, 0.29), below("itl_load", 0.55, 0.58))),
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
-                                any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.12, 1.08)))),
-    CauseRow("imbalance", "the busiest replica has almost no time left", (
-        above("itl_load", 0.88, 0.86), below("even_itl", 0.95, 1.0), unless(above("started", 1.0, 0.0)))),
-    CauseRow("imbalance", "requests wait on the busiest replica only", (
-        _PRESSED, above("unevenness", 1.55, 1.50), above("waiting", 0.6, 0.5), above("plateau", 0.49, 0.47))),
+                                any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.06, 1.03)))),
+    CauseRow("imbalance", "", (
+        above("pressed", 0.155, 0.14), above("unevenness", 1.50, 1.45), unless(above("started", 1.0, 0.0)))),
     CauseRow("over_provisioned", "", _serves("fewer")),
+    # Late first tokens are a queue: of a server that has more than it can do, no load of a lone request is known.
     CauseRow("wrong_gpu", "", (
-        _PRESSED, above("lone_itl", 1.13, 1.10), below("queue_share", 0.45, 0.55), below("prompt_share", 0.94, 0.95),
-        unless(_ONE_LOAD))),
+        _PRESSED, above("lone_itl", 1.10, 1.08), unless(above("ttft_tail", 2.3, 2.1)), unless(_ONE_LOAD))),
     CauseRow("prefix_cache_useless", "", (above("prefix_lookups", 1.0, 0.5), below("prefix_hits", 0.02, 0.03))),
 )  # fmt: skip

@@ -107,7 +107,7 @@ def _executions(load: ReplicaLoad) -> dict[str, float | None]:
 def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> dict[str, float | None]:
     """Latencies if something were relaxed, as shares of their objectives."""
     names = ("itl_load", "lone_itl", "free_itl", "fast_prefill_itl", "itl_stall", "ttft_body", "ttft_tail",
-             "prompt_share", "prompt_time", "peak_itl", "stalls", "computing_share", "prefill_load", "longest_prefill",
+             "prompt_share", "prompt_time", "peak_itl", "stalls", "computing_share", "prefill_load", "prompt_wait",
              "ttft_spread", "itl_spread")  # fmt: skip
     found: dict[str, float | None] = dict.fromkeys(names)
     value = load.value
@@ -131,6 +131,7 @@ def _relief(group: ServingGroup, load: ReplicaLoad, objectives: Objectives) -> d
         return found
     demand, ratio = load.offered * output, prompt / output
     found["prompt_time"] = load.offered * prompt * curve.per_prompt_token
+    found["prompt_wait"] = share_of(value("prefill_seconds"), prompt * curve.per_prompt_token)
     if objectives.itl is not None:
         highest = value("running_max")
         found["peak_itl"] = None if highest is None else curve.itl(highest, ratio) / objectives.itl
@@ -148,7 +149,6 @@ def _first_token(load: ReplicaLoad, objectives: Objectives) -> dict[str, float |
         found["computing_share"] = computing / (queued + computing)
     if objectives.ttft is not None:
         found["prefill_load"] = None if computing is None else computing / objectives.ttft
-        found["longest_prefill"] = share_of(load.value("prefill_p99"), objectives.ttft)
     found["ttft_spread"] = share_of(load.value("ttft_p90"), load.value("ttft_p50"))
     found["itl_spread"] = share_of(load.value("itl_p99"), load.value("itl_mean"))
     return found

@@ -51,8 +51,6 @@ SERVING_SIGNALS: tuple[ServingSignal, ...] = (
                   "quantile", 0.95),
     ServingSignal("queue_seconds", "time in the queue, mean", "seconds", "queue_time", "mean"),
     ServingSignal("prefill_seconds", "time of the prompt's computation, mean", "seconds", "prefill_time", "mean"),
-    ServingSignal("prefill_p99", "time of the prompt's computation, 99th percentile", "seconds", "prefill_time",
-                  "quantile", 0.99),
     ServingSignal("prompt_tokens", "tokens of a prompt, mean", "tokens", "prompt_length", "mean"),
     ServingSignal("prompt_tokens_p50", "tokens of a prompt, median", "tokens", "prompt_length", "quantile", 0.5),
     ServingSignal("output_tokens", "tokens of an answer, mean", "tokens", "output_length", "mean"),
