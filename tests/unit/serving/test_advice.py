@@ -382,7 +382,7 @@ def test_a_request_alone_is_judged_by_loads_that_differ(usual: float, cause: str
         ({}, True),
         ({"itl_p99": 0.4}, False),  # shorter than half of the time that a first token may take
         ({"prefill_seconds": 0.2}, False),  # first tokens wait for something else
-        ({"preemption_rate": 3.0}, False),  # each answer is computed again: that is the cache's doing
+        ({"preemption_rate": 4.0}, False),  # each answer is computed again: that is the cache's doing
     ],
 )
 def test_steps_with_prompts_stall_answers(changes: dict[str, float], stalled: bool) -> None:

@@ -91,12 +91,12 @@ _ALL_ALIKE = (unless(below("even_itl", 0.90, 0.95)), unless(above("started", 1.0
 _ONE_LOAD = above("plateau", 0.98, 0.97)
 
 #: Answers that are preempted are computed again, like prompts: prompts that fill the steps are then the cache's doing.
-_SELDOM_PREEMPTED = unless(above("preemptions", 1.2, 1.1))
+_SELDOM_PREEMPTED = unless(above("preemptions", 1.8, 1.7))
 
 #: Prompts are late by themselves, stall answers, or take enough of the engine's time to make a queue. First tokens that
 #: wait now and then for a cache that is full for a moment are none of that.
 _PROMPTS_TAKE_TIME = any_of(
-    above("computing_share", 0.40, 0.37), above("itl_missed", 0.10, 0.08), above("prompt_time", 0.17, 0.15),
+    above("computing_share", 0.54, 0.52), above("itl_missed", 0.10, 0.08), above("prompt_time", 0.17, 0.15),
     above("queue_share", 0.50, 0.45),
 )  # fmt: skip
 
@@ -147,17 +147,17 @@ ROWS: tuple[CauseRow, ...] = (
     CauseRow("batch_limit_bound", "executions take few of those that wait", (
         above("executions_waiting", 2.0, 1.5), above("queue_time_share", 0.50, 0.40))),
     CauseRow("prefill_bound", "with prompts computed faster, tokens would keep the objective", (
-        _PRESSED, *_ALL_ALIKE, below("fast_prefill_itl", 1.10, 1.14), above("prompt_share", 0.21, 0.20),
+        _PRESSED, *_ALL_ALIKE, below("fast_prefill_itl", 1.12, 1.14), above("prompt_share", 0.21, 0.20),
         above("computing_share", 0.013, 0.010),
-        any_of(above("itl_load", 0.66, 0.63), below("computing_share", 0.68, 0.70)), _PROMPTS_TAKE_TIME)),
-    CauseRow("prefill_bound", "all is late, and prompts take a third of the time to a first token", (
-        _PRESSED, *_ALL_ALIKE, above("prefill_load", 0.32, 0.30), above("itl_missed", 0.80, 0.75),
-        above("ttft_missed", 0.80, 0.75), below("backlog", 10, 11), unless(above("preemptions", 2.0, 1.9)))),
+        any_of(above("itl_load", 0.69, 0.66), below("computing_share", 0.68, 0.70)), _PROMPTS_TAKE_TIME)),
     CauseRow("prefill_bound", "a step with prompts takes half of the time to a first token, and stalls answers", (
-        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.54, 0.50), above("prefill_load", 0.28, 0.25), _SELDOM_PREEMPTED)),
+        _PRESSED, *_ALL_ALIKE, above("itl_stall", 0.49, 0.47), above("prefill_load", 0.28, 0.26), _SELDOM_PREEMPTED)),
     CauseRow("prefill_bound", "prompts alone take most of the time to a first token", (
         _PRESSED, *_ALL_ALIKE, above("prefill_load", 0.70, 0.67), above("itl_load", 0.45, 0.42),
         below("backlog", 31, 33))),
+    CauseRow("prefill_bound", "prompts take five times what they would alone, and wait with a part of the cache", (
+        _PRESSED, *_ALL_ALIKE, above("prompt_wait", 5.2, 5.0), above("prompt_time", 0.19, 0.18),
+        above("kv_usage", 0.39, 0.37))),
     CauseRow("decode_bandwidth_bound", "slow steps", (
         _PRESSED, *_ALL_ALIKE, below("backlog", 8.2, 9.0), above("itl_load", 0.81, 0.79),
         any_of(below("lone_itl", 1.10, 1.13), _ONE_LOAD))),
@@ -171,11 +171,15 @@ ROWS: tuple[CauseRow, ...] = (
         _PRESSED, above("prompt_wait", 1.5, 1.4), above("computing_share", 0.66, 0.64), below("itl_load", 0.50, 0.52),
         below("itl_stall", 0.57, 0.60), above("ttft_tail", 1.24, 1.20), _PROMPTS_MEET)),
     CauseRow("head_of_line", "computing takes half of the time to a first token, while answers flow", (
-        _PRESSED, above("prefill_load", 0.53, 0.50), above("ttft_missed", 0.21, 0.20), below("itl_load", 1.02, 1.05),
-        below("itl_stall", 0.84, 0.86), below("queue_share", 0.75, 0.78), below("kv_usage", 0.96, 0.97))),
+        _PRESSED, above("prefill_load", 0.47, 0.45), above("ttft_missed", 0.20, 0.19), below("itl_load", 1.02, 1.05),
+        below("itl_stall", 0.84, 0.86), below("queue_share", 0.75, 0.78), below("kv_usage", 0.96, 0.97),
+        below("stalls", 1.18, 1.20))),
     CauseRow("head_of_line", "long prompts wait for the cache", (
         _PRESSED, _PREEMPTS, above("ttft_spread", 10.6, 10.0),
-        above("prefill_load", 0.31, 0.29), below("itl_load", 0.55, 0.58))),
+        above("prefill_load", 0.31, 0.29), below("itl_load", 0.55, 0.58), above("prompt_share", 0.64, 0.62))),
+    CauseRow("head_of_line", "the cache is full behind a prompt that does not fit, and no step is long", (
+        above("pressed", 0.12, 0.09), below("pressed", 0.94, 0.95), above("mean_kv_usage", 0.77, 0.75),
+        below("itl_stall", 0.073, 0.076), below("prefill_load", 0.46, 0.48), below("prompt_time", 0.57, 0.60))),
     CauseRow("cold_start", "", (above("started", 1.0, 0.0), above("replicas", 2.0, 1.0),
                                 any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.06, 1.03)))),
     CauseRow("imbalance", "", (
