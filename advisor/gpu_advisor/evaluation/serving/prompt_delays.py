@@ -19,8 +19,8 @@ from typing import Protocol
 #: Standard deviations between the mean and the 99th percentile of a normal distribution.
 Z99 = 2.326
 
-#: The share of requests that may be later than the 99th percentile.
-LATE = 0.01
+#: The shares of requests that are later than the 99th percentile, which is read, and than the 95th, which servers show.
+LATE, LATE_P95 = 0.01, 0.05
 
 #: The mean square of a length by the square of its mean: lengths within a factor of two of each other.
 LENGTHS = 1.2
@@ -114,7 +114,7 @@ def share_in_time(objective: float, first_token: float, share: float, prompts: P
 
     `first_token` is their 95th percentile at the present `share`; times in seconds. In it is the wait at that share.
     """
-    alone = max(0.0, first_token - wait_quantile(0.05, share, prompts))
+    alone = max(0.0, first_token - wait_quantile(LATE_P95, share, prompts))
     return _largest(lambda each: alone + wait_quantile(LATE, each, prompts) <= objective, most)
 
 
