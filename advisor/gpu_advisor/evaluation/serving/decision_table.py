@@ -184,6 +184,8 @@ ROWS: tuple[CauseRow, ...] = (
                                 any_of(above("missed", 0.09, 0.07), above("peak_itl", 1.06, 1.03)))),
     CauseRow("imbalance", "", (
         above("pressed", 0.155, 0.14), above("unevenness", 1.50, 1.45), unless(above("started", 1.0, 0.0)))),
+    CauseRow("imbalance", "the busiest replica's cache fills", (
+        _PRESSED, above("unevenness", 1.32, 1.30), above("kv_usage", 0.77, 0.75), unless(above("started", 1.0, 0.0)))),
     CauseRow("over_provisioned", "", _serves("fewer")),
     # Late first tokens are a queue: of a server that has more than it can do, no load of a lone request is known.
     CauseRow("wrong_gpu", "", (
