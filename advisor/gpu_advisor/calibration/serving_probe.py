@@ -17,6 +17,7 @@ import requests
 
 from gpu_advisor.calibration.errors import CalibrationError
 from gpu_advisor.loopback import proxies_for
+from gpu_advisor.rendering.error_causes import causes, system_messages
 from gpu_advisor.rendering.escaping import one_line
 
 #: Requests that a level needs for a percentile. On a slow server it lasts until it has them, or to the cap on time: a
@@ -25,6 +26,8 @@ MIN_REQUESTS = 3
 
 #: Most bytes of a list of models, of an error, and of an event of a stream.
 MAX_DOCUMENT_BYTES, MAX_ERROR_BYTES, MAX_EVENT_BYTES = 1 << 20, 1 << 12, 1 << 14
+
+_NO_URL = (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +113,25 @@ def _only_model(probe: ServingProbe) -> str:
     try:
         names = [str(each["id"]) for each in json.loads(_get(address, probe.timeout_seconds))["data"]]
     except (requests.RequestException, ValueError, KeyError, TypeError, RecursionError) as error:
-        words = one_line(str(error))
-        raise CalibrationError(f"{address}: no list of models ({words}): check --serving, or name --model") from None
+        raise CalibrationError(f"{address}: {_explain(error, 'no list of models', 'name --model')}") from None
     if len(names) != 1:
         listed = one_line(", ".join(each[:100] for each in names[:20])) or "no model"
         raise CalibrationError(f"{address} serves {listed}: name one with --model")
     return names[0]
+
+
+def _explain(error: Exception, otherwise: str = "", remedy: str = "") -> str:
+    """Why there is no answer, and what to do. An answer that is not as expected has `otherwise` and `remedy`."""
+    if isinstance(error, _NO_URL):
+        return "not the URL of a server: give --serving as http://HOST:PORT"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time: check that the server is ready, and --serving"
+    if isinstance(error, requests.RequestException):
+        *_, last = causes(error)
+        words = one_line(next(system_messages(error), "") or str(last))
+        return f"{words}: start the server, or correct --serving"
+    words = one_line(str(error))
+    return f"{otherwise} ({words}): check --serving, or {remedy}" if otherwise else words
 
 
 def _get(address: str, timeout: float) -> bytes:
@@ -169,7 +185,7 @@ def _client(probe: ServingProbe, url: str, model: str, goes_on: Callable[[], boo
             try:
                 times = _ask(session, f"{url}/v1/completions", body, probe.answer_tokens, probe.timeout_seconds)
             except (requests.RequestException, ValueError, RecursionError) as error:
-                meter.fail(one_line(str(error)))
+                meter.fail(_explain(error))
                 return
             gaps = [later - earlier for earlier, later in itertools.pairwise(times[1:])]
             meter.add(times[1] - times[0], gaps, max(0, probe.answer_tokens - len(times) + 1))

@@ -9,7 +9,7 @@ import click
 
 from gpu_advisor.calibration.byte_sizes import format_bytes
 from gpu_advisor.calibration.errors import CalibrationError
-from gpu_advisor.calibration.serving_probe import ServingProbe, run_serving_probe
+from gpu_advisor.calibration.serving_probe import Level, ServingProbe, run_serving_probe
 from gpu_advisor.commands import common_options
 from gpu_advisor.commands.batch_size import parse_memory, parse_sizes
 from gpu_advisor.extras import install_hint
@@ -32,20 +32,24 @@ def _latency(context: click.Context, parameter: click.Parameter, value: str | No
 
 
 def _probe_server(probe: ServingProbe) -> None:
-    click.echo("at a time  requests  tokens/s  TTFT p95  ITL p95")
+    head = "at a time  requests  tokens/s  TTFT p95  ITL p95"
     try:
         for level in run_serving_probe(probe):
-            latencies = (f"{1000 * each:.0f} ms" if each is not None else "-" for each in (level.ttft, level.itl))
-            ttft, itl = latencies
-            click.echo(
-                f"{level.concurrency:9}  {level.requests:8}  {level.tokens_per_second:8.0f}  {ttft:>8}  {itl:>7}"
-            )
+            failed = level.stop.startswith("error")
+            if level.requests or not failed:
+                click.echo(f"{head}\n{_row(level)}" if head else _row(level))
+                head = ""
             if level.stop:
-                click.echo(f"stopped: {level.stop}", err=level.stop.startswith("error"))
-                if level.stop.startswith("error"):
-                    raise SystemExit(1)
+                click.echo(f"stopped: {level.stop}", err=failed)
+            if failed:
+                raise SystemExit(1)
     except CalibrationError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _row(level: Level) -> str:
+    ttft, itl = (f"{1000 * each:.0f} ms" if each is not None else "-" for each in (level.ttft, level.itl))
+    return f"{level.concurrency:9}  {level.requests:8}  {level.tokens_per_second:8.0f}  {ttft:>8}  {itl:>7}"
 
 
 @click.command("probe", short_help="Measure memory and throughput at several batch sizes.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -97,6 +98,26 @@ def test_the_command_prints_levels_and_refuses_a_bare_number() -> None:
         assert found.exit_code == 0, found.output
         assert "cap on tokens" in found.output
         assert CliRunner().invoke(command, ["--serving", url, "--slo-itl", "50"]).exit_code == 2
+
+
+@pytest.mark.parametrize("model", [(), ("--model", "m")], ids=["asked for its models", "asked for an answer"])
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:{port}", "Connection refused: start the server, or correct --serving"),
+        ("localhost:{port}", "not the URL of a server: give --serving as http://HOST:PORT"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_a_sentence_and_no_table(
+    model: tuple[str, ...], url: str, message: str
+) -> None:
+    with socket.socket() as bound:  # refuses: it does not listen
+        bound.bind(("127.0.0.1", 0))
+        address = url.format(port=bound.getsockname()[1])
+        found = CliRunner().invoke(command, ["--serving", address, *model])
+    assert found.exit_code == 1
+    assert message in found.output
+    assert not any(words in found.output for words in ("at a time", "HTTPConnection", "retries", "adapters"))
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from gpu_advisor.loopback import is_loopback
+from gpu_advisor.rendering.error_causes import causes, system_messages
 from gpu_advisor.sources.base import SourceError, SourceErrorKind
-from gpu_advisor.sources.prometheus.http_client import DeadlineClient, causes, system_messages
+from gpu_advisor.sources.prometheus.http_client import DeadlineClient
 from gpu_advisor.storage.secret_file import Secret, reveal
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import socket
-import ssl
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from gpu_advisor.loopback import proxies_for
+from gpu_advisor.rendering.error_causes import system_messages
 
 _CHUNK_BYTES = 1 << 16
 _ZLIB_GZIP_WBITS = 31
@@ -50,28 +50,6 @@ def connection_problem(error: Exception) -> str:
     if isinstance(error, (DeadlineExceededError, BodyTooLargeError)):
         return str(error)
     return next(system_messages(error), type(error).__name__)
-
-
-def system_messages(error: BaseException) -> Iterator[str]:
-    """The words of the operating system for an error and its causes (`Connection refused`), the nearest first.
-
-    Those of OpenSSL are no words for people, although its errors are an OSError.
-    """
-    found = (cause for cause in causes(error) if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError))
-    return (cause.strerror for cause in found if cause.strerror)
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes, through Python's exception chain and urllib3's `reason`."""
-    seen: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        current = waiting.pop(0)
-        if not isinstance(current, BaseException) or current in seen:
-            continue
-        seen.append(current)
-        yield current
-        waiting += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
 
 
 class NoAuth(AuthBase):
