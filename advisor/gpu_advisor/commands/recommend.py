@@ -83,7 +83,7 @@ def rows(answer: schema.Recommendations) -> list[tuple[str, ...]]:
     return [
         (
             each["severity"], money.format_savings(each, short=True), one_line(each["summary"]), owners(each["owners"]),
-            f"{each['current']:g} -> {each['recommended']:g}", each["since"], ", ".join(output.marks(each)), each["id"],
+            one_line(change(each)), each["since"], ", ".join(output.marks(each)), each["id"],
         )
         for each in answer["recommendations"]
     ]  # fmt: skip
@@ -107,6 +107,12 @@ def short_table(answer: schema.Recommendations, width: int) -> tuple[tuple[str, 
         more = f" +{len(each.members) - 1}" if len(each.members) > 1 else ""
         found.append((each.severity, each.savings, *texts, since, ids[each.first["id"]] + more))
     return tuple(name for name in SHORT_HEADINGS if not narrow or name != "owner"), found
+
+
+def change(each: schema.RecommendationDocument) -> str:
+    """From what to what, with the unit; six digits, and all of a whole number."""
+    before, after = (f"{x:.0f}" if float(x).is_integer() else f"{x:g}" for x in (each["current"], each["recommended"]))
+    return f"{before} -> {after} {each['unit']}"
 
 
 def owners(names: Sequence[str]) -> str:
@@ -143,7 +149,7 @@ def _details(each: schema.RecommendationDocument, group: schema.RecommendationGr
     yield one_line(each["summary"])
     yield one_line(each["explanation"])
     projected = output.format_ratio(each["projection"]["utilization_ratio"])
-    yield f"{each['current']:g} -> {each['recommended']:g} {each['unit']}; projected utilization: {projected}"
+    yield f"{change(each)}; projected utilization: {projected}"
     yield f"diagnosis: {humanize(each['diagnosis'])}; confidence: {each['confidence']}"
     yield f"savings: {money.format_savings(each)}"
     yield one_line(f"owners: {'; '.join(each['owners']) or 'none known'}")

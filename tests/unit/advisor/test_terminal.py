@@ -91,6 +91,22 @@ def recommend_text(width: int) -> list[str]:
     return drawn(output.rich_table(*recommend.short_table(answer, width)), width)
 
 
+@pytest.mark.parametrize(
+    ("current", "recommended", "unit", "shown"),
+    [
+        (2, 1.0, "GPUs", "2 -> 1 GPUs"),
+        (15008.0, 1048576.0, "tokens", "15008 -> 1048576 tokens"),
+        (0.9, 0.925, "of the memory", "0.9 -> 0.925 of the memory"),
+    ],
+)
+def test_a_change_has_its_unit_and_whole_numbers(current: float, recommended: float, unit: str, shown: str) -> None:
+    found = view()
+    answer = serialize.recommendations(found, list(found.issued), 1, 100)
+    answer["recommendations"][0] |= {"current": current, "recommended": recommended, "unit": unit}
+    row = dict(zip(recommend.HEADINGS, recommend.rows(answer)[0], strict=True))
+    assert row["change"] == shown
+
+
 def watch_text(width: int) -> list[str]:
     found = view()
     assert found.evaluation
