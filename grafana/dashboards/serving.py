@@ -13,12 +13,15 @@ from grafana.dashboard_frame import new_dashboard
 from grafana.queries import extremes
 
 MODEL = '{model=~"$model"}'
-BY_MODEL, BY_SERVER = "{{namespace}} {{model}}", "{{model}} {{instance}} {{engine}}"
+BY_MODEL, BY_SERVER = "{{namespace}} {{model}} ({{server}})", "{{model}} {{instance}} {{engine}}"
+
+#: What passes its requests on to engines that are shown.
+FRONTENDS = "on (cluster, job, instance, exported_instance, namespace, model, server) server:frontend:info"
 
 
 def engines(record: str) -> str:
-    """The series of each engine: of a server that several jobs scrape, one."""
-    return f"max without (job, node) (server:{record}{MODEL})"
+    """The series of each engine: of a server that several jobs scrape, one, and of a frontend none."""
+    return f"max without (job, node) (server:{record}{MODEL} unless {FRONTENDS})"
 
 
 REPLICAS = f"count({engines('requests_running:last')} or {engines('requests_waiting:last')})"
@@ -41,7 +44,11 @@ def dashboard() -> Dashboard:
 
 def overview() -> list[Stat]:
     return [
-        panels.stat_panel("Replicas", "Engines that report.", REPLICAS).span(4),
+        panels.stat_panel(
+            "Replicas",
+            "Engines that report. No data: let Prometheus load the rules that `gpu-advisor rules --serving` prints.",
+            REPLICAS,
+        ).span(4),
         panels.stat_panel("Running requests", "Of all servers, now.", f"sum({engines('requests_running:last')})").span(
             4
         ),

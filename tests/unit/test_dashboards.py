@@ -421,7 +421,7 @@ def test_amounts_have_a_currency() -> None:
 @pytest.mark.parametrize("name", ["fleet", "cost", "jobs", "recommendations", "serving"])
 def test_curves_do_not_grow_with_the_fleet(name: str) -> None:
     """A curve for each model, kind or state; of nodes, GPUs, jobs and teams only the most extreme ones."""
-    few = {"name", "kind", "status", "model", "namespace", *({"training_job"} if name == "jobs" else ())}
+    few = {"name", "kind", "server", "status", "model", "namespace", *({"training_job"} if name == "jobs" else ())}
     for panel in panels(load_dashboards()[name]):
         for target in panel.get("targets", []) if panel["type"] == "timeseries" else ():
             legend = re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])

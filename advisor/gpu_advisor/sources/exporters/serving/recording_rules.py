@@ -3,13 +3,14 @@
 Their names and labels do not depend on the server: `server` is its kind, `model` the model that it serves or, where it
 names none, its job. The level `server` has a series for each engine, with the labels of its target and its own; the
 level `served_model` one for each model, namespace and cluster, since quantiles are of all its requests. A quantity that
-a server does not publish has no series, and a router that repeats its servers' gauges without a model has none.
+a server does not publish has no series, and a router that repeats its servers' gauges without a model has none. What
+passes its requests on to engines that are recorded too is in FRONTENDS, for sums not to have them twice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -56,6 +57,19 @@ SERVING_RECORDS: tuple[ServingRecord, ...] = (
     ),
 )
 
+#: Servers that pass requests on to recorded engines, 1 for each.
+FRONTENDS = "server:frontend:info"
+
+#: What an engine and what passes requests on to it have in common. Not the model: Dynamo writes it in lower case, and
+#: PromQL has no function for that.
+_SHARED: Mapping[str, tuple[str, ...]] = {
+    "page": ("job", "instance", "exported_job", "exported_instance"), "model": ("namespace",)
+}  # fmt: skip
+
+#: Names that a collector or a federating server gives to the labels of the targets behind it: without them, all would
+#: be one server.
+_BEHIND_A_COLLECTOR = ("exported_job", "exported_instance")
+
 
 def serving_rules_document(jobs: Sequence[str] = (), cluster_label: str = "cluster") -> dict[str, object]:
     """A rules file as a YAML document, with a group for each kind of server. `jobs` restricts it to these jobs."""
@@ -71,7 +85,21 @@ def serving_rules_document(jobs: Sequence[str] = (), cluster_label: str = "clust
             if (expression := _expression(same, record, jobs, cluster_label)) is not None
         ]
         groups.append({"name": f"gpu-advisor-serving-{name}", "rules": rules})
-    return {"groups": groups}
+    fronts = [
+        {"record": FRONTENDS, "expr": _frontends(each, cluster_label), "labels": {"server": each.name}}
+        for each in every.values()
+        if each.yields_to
+    ]
+    return {"groups": [*groups, {"name": "gpu-advisor-serving-frontends", "rules": fronts}]}
+
+
+def _frontends(mapping: ServerMapping, cluster_label: str) -> str:
+    """Servers of this kind beside engines, over the series of the other groups. What has a KV cache is an engine."""
+    assert mapping.yields_to
+    cache = "server:kv_cache_usage_ratio:last"
+    own = " or ".join(f'server:requests_{each}:last{{server="{mapping.name}"}}' for each in ("running", "waiting"))
+    shared = ", ".join(filter(None, (cluster_label, *_SHARED[mapping.yields_to])))
+    return f"0 * (({own}) unless {cache} and on ({shared}) {cache}) + 1"
 
 
 def _expression(
@@ -91,7 +119,8 @@ def _of_model_label(
     mapping: ServerMapping, label: str, record: ServingRecord, jobs: Sequence[str], cluster_label: str
 ) -> Expression | None:
     """Of the series whose model is in this label."""
-    labels = series_labels(mapping, cluster_label, (label,))
+    others = (other for what, names in mapping.labels.items() if what != MODEL for other in names)
+    labels = series_labels(mapping, cluster_label, (label, *others, *_BEHIND_A_COLLECTOR))
     by = labels.names_of(labels.group) if record.by_model else labels.all_names
     matchers = [any_of_values("job", tuple(jobs))] if jobs else []
     for each in mapping.labels.get(MODEL, ()):
