@@ -89,7 +89,8 @@ def test_requests_are_counted_by_metrics_that_the_server_has_and_a_start_outlast
     (vllm,) = (each for each in server_mappings() if each.name == "vllm")
     names = set(re.findall(r"vllm:\w+", query))
     assert names == {"vllm:num_requests_running", "vllm:num_requests_waiting"} <= vllm.metric_names
-    assert re.findall(r"\{(\w+)=", query) == [vllm.labels["model"]] * 2
+    labels = re.findall(r"(\w+)=\"([^\"]*)\"", query)
+    assert labels == [("namespace", found["metadata"]["namespace"]), (vllm.labels["model"][0], "chat")] * 2
     behavior = found["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     (pool,) = Settings.model_validate(documents("serving-pool.yaml")[0]).pools
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] > pool.start_delay_seconds
