@@ -76,7 +76,7 @@ def test_between_the_two_causes_there_is_no_gap() -> None:
         lambda running: found([calm(running)], points(running)),
         lambda running: found([calm(running)] * 4, []),
         lambda running: found([calm(running)] * 4, points(running, error=0.3)),
-        lambda running: found([calm(running)] * 4, points(running), itl=1.15 * step(running)),
+        lambda running: found([calm(running)] * 4, points(running), itl=1.10 * step(running)),
         lambda running: found([calm(running, kv_usage=0.8)] * 4, points(running)),
         lambda running: found([calm(running, ttft_p90=1.2, ttft_p95=1.4)] * 4, points(running)),
         lambda running: found([calm(running, running_max=100 * running + 200)] * 4, points(running)),

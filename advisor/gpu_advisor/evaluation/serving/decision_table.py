@@ -117,7 +117,7 @@ def _serves(replicas: str) -> tuple[Condition, ...]:
     return (
         _MET,
         _CURVE_HOLDS,
-        below(f"{replicas}_itl", 0.95, 1.0),
+        below(f"{replicas}_itl", 1.0, 1.05),
         below(f"{replicas}_peak_itl", 1.05, 1.15),
         unless(above(f"{replicas}_ttft", 1.0, 0.95)),
         below(f"{replicas}_kv", 1.0, 1.05),
