@@ -16,7 +16,7 @@ MODEL = '{model=~"$model"}'
 BY_MODEL, BY_SERVER = "{{namespace}} {{model}} ({{server}})", "{{model}} {{instance}} {{engine}}"
 
 #: What passes its requests on to engines that are shown.
-FRONTENDS = "on (cluster, job, instance, exported_instance, namespace, model, server) server:frontend:info"
+FRONTENDS = "on (cluster, job, instance, namespace, model, server) server:frontend:info"
 
 
 def engines(record: str) -> str:

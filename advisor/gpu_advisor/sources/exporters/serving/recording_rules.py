@@ -60,11 +60,12 @@ SERVING_RECORDS: tuple[ServingRecord, ...] = (
 #: Servers that pass requests on to recorded engines, 1 for each.
 FRONTENDS = "server:frontend:info"
 
-#: What an engine and what passes requests on to it have in common. Not the model: Dynamo writes it in lower case, and
-#: PromQL has no function for that.
-_SHARED: Mapping[str, tuple[str, ...]] = {
-    "page": ("job", "instance", "exported_job", "exported_instance"), "model": ("namespace",)
-}  # fmt: skip
+#: What an engine and what passes requests on to it have in common: alternatives, each with a selection of engines.
+#: Dynamo writes a model in lower case, for which PromQL has no function: then the namespace has to do.
+_SHARED: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "page": ((("job", "instance", "exported_job", "exported_instance"), ""),),
+    "model": ((("namespace",), '{namespace!=""}'), (("namespace", "model"), "")),
+}
 
 #: Names that a collector or a federating server gives to the labels of the targets behind it: without them, all would
 #: be one server.
@@ -98,8 +99,11 @@ def _frontends(mapping: ServerMapping, cluster_label: str) -> str:
     assert mapping.yields_to
     cache = "server:kv_cache_usage_ratio:last"
     own = " or ".join(f'server:requests_{each}:last{{server="{mapping.name}"}}' for each in ("running", "waiting"))
-    shared = ", ".join(filter(None, (cluster_label, *_SHARED[mapping.yields_to])))
-    return f"0 * (({own}) unless {cache} and on ({shared}) {cache}) + 1"
+    beside = " or ".join(
+        f"({own}) unless {cache} and on ({', '.join(filter(None, (cluster_label, *labels)))}) {cache}{matcher}"
+        for labels, matcher in _SHARED[mapping.yields_to]
+    )
+    return f"0 * ({beside}) + 1"
 
 
 def _expression(
