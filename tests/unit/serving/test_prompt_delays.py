@@ -142,6 +142,22 @@ def test_of_two_replicas_with_long_prompts_one_is_not_enough_though_its_mean_is(
     assert in_time[0] < 312 < by_mean[0]
 
 
+def test_an_unknown_token_rate_is_not_taken_for_an_idle_replica() -> None:
+    """Of two replicas one does not report it: that is no replica without requests."""
+    values = {"output_tokens": 180.0, "prompt_tokens": 1800.0, "ttft_p95": 0.5, "running": 2.0, "kv_usage": 0.02}
+    known = ServingReplica("vllm", "j", "h:1", "m", values={**values, "generation_token_rate": 120.0})
+    silent = replace(known, instance="h:2", values=values)
+
+    def work(*replicas: ServingReplica) -> float:
+        found = ServingGroup("vllm", "m", "", "", replicas, (), CURVE, 0.0, 300.0)
+        tokens = group_work(found, Objectives(0.6, 0.05), cautious=True)
+        assert tokens is not None
+        return tokens[0]
+
+    assert work(known, silent) == pytest.approx(work(known, known))
+    assert work(silent, silent) < work(known, known)
+
+
 @pytest.mark.parametrize(("ttft", "now", "binds"), [(3.0, 0.5, False), (0.6, 0.5, True), (0.5, 0.6, None)])
 def test_first_tokens_that_wait_for_more_prompts_keep_their_objective(
     ttft: float, now: float, binds: bool | None

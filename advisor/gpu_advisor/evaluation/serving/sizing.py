@@ -115,8 +115,10 @@ def _work_with_first_tokens_in_time(group: ServingGroup, ttft: float | None, pro
     if ttft is None or seconds <= 0:
         return math.inf
     known = [value for each in group.replicas if (value := each.value("ttft_p95")) is not None]
-    generated = sum(each.value("generation_token_rate") or 0.0 for each in group.replicas) / len(group.replicas)
-    first, share = (max(known), generated * seconds) if known else (prompts.tokens * prompts.token_seconds, 0.0)
+    rates = [value for each in group.replicas if (value := each.value("generation_token_rate")) is not None]
+    # At an unknown share, all of a first token's time is taken to be its own, and the wait comes on top.
+    share = sum(rates) / len(rates) * seconds if known and rates else 0.0
+    first = max(known) if known else prompts.tokens * prompts.token_seconds
     if first >= ttft:
         return None
     return share_in_time(ttft, first, min(share, PREFILL_ROOM), prompts, PREFILL_ROOM) / seconds

@@ -47,7 +47,7 @@ def unread_servers(facts: Facts) -> Iterator[str]:
     for title, addresses in facts.serving.silent.items():
         yield (
             f"{_some(addresses)}: {title} publishes neither requests running nor waiting, without which it is not "
-            "judged. Newer versions do"
+            "judged: look whether a newer version does"
         )
     if facts.serving.routers:
         yield (
